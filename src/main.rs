@@ -1,0 +1,5 @@
+//! The `pinfold` command.
+
+fn main() -> std::process::ExitCode {
+    pinfold::cli::main()
+}

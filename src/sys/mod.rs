@@ -1,0 +1,5 @@
+//! Every unsafe block of pinfold, behind safe functions.
+//!
+//! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
+
+pub mod arena;
