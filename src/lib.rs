@@ -1,4 +1,10 @@
 //! Pinfold: a walled pound for pin files, keys and certificates.
+pub mod model;
 pub mod secret;
 pub mod sys;
-pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }
+pub mod cli {
+    #![allow(missing_docs)]
+    pub fn main() -> std::process::ExitCode {
+        std::process::ExitCode::SUCCESS
+    }
+}
