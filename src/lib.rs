@@ -1,5 +1,6 @@
 //! Pinfold: a walled pound for pin files, keys and certificates.
 pub mod config;
+pub mod control;
 pub mod exit;
 pub mod model;
 pub mod secret;

@@ -3,3 +3,4 @@
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
 pub mod arena;
+pub mod socket;
