@@ -1,5 +1,7 @@
 //! Pinfold: a walled pound for pin files, keys and certificates.
+pub mod access;
 pub mod model;
+pub mod seal;
 pub mod secret;
 pub mod sys;
 pub mod cli {
