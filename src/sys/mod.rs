@@ -3,4 +3,11 @@
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
 pub mod arena;
+pub mod keyctl;
+pub mod mount;
+mod mountinfo;
+pub mod proc;
+pub mod process;
 pub mod socket;
+
+pub use mountinfo::MountInfo;
