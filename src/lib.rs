@@ -1,6 +1,7 @@
 //! Pinfold: a walled pound for pin files, keys and certificates.
 pub mod model;
 pub mod secret;
+pub mod store;
 pub mod sys;
 pub mod cli {
     #![allow(missing_docs)]
