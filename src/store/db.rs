@@ -320,6 +320,12 @@ impl Db {
         Ok(self.log.sync_data()?)
     }
 
+    /// How many parts of long values there are.
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> usize {
+        self.tree(PARTS).len()
+    }
+
     /// Bytes that its files have.
     pub(super) fn size_on_disk(&self) -> Result<u64, StoreError> {
         guarded("reading", || self.handles().db.size_on_disk().map_err(StoreError::from))
