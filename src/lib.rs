@@ -9,6 +9,7 @@ pub mod exit;
 pub mod model;
 pub mod seal;
 pub mod secret;
+pub mod store;
 pub mod sys;
 pub mod wire;
 pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }
