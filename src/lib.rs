@@ -4,6 +4,7 @@
 //! modules look down only; `tests/layers.rs` holds the table of their ranks.
 
 pub mod access;
+pub mod audit;
 pub mod config;
 pub mod exit;
 pub mod model;
