@@ -1,4 +1,5 @@
 //! Pinfold: a walled pound for pin files, keys and certificates.
+pub mod caller;
 pub mod model;
 pub mod secret;
 pub mod sys;
