@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 /// A thread by its pidfd, or by a descriptor on its folder in `/proc` where the kernel cannot tell enough by a pidfd.
@@ -20,7 +21,12 @@ enum By {
     /// Numbers are safe to use as long as the pidfd says afterwards that the thread is still there.
     Pidfd(OwnedFd, PidfdInfo),
     /// The folder belongs to one thread for ever: reads fail once it has gone.
-    Folder(#[expect(dead_code, reason = "kept open: `base` goes through it")] File),
+    Folder {
+        /// Kept open: `base` goes through it.
+        _open: File,
+        /// The process, once it was looked up.
+        tgid: OnceLock<u32>,
+    },
 }
 
 impl Handle {
@@ -50,14 +56,17 @@ impl Handle {
     fn by_folder(tid: u32) -> io::Result<Self> {
         let folder =
             File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(format!("/proc/{tid}"))?;
-        Ok(Handle { base: format!("/proc/self/fd/{}", folder.as_raw_fd()), by: By::Folder(folder) })
+        Ok(Handle {
+            base: format!("/proc/self/fd/{}", folder.as_raw_fd()),
+            by: By::Folder { _open: folder, tgid: OnceLock::new() },
+        })
     }
 
     /// What the pidfd said when it was opened.
     pub fn info(&self) -> Option<&PidfdInfo> {
         match &self.by {
             By::Pidfd(_, info) => Some(info),
-            By::Folder(_) => None,
+            By::Folder { .. } => None,
         }
     }
 
@@ -65,17 +74,22 @@ impl Handle {
     pub fn info_now(&self) -> Option<PidfdInfo> {
         match &self.by {
             By::Pidfd(fd, _) => proc::info(fd).ok(),
-            By::Folder(_) => None,
+            By::Folder { .. } => None,
         }
     }
 
     /// The process's number.
     pub fn tgid(&self) -> Result<u32, Doubt> {
-        if let Some(info) = self.info() {
-            return Ok(info.tgid);
+        let known = match &self.by {
+            By::Pidfd(_, info) => return Ok(info.tgid),
+            By::Folder { tgid, .. } => tgid,
+        };
+        if let Some(tgid) = known.get() {
+            return Ok(*tgid);
         }
         let status = self.read("status")?;
-        field(&status, "Tgid:").and_then(|v| v.trim().parse().ok()).ok_or_else(|| Doubt("no Tgid in its status".into()))
+        let tgid = field(&status, "Tgid:").and_then(|v| v.trim().parse().ok());
+        tgid.map(|tgid| *known.get_or_init(|| tgid)).ok_or_else(|| Doubt("no Tgid in its status".into()))
     }
 
     /// A file of its folder, whole.
@@ -115,7 +129,7 @@ impl Handle {
     fn still_there(&self) -> Result<(), Doubt> {
         let there = match &self.by {
             By::Pidfd(fd, _) => proc::is_there(fd),
-            By::Folder(_) => std::fs::symlink_metadata(format!("{}/exe", self.base)).is_ok(),
+            By::Folder { .. } => std::fs::symlink_metadata(format!("{}/exe", self.base)).is_ok(),
         };
         if there { Ok(()) } else { Err(Doubt("the process has gone".into())) }
     }
