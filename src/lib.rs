@@ -8,6 +8,7 @@ pub mod audit;
 pub mod caller;
 pub mod config;
 pub mod enrol;
+pub mod control;
 pub mod exit;
 pub mod model;
 pub mod seal;
