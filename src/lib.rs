@@ -1,4 +1,14 @@
 //! Pinfold: a walled pound for pin files, keys and certificates.
+//!
+//! A FUSE daemon mounts a tree of secrets, sealed with age in a sled store and opened only for whom they are for. The
+//! modules look down only; `tests/layers.rs` holds the table of their ranks.
+
+pub mod access;
+pub mod config;
+pub mod exit;
+pub mod model;
+pub mod seal;
 pub mod secret;
 pub mod sys;
+pub mod wire;
 pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }

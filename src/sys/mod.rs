@@ -3,3 +3,10 @@
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
 pub mod arena;
+pub mod keyctl;
+pub mod mount;
+mod mountinfo;
+pub mod proc;
+pub mod process;
+
+pub use mountinfo::MountInfo;

@@ -1,0 +1,296 @@
+//! The second judge: who may do what to which node.
+//!
+//! Owns [`decide`], a pure function of its arguments, and [`Grant`], the proof that it said yes, which only it can make.
+//! It does no I/O but through the questions it asks of the [`Subject`]. The caller's capabilities count for nothing
+//! here: uid 0 reads what uid 0 is granted.
+
+mod posix;
+
+use crate::model::{Acl, Conditions, Doubt, FileId, Gid, Ino, Scope, Subject, Timestamp, Uid};
+pub use posix::{Class, READ, SEARCH, WRITE};
+use std::fmt;
+
+/// What somebody wants to do to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Open a secret's content. Nobody is exempt.
+    Read,
+    /// Replace or change a secret's content. An admin may.
+    Write,
+    /// Add, remove or rename an entry of this directory. An admin may.
+    ChangeEntries,
+    /// chmod, utimensat to a given time, setfacl, setting `user.*` attributes: owner or admin.
+    ChangeMeta,
+    /// utimensat to now: owner, admin, or who may write.
+    Touch,
+    /// chown: an admin, or the owner giving the file to a group of his own.
+    ChangeOwner {
+        /// The new owner, if that changes.
+        uid: Option<Uid>,
+        /// The new group, if that changes.
+        gid: Option<Gid>,
+    },
+    /// Set or remove a `user.pinfold.*` attribute: an admin.
+    ChangeConditions,
+    /// Remove or replace this node in a sticky directory of that owner: owner of either, or an admin.
+    RemoveFromSticky {
+        /// Who owns the directory.
+        directory: Uid,
+    },
+}
+
+/// What the decision needs to know of a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Object<'a> {
+    /// Which node.
+    pub ino: Ino,
+    /// Whom it is sealed to.
+    pub scope: &'a Scope,
+    /// Owner.
+    pub uid: Uid,
+    /// Group.
+    pub gid: Gid,
+    /// The nine permission bits.
+    pub mode: u16,
+    /// The access ACL, if there is more than the mode.
+    pub acl: Option<&'a Acl>,
+    /// What must hold besides.
+    pub conditions: Conditions<'a>,
+}
+
+/// What the scope's entry in the kernel keyring says at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScopeState {
+    /// It is there.
+    Alive,
+    /// The store is locked, or the entry was never made, was removed or spoiled.
+    Missing,
+    /// It was revoked.
+    Revoked,
+    /// Its time ran out.
+    Expired,
+}
+
+/// What the decision needs to know of the world: the clock, and which file a path is.
+pub trait World {
+    /// The time.
+    fn now(&self) -> Timestamp;
+    /// The file at an absolute path, as the daemon sees it.
+    ///
+    /// # Errors
+    /// [`Doubt`] if there is none or it may not be looked at.
+    fn file_id(&self, path: &str) -> Result<FileId, Doubt>;
+}
+
+/// Why yes: for the audit log and for `pinfold who`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// A class of the mode or an entry of the ACL.
+    Posix(Class),
+    /// He is an admin, and the operation shows no content.
+    Admin,
+    /// It is the daemon's own work.
+    Daemon,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Posix(class) => class.fmt(f),
+            Rule::Admin => f.write_str("admin"),
+            Rule::Daemon => f.write_str("daemon"),
+        }
+    }
+}
+
+/// Why no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denial {
+    /// The mode, the ACL or the scope does not allow it.
+    NotAllowed(Class),
+    /// Only the owner or an admin may.
+    NotOwner,
+    /// Only an admin may.
+    NotAdmin,
+    /// The secret is a container's, and the caller is not in an attached instance of it.
+    OutsideScope,
+    /// The caller's unit is another one.
+    Unit {
+        /// The one it must be.
+        wanted: String,
+        /// The one it is, if any.
+        found: Option<String>,
+    },
+    /// The caller runs another program.
+    Exe {
+        /// The one it must be.
+        wanted: String,
+    },
+    /// Something could not be found out.
+    Doubt(Doubt),
+    /// The scope's key is not there.
+    NoKey,
+    /// The scope's key was revoked.
+    KeyRevoked,
+    /// The scope's key, or the secret, has expired.
+    KeyExpired,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denial::NotAllowed(class) => write!(f, "not allowed: {class}"),
+            Denial::NotOwner => f.write_str("only the owner or an admin may"),
+            Denial::NotAdmin => f.write_str("only an admin may"),
+            Denial::OutsideScope => f.write_str("not inside an attached instance of the secret's container"),
+            Denial::Unit { wanted, found: Some(found) } => write!(f, "for unit {wanted}, caller is in {found}"),
+            Denial::Unit { wanted, found: None } => write!(f, "for unit {wanted}, caller is in no system unit"),
+            Denial::Exe { wanted } => write!(f, "for {wanted}, caller runs another program"),
+            Denial::Doubt(doubt) => write!(f, "in doubt: {doubt}"),
+            Denial::NoKey => f.write_str("the scope's key is not in the kernel keyring"),
+            Denial::KeyRevoked => f.write_str("the scope's key was revoked"),
+            Denial::KeyExpired => f.write_str("expired"),
+        }
+    }
+}
+
+impl From<Doubt> for Denial {
+    fn from(doubt: Doubt) -> Self {
+        Denial::Doubt(doubt)
+    }
+}
+
+/// The proof that a caller may do an operation on a node. Made by [`decide`] alone; good for that node only.
+#[derive(Debug)]
+pub struct Grant {
+    ino: Ino,
+    operation: Operation,
+    rule: Rule,
+}
+
+impl Grant {
+    /// The node it is for.
+    pub fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// What is allowed.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// By which rule.
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// Whether content may be decrypted by it: to be shown (Read), or as the base of a change (Write).
+    pub fn opens_content(&self) -> bool {
+        matches!(self.operation, Operation::Read | Operation::Write)
+    }
+}
+
+/// Decides. First whether the caller may, then whether the secret and its scope's key are alive, so that somebody who
+/// may not does not learn of the key.
+///
+/// # Errors
+/// [`Denial`] says why not. Everything that cannot be found out is a denial.
+pub fn decide<S: Subject + ?Sized>(
+    subject: &S,
+    object: &Object<'_>,
+    scope: ScopeState,
+    world: &impl World,
+    operation: Operation,
+) -> Result<Grant, Denial> {
+    let rule = match operation {
+        Operation::Read => may_read(subject, object, world)?,
+        Operation::Write => admin_or(subject, || posix::check(subject, object, WRITE))?,
+        Operation::ChangeEntries => admin_or(subject, || posix::check(subject, object, WRITE | SEARCH))?,
+        Operation::ChangeMeta => owner_or_admin(subject, object)?,
+        Operation::Touch => owner_or_admin(subject, object).or_else(|_| posix::check(subject, object, WRITE))?,
+        Operation::ChangeOwner { uid, gid } => may_chown(subject, object, uid, gid)?,
+        Operation::ChangeConditions => admin_or(subject, || Err(Denial::NotAdmin))?,
+        Operation::RemoveFromSticky { directory } if subject.uid() == directory => Rule::Posix(Class::Owner),
+        Operation::RemoveFromSticky { .. } => owner_or_admin(subject, object)?,
+    };
+    let grant = Grant { ino: object.ino, operation, rule };
+    if !grant.opens_content() {
+        return Ok(grant);
+    }
+    if operation == Operation::Read && expired(object.conditions.expires, world.now()) {
+        return Err(Denial::KeyExpired);
+    }
+    match scope {
+        ScopeState::Alive => Ok(grant),
+        ScopeState::Missing => Err(Denial::NoKey),
+        ScopeState::Revoked => Err(Denial::KeyRevoked),
+        ScopeState::Expired => Err(Denial::KeyExpired),
+    }
+}
+
+fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl World) -> Result<Rule, Denial> {
+    if subject.is_daemon() {
+        return Ok(Rule::Daemon);
+    }
+    let rule = posix::check(subject, object, READ)?;
+    if let Scope::Container(_) = object.scope {
+        match subject.instance()? {
+            Some(instance) if instance.scope == *object.scope => {}
+            Some(_) | None => return Err(Denial::OutsideScope),
+        }
+    }
+    if let Some(wanted) = object.conditions.unit {
+        let found = subject.unit()?;
+        if found.as_deref() != Some(wanted) {
+            return Err(Denial::Unit { wanted: wanted.into(), found });
+        }
+    }
+    if let Some(wanted) = object.conditions.exe {
+        if subject.exe()? != world.file_id(wanted)? {
+            return Err(Denial::Exe { wanted: wanted.into() });
+        }
+    }
+    Ok(rule)
+}
+
+fn may_chown<S: Subject + ?Sized>(
+    subject: &S,
+    object: &Object<'_>,
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+) -> Result<Rule, Denial> {
+    admin_or(subject, || {
+        let keeps_owner = uid.is_none_or(|u| u == object.uid);
+        if subject.uid() != object.uid || !keeps_owner {
+            return Err(Denial::NotAdmin);
+        }
+        match gid {
+            Some(gid) if gid != object.gid && !subject.in_group(gid)? => Err(Denial::NotAdmin),
+            Some(_) | None => Ok(Rule::Posix(Class::Owner)),
+        }
+    })
+}
+
+fn owner_or_admin<S: Subject + ?Sized>(subject: &S, object: &Object<'_>) -> Result<Rule, Denial> {
+    if subject.uid() == object.uid && subject.uid() != Uid::ROOT {
+        return Ok(Rule::Posix(Class::Owner));
+    }
+    admin_or(subject, || Err(Denial::NotOwner))
+}
+
+/// An admin may; others by the rule. Only uid 0, the daemon and the control socket's admins can be one, so nobody else
+/// costs a look into /proc.
+fn admin_or<S: Subject + ?Sized>(subject: &S, rule: impl FnOnce() -> Result<Rule, Denial>) -> Result<Rule, Denial> {
+    if subject.is_daemon() {
+        return Ok(Rule::Daemon);
+    }
+    if subject.is_admin()? { Ok(Rule::Admin) } else { rule() }
+}
+
+/// A time that does not parse has passed: doubt denies.
+fn expired(expires: Option<&str>, now: Timestamp) -> bool {
+    expires.is_some_and(|text| match humantime::parse_rfc3339_weak(text) {
+        Ok(at) => Timestamp::from(at) <= now,
+        Err(_) => true,
+    })
+}

@@ -1,0 +1,232 @@
+//! The configuration: one TOML file, every key with a default and bounds.
+//!
+//! Owns the keys; `docs/configuration.md` is the table for readers, and a test keeps the two together. A wrong file is an
+//! error that names the line, never a silent default.
+
+mod load;
+mod units;
+
+pub use load::{ConfigError, DEFAULT_FILE};
+
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything that can be configured. As JSON (`check-config --json`) it has the keys of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The store's folder.
+    #[serde(deserialize_with = "units::path")]
+    pub store: PathBuf,
+    /// Where the tree is mounted.
+    #[serde(deserialize_with = "units::path")]
+    pub mountpoint: PathBuf,
+    /// The control socket.
+    #[serde(deserialize_with = "units::path")]
+    pub control: PathBuf,
+    /// The audit log.
+    #[serde(deserialize_with = "units::path")]
+    pub audit_log: PathBuf,
+    /// The size in bytes beyond which the audit log is rotated.
+    #[serde(deserialize_with = "units::audit_max_size")]
+    pub audit_max_size: u64,
+    /// What happens when the audit log cannot be written.
+    pub audit_full: AuditFull,
+    /// The largest secret, in bytes.
+    #[serde(deserialize_with = "units::max_secret_size")]
+    pub max_secret_size: u64,
+    /// How many secrets there may be.
+    #[serde(deserialize_with = "units::max_secrets")]
+    pub max_secrets: u64,
+    /// How many versions of a secret are kept.
+    #[serde(deserialize_with = "units::keep_versions")]
+    pub keep_versions: u64,
+    /// What happens to a caller while the store is locked.
+    pub when_locked: WhenLocked,
+    /// For how long after becoming locked callers wait.
+    #[serde(deserialize_with = "units::unlock_timeout", serialize_with = "units::write_duration")]
+    pub unlock_timeout: Duration,
+    /// The group whose members are admins through the control socket.
+    #[serde(deserialize_with = "units::group")]
+    pub admin_group: Option<String>,
+    /// Whether `cat --reveal` shows content.
+    pub allow_reveal: bool,
+    /// What the daemon unlocks the store with at start.
+    #[serde(deserialize_with = "units::unlock")]
+    pub unlock: UnlockFrom,
+}
+
+/// What happens when the audit log cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditFull {
+    /// Nothing opens that could not be recorded.
+    Refuse,
+    /// Secrets open, and what was not recorded is counted.
+    Continue,
+}
+
+/// What happens to a caller while the store is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenLocked {
+    /// It waits, `unlock_timeout` at most.
+    Wait,
+    /// It gets ENOKEY at once.
+    Fail,
+}
+
+/// The `[unlock]` table. At most one of the two; with neither, somebody runs `pinfold unlock`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnlockFrom {
+    /// A file whose bytes, less one newline at the end, are the passphrase of `identity.age`.
+    #[serde(deserialize_with = "units::maybe_path")]
+    pub passphrase_file: Option<PathBuf>,
+    /// An unencrypted identity file.
+    #[serde(deserialize_with = "units::maybe_path")]
+    pub keyfile: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            store: "/var/lib/pinfold".into(),
+            mountpoint: "/run/secrets".into(),
+            control: "/run/pinfold/control.sock".into(),
+            audit_log: "/var/log/pinfold/audit.log".into(),
+            audit_max_size: 64 << 20,
+            audit_full: AuditFull::Refuse,
+            max_secret_size: 1 << 20,
+            max_secrets: 100_000,
+            keep_versions: 5,
+            when_locked: WhenLocked::Wait,
+            unlock_timeout: Duration::from_secs(90),
+            admin_group: None,
+            allow_reveal: false,
+            unlock: UnlockFrom::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file`, or [`DEFAULT_FILE`] if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a named file is missing, if others than root can write it, or if anything in it is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        load::load(file)
+    }
+
+    /// What is wrong with it as a whole: paths the daemon uses may not lie in the tree that it serves itself.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`] names the keys.
+    pub fn check_paths(&self) -> Result<(), ConfigError> {
+        let ours = [
+            ("store", Some(&self.store)),
+            ("control", Some(&self.control)),
+            ("audit_log", Some(&self.audit_log)),
+            ("unlock.passphrase_file", self.unlock.passphrase_file.as_ref()),
+            ("unlock.keyfile", self.unlock.keyfile.as_ref()),
+        ];
+        for (key, path) in ours {
+            if path.is_some_and(|p| p.starts_with(&self.mountpoint)) {
+                return Err(ConfigError::Conflict(format!(
+                    "'{key}' lies below 'mountpoint', which only the daemon serves"
+                )));
+            }
+        }
+        if self.mountpoint.starts_with(&self.store) || self.audit_log.starts_with(&self.store) {
+            return Err(ConfigError::Conflict("'mountpoint' and 'audit_log' may not lie below 'store'".into()));
+        }
+        Ok(())
+    }
+
+    /// The group id of `admin_group`.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoGroup`] if there is no such group.
+    pub fn admin_gid(&self) -> Result<Option<u32>, ConfigError> {
+        let Some(name) = &self.admin_group else { return Ok(None) };
+        match nix::unistd::Group::from_name(name) {
+            Ok(Some(group)) => Ok(Some(group.gid.as_raw())),
+            Ok(None) => Err(ConfigError::NoGroup { name: name.clone(), reason: "there is no such group".into() }),
+            Err(errno) => Err(ConfigError::NoGroup { name: name.clone(), reason: errno.desc().to_lowercase() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the table in the documentation: key, default.
+    fn documented() -> Vec<(String, String)> {
+        include_str!("../../docs/configuration.md")
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| `")?.split('|').map(|c| c.trim().trim_matches('`').to_owned());
+                Some((cells.next()?, cells.next()?))
+            })
+            .collect()
+    }
+
+    fn keys(prefix: &str, value: &serde_json::Value, into: &mut Vec<(String, serde_json::Value)>) {
+        for (key, value) in value.as_object().unwrap() {
+            match value {
+                serde_json::Value::Object(_) => keys(&format!("{prefix}{key}."), value, into),
+                leaf => into.push((format!("{prefix}{key}"), leaf.clone())),
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_is_in_the_documented_table_and_no_other() {
+        let mut ours = Vec::new();
+        keys("", &serde_json::to_value(Config::default()).unwrap(), &mut ours);
+        let ours: Vec<String> = ours.into_iter().map(|(k, _)| k).collect();
+        let mut theirs: Vec<String> = documented().into_iter().map(|(k, _)| k).collect();
+        assert_eq!(
+            {
+                let mut o = ours;
+                o.sort();
+                o
+            },
+            {
+                theirs.sort();
+                theirs
+            }
+        );
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let mut text = String::new();
+        for (key, default) in documented() {
+            if default != "none" {
+                text += &format!("{key} = {default}\n");
+            }
+        }
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_daemon_never_depends_on_its_own_tree() {
+        let mut config = Config { audit_log: "/run/secrets/log".into(), ..Config::default() };
+        assert!(matches!(config.check_paths(), Err(ConfigError::Conflict(m)) if m.contains("audit_log")));
+        config.audit_log = "/run/secretslog".into();
+        config.check_paths().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_group_is_an_error() {
+        let mut config = Config::default();
+        assert_eq!(config.admin_gid().unwrap(), None);
+        config.admin_group = Some("root".into());
+        assert_eq!(config.admin_gid().unwrap(), Some(0));
+        config.admin_group = Some("no-such-group".into());
+        assert!(config.admin_gid().unwrap_err().to_string().contains("no-such-group"));
+    }
+}

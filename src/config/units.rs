@@ -1,0 +1,153 @@
+//! Values of the configuration: sizes, durations, counts, absolute paths, each within its bounds.
+//!
+//! Owns the parsing and the bounds. A failure here gets its line from the TOML reader.
+
+use super::UnlockFrom;
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer, Serializer};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An absolute path without `..`: the daemon's working folder means nothing.
+pub fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    let plain = path.is_absolute() && !path.components().any(|c| c == std::path::Component::ParentDir);
+    if plain { Ok(path) } else { Err(D::Error::custom("must be an absolute path without '..'")) }
+}
+
+/// The same where none is allowed.
+pub fn maybe_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    path(from).map(Some)
+}
+
+/// A group's name; not empty.
+pub fn group<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(from)?;
+    if name.is_empty() || name.contains('\0') {
+        return Err(D::Error::custom("must be the name of a group; leave the key out for none"));
+    }
+    Ok(Some(name))
+}
+
+/// The `[unlock]` table.
+pub fn unlock<'de, D: Deserializer<'de>>(from: D) -> Result<UnlockFrom, D::Error> {
+    let unlock = UnlockFrom::deserialize(from)?;
+    if unlock.passphrase_file.is_some() && unlock.keyfile.is_some() {
+        return Err(D::Error::custom("has both 'passphrase_file' and 'keyfile'; keep one"));
+    }
+    Ok(unlock)
+}
+
+/// 64 KiB to 16 GiB.
+pub fn audit_max_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(size(from)?, 64 << 10, 16 << 30, "64KiB to 16GiB")
+}
+
+/// 4 KiB to 16 MiB.
+pub fn max_secret_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(size(from)?, 4 << 10, 16 << 20, "4KiB to 16MiB")
+}
+
+/// 1 to 1,000,000.
+pub fn max_secrets<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(count(from)?, 1, 1_000_000, "1 to 1000000")
+}
+
+/// 1 to 100.
+pub fn keep_versions<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(count(from)?, 1, 100, "1 to 100")
+}
+
+/// 1 s to 24 h.
+pub fn unlock_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let wait = parse_duration(&text).ok_or_else(|| D::Error::custom("must be a duration like 90s, 2m, 12h or 30d"))?;
+    bounded(wait.as_secs(), 1, 86_400, "1s to 24h").map(Duration::from_secs)
+}
+
+/// As [`unlock_timeout`] reads it, in the largest whole unit below hours.
+pub fn write_duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{}s", duration.as_secs()))
+}
+
+/// `90s`, `2m`, `12h`, `30d`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.len().checked_sub(1)?;
+    let (number, unit) = (text.get(..split)?, text.get(split..)?);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    digits(number)?.checked_mul(seconds).map(Duration::from_secs)
+}
+
+/// Bytes: an integer, or text with `KiB`, `MiB` or `GiB`.
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    struct Size;
+    impl serde::de::Visitor<'_> for Size {
+        type Value = u64;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a size like 65536 or \"64KiB\"")
+        }
+        fn visit_i64<E: Error>(self, n: i64) -> Result<u64, E> {
+            u64::try_from(n).map_err(|_| E::invalid_value(Unexpected::Signed(n), &self))
+        }
+        fn visit_u64<E: Error>(self, n: u64) -> Result<u64, E> {
+            Ok(n)
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+            parse_size(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+    from.deserialize_any(Size)
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, factor) = [("KiB", 1u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
+        .unwrap_or((text, 1));
+    digits(number.trim_end())?.checked_mul(factor)
+}
+
+/// Digits and nothing else: `+5` and ` 5` are mistakes.
+fn digits(text: &str) -> Option<u64> {
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let n = i64::deserialize(from)?;
+    u64::try_from(n).map_err(|_| D::Error::custom("cannot be negative"))
+}
+
+fn bounded<E: Error>(value: u64, least: u64, most: u64, bounds: &str) -> Result<u64, E> {
+    if (least..=most).contains(&value) { Ok(value) } else { Err(E::custom(format_args!("must be {bounds}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, secs) in [("90s", 90), ("2m", 120), ("12h", 43_200), ("30d", 2_592_000), ("0s", 0)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs(secs)), "{text}");
+        }
+        for bad in ["", "s", "90", "-1s", "+1s", "1.5h", "1 s", "1w", "9999999999999999999d", "1é"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("64KiB", 65_536), ("1MiB", 1 << 20), ("2 GiB", 2 << 30), ("17", 17)] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for bad in ["", "MiB", "1MB", "1M", "-1", "1.5MiB", "99999999999GiB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+}

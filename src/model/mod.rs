@@ -1,0 +1,15 @@
+//! The words of pinfold as types: paths, inodes, metadata, ACLs, scopes, and who somebody is.
+//!
+//! Parses at the edge; what has one of these types is well formed. Does no I/O.
+
+mod acl;
+mod ids;
+mod meta;
+mod path;
+mod who;
+
+pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
+pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
+pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
+pub use path::{Name, PathError, SecretPath};
+pub use who::{Doubt, FileId, InstanceId, Subject, Who};

@@ -1,0 +1,109 @@
+//! The `pinfold-kek` stanza: a file key wrapped under the key-encryption key of a scope.
+//!
+//! `-> pinfold-kek <salt>`, salt 16 bytes in unpadded base64; body: the file key, sealed with age's AEAD (nonce zero)
+//! under HKDF-SHA-256(salt, "pinfold/kek", KEK). Stock tools skip it.
+
+use age_core::format::{FileKey, Stanza};
+use age_core::primitives::{aead_decrypt, aead_encrypt, hkdf};
+use age_core::secrecy::ExposeSecret;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use zeroize::{Zeroize, Zeroizing};
+
+const TAG: &str = "pinfold-kek";
+const LABEL: &[u8] = b"pinfold/kek";
+
+/// The key-encryption key of a scope, as read from the kernel keyring for one operation. Wiped on drop.
+pub struct Kek(Zeroizing<[u8; 32]>);
+
+impl Kek {
+    /// Takes the bytes over.
+    pub fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Kek(bytes)
+    }
+}
+
+impl age::Recipient for Kek {
+    fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
+        let mut salt = [0; 16];
+        getrandom::getrandom(&mut salt).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
+        let key = Zeroizing::new(hkdf(&salt, LABEL, &*self.0));
+        let body = aead_encrypt(&key, file_key.expose_secret());
+        Ok((vec![Stanza { tag: TAG.into(), args: vec![BASE64_STANDARD_NO_PAD.encode(salt)], body }], HashSet::new()))
+    }
+}
+
+impl age::Identity for Kek {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
+        if stanza.tag != TAG {
+            return None;
+        }
+        let [salt] = stanza.args.as_slice() else { return Some(Err(age::DecryptError::InvalidHeader)) };
+        let Ok(salt) = BASE64_STANDARD_NO_PAD.decode(salt) else { return Some(Err(age::DecryptError::InvalidHeader)) };
+        let key = Zeroizing::new(hkdf(&salt, LABEL, &*self.0));
+        // A stanza of another KEK is "not mine", as for X25519.
+        let mut opened = aead_decrypt(&key, 16, &stanza.body).ok()?;
+        let file_key = FileKey::init_with_mut(|k| k.copy_from_slice(&opened));
+        opened.zeroize();
+        Some(Ok(file_key))
+    }
+}
+
+/// Remembers the file key that an identity found, so that the payload can be opened in place.
+pub(super) struct Capture<'a> {
+    identity: &'a dyn age::Identity,
+    found: RefCell<Option<Zeroizing<[u8; 16]>>>,
+}
+
+impl<'a> Capture<'a> {
+    pub(super) fn new(identity: &'a dyn age::Identity) -> Self {
+        Capture { identity, found: RefCell::new(None) }
+    }
+
+    pub(super) fn into_key(self) -> Option<Zeroizing<[u8; 16]>> {
+        self.found.into_inner()
+    }
+}
+
+impl age::Identity for Capture<'_> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
+        self.identity.unwrap_stanza(stanza)
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, age::DecryptError>> {
+        let result = self.identity.unwrap_stanzas(stanzas)?;
+        if let Ok(key) = &result {
+            *self.found.borrow_mut() = Some(Zeroizing::new(*key.expose_secret()));
+        }
+        Some(result)
+    }
+}
+
+/// Wraps a file key to several recipients and remembers it, so that the payload can be sealed in place.
+pub(super) struct Tap<'a> {
+    recipients: &'a [&'a dyn age::Recipient],
+    made: RefCell<Option<Zeroizing<[u8; 16]>>>,
+}
+
+impl<'a> Tap<'a> {
+    pub(super) fn new(recipients: &'a [&'a dyn age::Recipient]) -> Self {
+        Tap { recipients, made: RefCell::new(None) }
+    }
+
+    pub(super) fn into_key(self) -> Option<Zeroizing<[u8; 16]>> {
+        self.made.into_inner()
+    }
+}
+
+impl age::Recipient for Tap<'_> {
+    fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
+        let mut stanzas = Vec::new();
+        for recipient in self.recipients {
+            stanzas.extend(recipient.wrap_file_key(file_key)?.0);
+        }
+        *self.made.borrow_mut() = Some(Zeroizing::new(*file_key.expose_secret()));
+        Ok((stanzas, HashSet::new()))
+    }
+}

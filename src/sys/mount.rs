@@ -1,0 +1,237 @@
+//! Mounting and unmounting the tree, and seeing what is mounted, without fuser's own mounting (unsafe to rely on in
+//! 0.18.0) and without a system call through a mount that may be this process's own.
+
+use super::mountinfo::{self, MountInfo};
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The filesystem type as `findmnt` shows it: FUSE, subtype pinfold.
+const FSTYPE: &str = "fuse.pinfold";
+/// How long a live daemon may take to answer a GETATTR before a mount counts as not stale.
+const STALE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Opens `/dev/fuse`, for [`mount_fuse`] and then for the session.
+///
+/// # Errors
+/// ENOENT or ENODEV where the kernel has no FUSE, EPERM where a container's device list leaves it out.
+pub fn open_fuse_device() -> io::Result<OwnedFd> {
+    Ok(open("/dev/fuse", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// Mounts the connection `fd` (of [`open_fuse_device`]) at the directory `target`; `source` is the name that mount(8)
+/// shows. Nosuid, nodev, noexec; for all users; permissions checked by the kernel.
+///
+/// Until a session answers the kernel's INIT, whoever touches the mount waits.
+///
+/// # Errors
+/// What mount(2) says; ENOTDIR if the target is no directory.
+pub fn mount_fuse(target: &Path, fd: BorrowedFd<'_>, source: &str) -> io::Result<()> {
+    // rootmode is octal: a directory. The root's uid and gid here are whom umount(8) would let in; root alone.
+    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", fd.as_raw_fd());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some(source), target, Some(FSTYPE), flags, Some(data.as_str()))?)
+}
+
+/// Takes the topmost mount at `path` out of the tree at once; it ends when its last user does.
+///
+/// # Errors
+/// What umount2(2) says; EINVAL if nothing is mounted there.
+pub fn unmount_detach(path: &Path) -> io::Result<()> {
+    Ok(umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
+/// The mount that one sees at `path`, if `path` is a mount point: the topmost one, and not one hidden by another mount
+/// above it. Decided from `/proc/self/mountinfo` alone, so it never waits for a filesystem at `path`.
+///
+/// Symlinks are resolved in the directories before the last component, never in the last one.
+///
+/// # Errors
+/// If the directories before it, or mountinfo, cannot be read.
+pub fn mount_at(path: &Path) -> io::Result<Option<MountInfo>> {
+    let path = resolve_parents(path)?;
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(mountinfo::visible_at(&mountinfo::parse(&table), path.as_os_str().as_bytes()))
+}
+
+/// Whether the mount at `path` is FUSE and its daemon is dead (ENOTCONN). A live daemon that does not answer within two
+/// seconds is not dead. A path where nothing, or no FUSE, is mounted is not stale.
+///
+/// The kernel shows the death of a connection nowhere but in the errno of a request: `/sys/fs/fuse/connections/N` stays
+/// until the unmount. So a request is made, by a child that does nothing else, holds no descriptor of this process (a
+/// copy of `/dev/fuse` in a child that waits for us would keep us mounted for ever) and is left behind if it hangs.
+///
+/// # Errors
+/// If mountinfo cannot be read or no child can be made.
+pub fn is_stale(path: &Path) -> io::Result<bool> {
+    let Some(found) = mount_at(path)? else { return Ok(false) };
+    if found.fstype != "fuse" && !found.fstype.starts_with("fuse.") {
+        return Ok(false);
+    }
+    let path = resolve_parents(path)?;
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(stat_in_child(&path, STALE_PATIENCE)? == Some(libc::ENOTCONN))
+}
+
+/// The absolute path with its directories resolved and its last component as it is.
+fn resolve_parents(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        (Some(_), None) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a mount point does not end in '..'")),
+        (None, _) => Ok(absolute),
+    }
+}
+
+/// The errno of a stat of `path` made by a child, 0 for success, `None` if it took longer than `patience`.
+fn stat_in_child(path: &CString, patience: Duration) -> io::Result<Option<i32>> {
+    // SAFETY: the child of a process with threads may only do what is async-signal-safe until it exits (fork(2)).
+    // `child_stat` makes three raw system calls on memory that was allocated before, takes no lock, allocates nothing.
+    let pid = match unsafe { libc::fork() } {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => child_stat(path),
+        pid => pid,
+    };
+    // SAFETY: pidfd_open takes two integers. The child is ours and not yet waited for, so its pid cannot be another's.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let ended = if fd < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        let fd = i32::try_from(fd).expect("a descriptor is an int");
+        // SAFETY: the kernel just made this descriptor and nothing else has it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        wait_readable(fd.as_fd(), patience)
+    };
+    if let Ok(true) = ended {
+        return Ok(Some(reap(pid)?));
+    }
+    // SAFETY: kill takes two integers; the child has not been waited for, so the pid is still its own.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    // Inside a request that a daemon has taken, not even SIGKILL ends it: somebody else waits for it.
+    std::thread::Builder::new().name("reap".into()).spawn(move || reap(pid))?;
+    ended.map(|_| None)
+}
+
+/// The child's part: drops every descriptor, stats, exits with the errno.
+fn child_stat(path: &CString) -> ! {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: close_range takes integers, and this copy of the process uses no descriptor afterwards; `path` is
+    // NUL-terminated and `stat` has room for the answer, which is not read; _exit runs no handler of the parent's.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32);
+        let errno = match libc::lstat(path.as_ptr(), stat.as_mut_ptr()) {
+            0 => 0,
+            _ => *libc::__errno_location(),
+        };
+        libc::_exit(errno)
+    }
+}
+
+fn reap(pid: libc::pid_t) -> io::Result<i32> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    loop {
+        match waitpid(nix::unistd::Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code),
+            Ok(_) => return Err(io::Error::from(io::ErrorKind::Interrupted)),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Whether `fd` became readable within `patience`.
+fn wait_readable(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let end = std::time::Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+            Ok(n) => return Ok(n > 0),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::time::Instant;
+
+    /// A mount at a throw-away folder, gone with the test.
+    struct Mounted {
+        dir: tempfile::TempDir,
+    }
+
+    impl Mounted {
+        fn new(device: &OwnedFd) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            mount_fuse(dir.path(), device.as_fd(), "pinfold").unwrap();
+            Mounted { dir }
+        }
+    }
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = unmount_detach(self.dir.path());
+        }
+    }
+
+    #[test]
+    fn a_fuse_mount_shows_its_type_and_is_gone_after_unmounting() {
+        let device = open_fuse_device().unwrap();
+        let mounted = Mounted::new(&device);
+        let found = mount_at(mounted.dir.path()).unwrap().expect("it is mounted");
+        assert_eq!((found.fstype.as_str(), found.source.as_str()), ("fuse.pinfold", "pinfold"));
+        for option in ["nosuid", "nodev", "noexec"] {
+            assert!(found.options.split(',').any(|o| o == option), "{option} in {}", found.options);
+        }
+        unmount_detach(mounted.dir.path()).unwrap();
+        assert_eq!(mount_at(mounted.dir.path()).unwrap(), None);
+        assert!(unmount_detach(mounted.dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_mount_whose_daemon_died_is_stale_and_a_folder_is_not() {
+        let device = open_fuse_device().unwrap();
+        let mounted = Mounted::new(&device);
+        drop(device);
+        assert!(is_stale(mounted.dir.path()).unwrap());
+        unmount_detach(mounted.dir.path()).unwrap();
+        assert!(!is_stale(mounted.dir.path()).unwrap());
+        assert!(!is_stale(Path::new("/proc")).unwrap());
+    }
+
+    #[test]
+    fn a_mount_that_does_not_answer_is_not_stale_and_holds_nobody() {
+        let device = open_fuse_device().unwrap();
+        let mounted = Mounted::new(&device);
+        // Take the INIT so that the connection is live, answer it, and then answer nothing more.
+        let mut file = std::fs::File::from(device.try_clone().unwrap());
+        let mut request = vec![0u8; 1 << 16];
+        let len = file.read(&mut request).unwrap();
+        assert!(len >= 40 && request[4] == 26, "the first request is INIT");
+        let mut reply = vec![0u8; 16 + 64];
+        reply[0] = 80;
+        reply[8..16].copy_from_slice(&request[8..16]);
+        reply[16] = 7; // major
+        reply[20] = 31; // minor
+        reply[24 + 16 - 4..24 + 16].copy_from_slice(&0u32.to_ne_bytes());
+        reply[36..40].copy_from_slice(&4096u32.to_ne_bytes()); // max_write
+        file.write_all(&reply).unwrap();
+        let began = Instant::now();
+        assert!(!is_stale(mounted.dir.path()).unwrap());
+        assert!(began.elapsed() >= STALE_PATIENCE, "it did ask");
+        assert!(began.elapsed() < STALE_PATIENCE * 4);
+        drop((file, device));
+        assert!(is_stale(mounted.dir.path()).unwrap(), "the child that hung held a copy of the device");
+    }
+}

@@ -1,0 +1,83 @@
+//! What the control socket wants from the core: one method for each request.
+//!
+//! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
+
+use super::{
+    BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
+    WhoReply,
+};
+use super::{Fsck, Remove, Removed, Rollback};
+use crate::model::SecretPath;
+use crate::secret::Secret;
+use std::io::Write;
+
+/// Who is at the other end of the socket, from SO_PEERCRED: as it was when it connected, in the namespaces of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Actor {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Process id; it was still running when the request came in.
+    pub pid: i32,
+}
+
+/// What opens the store.
+#[derive(Debug)]
+pub enum UnlockWith {
+    /// The passphrase of `identity.age`, verbatim.
+    Passphrase(Secret),
+    /// The text of an unencrypted identity file.
+    Identity(Secret),
+    /// The text of a recovery identity.
+    Recovery(Secret),
+}
+
+/// The use cases of an admin. Each call was let in by the socket (uid 0, or a member of `admin_group`); whether uid 0
+/// really is an admin (its namespaces) is for the implementation to ask, through the actor's pid. Each audits itself.
+///
+/// # Errors
+/// A [`Fault`] is what the caller is told; its reason names no content.
+pub trait Admin: Send + Sync {
+    /// How the daemon is; works while locked.
+    fn status(&self, actor: &Actor) -> Result<Status, Fault>;
+    /// Unlocks; [`Fault::NothingToDo`] if it is unlocked, [`Fault::Refused`] if that does not open it.
+    fn unlock(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault>;
+    /// Locks; [`Fault::NothingToDo`] if it is locked.
+    fn lock(&self, actor: &Actor) -> Result<(), Fault>;
+    /// Nodes, sorted by path, a directory before what is in it.
+    fn list(&self, actor: &Actor, list: List) -> Result<Vec<Entry>, Fault>;
+    /// Commits content; the number of the new version.
+    fn put(&self, actor: &Actor, put: Put) -> Result<u64, Fault>;
+    /// Content; [`Fault::Refused`] unless `allow_reveal`.
+    fn reveal(&self, actor: &Actor, reveal: Reveal) -> Result<Secret, Fault>;
+    /// Removes.
+    fn remove(&self, actor: &Actor, remove: Remove) -> Result<Removed, Fault>;
+    /// Versions, newest first.
+    fn history(&self, actor: &Actor, path: SecretPath) -> Result<Vec<VersionInfo>, Fault>;
+    /// Makes an old version current again; the number of the new version, [`Fault::NothingToDo`] if it is current.
+    fn rollback(&self, actor: &Actor, rollback: Rollback) -> Result<u64, Fault>;
+    /// Who could open it, and who did.
+    fn who(&self, actor: &Actor, who: Who) -> Result<WhoReply, Fault>;
+    /// Where the audit log is now.
+    fn log_head(&self, actor: &Actor) -> Result<LogPosition, Fault>;
+    /// What the store vouches for.
+    fn log_anchor(&self, actor: &Actor) -> Result<LogPosition, Fault>;
+    /// Begins a new file.
+    fn log_rotate(&self, actor: &Actor) -> Result<Rotated, Fault>;
+    /// Adds a recovery recipient; how many blobs were sealed anew.
+    fn recovery_add(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault>;
+    /// Removes a recovery recipient; how many blobs were sealed anew.
+    fn recovery_remove(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault>;
+    /// The recovery recipients.
+    fn recovery_list(&self, actor: &Actor) -> Result<Vec<String>, Fault>;
+    /// Checks the store; what is wrong is in the report, not a fault.
+    fn fsck(&self, actor: &Actor, fsck: Fsck) -> Result<FsckReport, Fault>;
+    /// The sealed blob of a secret.
+    fn extract(&self, actor: &Actor, extract: Extract) -> Result<Vec<u8>, Fault>;
+    /// Writes a backup. `out` blocks for as long as its reader takes, up to half a minute for each write: hold no lock
+    /// that others wait for.
+    fn backup(&self, actor: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault>;
+    /// Somebody was turned away at the socket. Never blocks.
+    fn denied(&self, actor: &Actor, reason: &str);
+}

@@ -1,0 +1,262 @@
+//! What a caller may ask of the daemon: the methods of `org.pinfold`, each with its parameters and its reply.
+//!
+//! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
+
+use super::replies::*;
+use super::{base64, time};
+use crate::model::{SecretPath, Timestamp};
+use crate::secret::Secret;
+use serde::{Deserialize, Serialize};
+
+/// The interface's description, in Varlink's own language.
+pub const INTERFACE: &str = include_str!("org.pinfold.varlink");
+
+/// A method: its parameters are the type itself.
+pub trait Method: Serialize + for<'de> Deserialize<'de> {
+    /// The full name, `org.pinfold.Put`.
+    const NAME: &'static str;
+    /// What a successful call answers.
+    type Reply: Serialize + for<'de> Deserialize<'de>;
+}
+
+macro_rules! methods {
+    ($($params:ident => $name:literal, $reply:ty;)*) => {
+        /// The full name of each method.
+        pub const METHODS: &[&str] = &[$(concat!("org.pinfold.", $name)),*];
+        $(impl Method for $params {
+            const NAME: &'static str = concat!("org.pinfold.", $name);
+            type Reply = $reply;
+        })*
+    };
+}
+
+methods! {
+    GetStatus => "Status", Status;
+    Unlock => "Unlock", Done;
+    Lock => "Lock", Done;
+    List => "List", Listing;
+    Put => "Put", Committed;
+    Reveal => "Reveal", Revealed;
+    Remove => "Remove", Removed;
+    GetHistory => "History", History;
+    Rollback => "Rollback", Committed;
+    Who => "Who", WhoReply;
+    LogHead => "LogHead", LogPosition;
+    LogAnchor => "LogAnchor", LogPosition;
+    LogRotate => "LogRotate", Rotated;
+    RecoveryAdd => "RecoveryAdd", Resealed;
+    RecoveryRemove => "RecoveryRemove", Resealed;
+    RecoveryList => "RecoveryList", Recipients;
+    Fsck => "Fsck", FsckReport;
+    Extract => "Extract", Extracted;
+    Backup => "Backup", BackupPart;
+}
+
+/// How the daemon is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetStatus {}
+
+/// Gives the daemon what opens the store. Exactly one of the three.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unlock {
+    /// The passphrase of `identity.age`, verbatim, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<Secret>,
+    /// The text of an unencrypted identity file, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Secret>,
+    /// The text of the recovery identity, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Secret>,
+}
+
+/// Forgets the store's identity; names become unknown, nothing opens.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {}
+
+/// What is in the tree. With `more` the answer comes in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    /// A directory, or one node.
+    #[serde(default, deserialize_with = "or_default")]
+    pub path: SecretPath,
+    /// With everything below it.
+    #[serde(default, deserialize_with = "or_default")]
+    pub recursive: bool,
+    /// The node itself, not what is in it (`ls -d`).
+    #[serde(default, deserialize_with = "or_default")]
+    pub itself: bool,
+}
+
+/// Enrols a secret, or a new version of one. What is null stays as it was; a new one is 0600 of the caller.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Put {
+    /// Where. Its directory must be there, unless `parents`.
+    pub path: SecretPath,
+    /// Owner.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// Group.
+    #[serde(default)]
+    pub gid: Option<u32>,
+    /// Permission bits, 0o777 at most.
+    #[serde(default)]
+    pub mode: Option<u16>,
+    /// Makes missing directories, 0755 of root.
+    #[serde(default, deserialize_with = "or_default")]
+    pub parents: bool,
+    /// The bytes, base64 on the wire.
+    #[serde(with = "base64::secret")]
+    pub content: Secret,
+}
+
+/// The content of a secret. Refused unless `allow_reveal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reveal {
+    /// Which.
+    pub path: SecretPath,
+    /// Which version; the current one if null.
+    #[serde(default)]
+    pub version: Option<u64>,
+}
+
+/// Removes a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remove {
+    /// Which.
+    pub path: SecretPath,
+    /// Keeps no version either. A name that is gone already may still be purged.
+    #[serde(default, deserialize_with = "or_default")]
+    pub purge: bool,
+    /// With everything below it.
+    #[serde(default, deserialize_with = "or_default")]
+    pub recursive: bool,
+}
+
+/// The versions that are kept of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetHistory {
+    /// Which.
+    pub path: SecretPath,
+}
+
+/// Makes a kept version the current one, as a new version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// Which secret.
+    pub path: SecretPath,
+    /// To which version.
+    pub version: u64,
+}
+
+/// Who could open it, and who did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Who {
+    /// Which.
+    pub path: SecretPath,
+    /// How many past decisions at most.
+    #[serde(default)]
+    pub recent: Option<u32>,
+    /// Only decisions after this time.
+    #[serde(with = "time::maybe", default)]
+    pub since: Option<Timestamp>,
+}
+
+/// Where the audit log is now.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogHead {}
+
+/// Where the audit log was at the last commit: what the store vouches for.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogAnchor {}
+
+/// Begins a new file of the audit log.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogRotate {}
+
+/// Seals everything to one more recovery recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryAdd {
+    /// An age recipient, `age1…`.
+    pub recipient: String,
+}
+
+/// Seals everything anew without this recovery recipient. Not the last one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryRemove {
+    /// An age recipient, `age1…`.
+    pub recipient: String,
+}
+
+/// The recovery recipients.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryList {}
+
+/// Checks the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fsck {
+    /// Opens each blob too, not only compares its digest.
+    #[serde(default, deserialize_with = "or_default")]
+    pub open: bool,
+}
+
+/// A blob as it lies in the store, an age file that stock tools open with the recovery identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extract {
+    /// Which secret.
+    pub path: SecretPath,
+    /// Which version; the current one if null.
+    #[serde(default)]
+    pub version: Option<u64>,
+}
+
+/// A copy of the store at one moment, sealed as it is, as a tar. Needs `more`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {}
+
+/// Null is as good as absent: clients with typed optional parameters send it.
+fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_lists_each_method_and_no_other() {
+        let described: Vec<String> = INTERFACE
+            .lines()
+            .filter_map(|l| l.strip_prefix("method "))
+            .map(|l| format!("org.pinfold.{}", l.split('(').next().unwrap()))
+            .collect();
+        assert_eq!(described, METHODS);
+        assert!(INTERFACE.lines().any(|l| l == "interface org.pinfold"));
+    }
+
+    #[test]
+    fn the_description_lists_each_error() {
+        for error in ["Usage", "Refused", "Locked", "NotFound", "Damaged", "NothingToDo", "Failed"] {
+            assert!(INTERFACE.contains(&format!("\nerror {error} (reason: string)\n")), "{error}");
+        }
+    }
+}
