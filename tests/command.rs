@@ -25,6 +25,7 @@ struct Fake {
     kept: Mutex<Option<Put>>,
     unlocked: Mutex<bool>,
     entries: usize,
+    denied: Mutex<Vec<u32>>,
 }
 
 fn fault(path: &SecretPath) -> Option<Fault> {
@@ -131,7 +132,9 @@ impl Admin for Fake {
         out.write_all(&[7; 500_000]).map_err(|e| Fault::Failed(e.to_string()))?;
         Ok(BackupReport { generation: 9, nodes: 2, blobs: 1, bytes: 500_000 })
     }
-    fn denied(&self, _: &Actor, _: &str) {}
+    fn denied(&self, actor: &Actor, _: &str) {
+        self.denied.lock().unwrap().push(actor.uid);
+    }
 }
 
 struct Rig {
@@ -345,6 +348,54 @@ fn passphrases_come_from_files_and_stdin() {
     let file = rig.dir.path().join("p");
     std::fs::write(&file, "open sesame").unwrap();
     ended(&rig.run(&["unlock", "--passphrase-file", file.to_str().unwrap()]), 0);
+}
+
+/// The program as another user, who may lock little memory, with these supplementary groups.
+fn as_nobody(config: &std::path::Path, groups: &str, args: &[&str]) -> Output {
+    let mut command = Command::new("prlimit");
+    command.args([
+        "--memlock=262144",
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        groups,
+        env!("CARGO_BIN_EXE_pinfold"),
+    ]);
+    command.arg("--config").arg(config).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn real_strangers_are_refused_and_real_members_are_not() {
+    assert!(nix::unistd::geteuid().is_root(), "this test changes its uid: run it as root");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let file = dir.path().join("pinfold.toml");
+    let control = dir.path().join("run/control.sock");
+    for (group, line) in [(None, ""), (Some("adm".to_owned()), "admin_group = \"adm\"\n")] {
+        std::fs::write(&file, format!("control = {control:?}\n{line}")).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+        let config = Config { control: control.clone(), admin_group: group, ..Config::default() };
+        let gid = config.admin_gid().unwrap();
+        let fake = Arc::new(Fake::default());
+        let mut server = Server::bind(&config, fake.clone()).unwrap();
+        server.run().unwrap();
+        // Nothing but the mode keeps him out.
+        ended(&as_nobody(&file, "--clear-groups", &["status"]), 3);
+        assert!(fake.denied.lock().unwrap().is_empty());
+        if let Some(gid) = gid {
+            assert_eq!(std::fs::metadata(&control).unwrap().mode() & 0o777, 0o660);
+            ended(&as_nobody(&file, &format!("--groups={gid}"), &["status"]), 0);
+        }
+        // Without the modes, it is the daemon that does.
+        std::fs::set_permissions(control.parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&control, PermissionsExt::from_mode(0o666)).unwrap();
+        let refused = as_nobody(&file, "--clear-groups", &["status"]);
+        ended(&refused, 3);
+        assert!(text(&refused.stderr).contains("uid 65534"), "{}", text(&refused.stderr));
+        assert_eq!(*fake.denied.lock().unwrap(), [65534]);
+        server.stop();
+        std::fs::remove_dir(control.parent().unwrap()).unwrap();
+    }
 }
 
 /// The program on a terminal of its own.
