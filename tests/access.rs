@@ -84,7 +84,7 @@ impl Subject for Fake {
     }
 
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
-        let named = |name: &str| InstanceId { scope: Scope::container(name).unwrap(), id: "0123".into() };
+        let named = |name: &str| InstanceId { scope: Scope::container(name).expect("a good name"), id: "0123".into() };
         self.instance.map_or_else(|()| doubt(), |i| Ok(i.map(named)))
     }
 
@@ -128,7 +128,7 @@ impl Perms {
             entry(AclTag::Mask, mask),
             entry(AclTag::Other, self.other),
         ];
-        Some(Acl::from_entries(entries).unwrap())
+        Some(Acl::from_entries(entries).expect("a valid list"))
     }
 
     fn mode(&self) -> u16 {
