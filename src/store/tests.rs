@@ -95,7 +95,7 @@ fn copy(from: &Path, to: &Path) {
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target)
         } else {
-            drop(fs::copy(entry.path(), target).unwrap())
+            fs::copy(entry.path(), target).unwrap();
         }
     }
 }
@@ -490,7 +490,7 @@ fn a_full_disk_refuses_and_leaves_things_as_they_were() {
     assert!(nix::unistd::geteuid().is_root(), "this test mounts a small tmpfs and needs root");
     let tmp = TempDir::new().unwrap();
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "none"]).arg(tmp.path()).status().unwrap();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "none"]).arg(tmp.path()).status().unwrap();
     assert!(mounted.success());
     let dir = tmp.path().join("store");
     let outcome = std::panic::catch_unwind(|| {
@@ -522,15 +522,50 @@ fn a_full_disk_refuses_and_leaves_things_as_they_were() {
         assert!(matches!(store.apply(&secret(9000, 1, 20_000), &anchor(0)), Err(StoreError::NoSpace)));
         assert!(matches!(store.apply(&removal, &anchor(0)), Err(StoreError::NoSpace)));
         assert_eq!(*store.blob(blob_key(2000 + last, 1)).unwrap().unwrap(), content(2000 + last, 1, 20_000));
+        // Even if it is taken between the look and the write, and sled fails in the middle.
+        let (mut failed, mut left) = (false, 0);
+        for i in 0..100 {
+            NEXT_FAULT.set(Some(FaultPoint::Room));
+            match store.apply(&secret(9000 + i, 1, 20_000), &anchor(0)) {
+                Ok(_) => left += u64::from(removed_again(&store, 9000 + i).is_err()),
+                Err(StoreError::NoSpace) => failed = true,
+                Err(other) => panic!("{other:?}"),
+            }
+            assert_eq!(*store.blob(blob_key(2000 + last, 1)).unwrap().unwrap(), content(2000 + last, 1, 20_000));
+            if failed {
+                break;
+            }
+        }
+        assert!(failed);
+        assert!(matches!(store.apply(&secret(9000, 1, 20_000), &anchor(0)), Err(StoreError::NoSpace)));
+        NEXT_FAULT.set(None);
+        // The disk is still full, and a daemon starts: it serves.
         drop(store);
+        let store = Store::open(&dir).unwrap();
+        verify(&store).unwrap();
+        assert_eq!(*store.blob(blob_key(2000 + last, 1)).unwrap().unwrap(), content(2000 + last, 1, 20_000));
         drop(hog);
         fs::remove_file(tmp.path().join("hog")).unwrap();
+        let records = verify(&store).unwrap().records;
+        assert_eq!(records, 4 + last + left, "root, scope, index, format, the secrets; nothing that was refused");
+        removal.nodes.insert(Ino(2001), None);
+        removal.blobs.insert(blob_key(2001, 1), None);
+        store.apply(&removal, &anchor(0)).unwrap();
+        drop(store);
         let store = Store::open(&dir).unwrap();
-        assert_eq!(verify(&store).unwrap().records, 1 + last + 3);
+        assert_eq!(verify(&store).unwrap().records, records - 1);
     });
     let unmounted = Command::new("umount").arg(tmp.path()).status().unwrap();
     assert!(unmounted.success());
     outcome.unwrap();
+}
+
+fn removed_again(store: &Store, ino: u64) -> Result<Generation, StoreError> {
+    let mut batch = Batch::default();
+    batch.nodes.insert(Ino(ino), None);
+    batch.blobs.insert(blob_key(ino, 1), None);
+    NEXT_FAULT.set(Some(FaultPoint::Room));
+    store.apply(&batch, &anchor(0))
 }
 
 #[test]
