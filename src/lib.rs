@@ -14,6 +14,8 @@ pub mod cli {
 }
 pub mod config;
 pub mod control;
+pub mod cli;
+pub mod daemon;
 pub mod enrol;
 pub mod exit;
 pub mod keyring;
