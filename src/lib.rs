@@ -12,4 +12,9 @@ pub mod seal;
 pub mod secret;
 pub mod sys;
 pub mod wire;
-pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }
+pub mod cli {
+    #![allow(missing_docs)]
+    pub fn main() -> std::process::ExitCode {
+        std::process::ExitCode::SUCCESS
+    }
+}
