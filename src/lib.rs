@@ -6,16 +6,8 @@
 pub mod access;
 pub mod audit;
 pub mod caller;
-pub mod cli {
-    #![allow(missing_docs)]
-    pub fn main() -> std::process::ExitCode {
-        std::process::ExitCode::SUCCESS
-    }
-}
 pub mod config;
 pub mod control;
-pub mod cli;
-pub mod daemon;
 pub mod enrol;
 pub mod exit;
 pub mod keyring;
@@ -27,9 +19,4 @@ pub mod sys;
 pub mod unlock;
 pub mod vault;
 pub mod wire;
-pub mod cli {
-    #![allow(missing_docs)]
-    pub fn main() -> std::process::ExitCode {
-        std::process::ExitCode::SUCCESS
-    }
-}
+pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }
