@@ -13,7 +13,12 @@ pub fn start() {
     let registry = tracing_subscriber::registry().with(filter);
     let done = match journald {
         Some(layer) => registry.with(layer).try_init(),
-        None => registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false)).try_init(),
+        None => registry
+            .with({
+                use std::io::IsTerminal;
+                fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).with_target(false)
+            })
+            .try_init(),
     };
     // It fails only where somebody set one up before, as a test may have.
     drop(done);
