@@ -74,9 +74,11 @@ impl Dirties {
         }
     }
 
-    pub fn clear(&self) {
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Drops everything. How many handles that were.
+    pub fn clear(&self) -> usize {
+        let dropped = std::mem::take(&mut *self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         self.copies.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        dropped.len()
     }
 
     fn get(&self, number: u64) -> Result<Arc<Writer>, FsError> {
@@ -104,6 +106,8 @@ impl Fs {
     ) -> Result<Opened, FsError> {
         let ino = grant.ino();
         let new = self.vault.is_new(ino);
+        // Before anything is counted: what fails here leaves nothing behind.
+        let emptied = if mode.truncate { Some(Secret::zeroed(0)?) } else { None };
         let number = self.new_writer();
         let copy = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,9 +121,9 @@ impl Fs {
             Arc::clone(&open.copy)
         };
         let writer = Writer { grant, who: caller.who(), tid, readable: mode.read, copy };
-        if mode.truncate {
+        if let Some(emptied) = emptied {
             let mut copy = lock(&writer.copy);
-            copy.content = Some(Secret::zeroed(0)?);
+            copy.content = Some(emptied);
             copy.changed = true;
             copy.mtime = Some(Timestamp::now());
             copy.through.insert(number);
@@ -257,6 +261,25 @@ impl Fs {
         result
     }
 
+    /// Takes a name from a secret. Whoever has that open for writing keeps the content it had: nobody commits meanwhile.
+    pub(super) fn without<R>(&self, ino: Option<Ino>, act: impl FnOnce() -> Result<R, FsError>) -> Result<R, FsError> {
+        let writer = ino.and_then(|ino| {
+            let writers = self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner);
+            writers.values().find(|writer| writer.grant.ino() == ino).cloned()
+        });
+        let Some(writer) = writer else { return act() };
+        let mut copy = lock(&writer.copy);
+        let clean = copy.content.is_none();
+        if let Err(error) = self.load(&writer.grant, &mut copy) {
+            tracing::warn!(%error, ino = %writer.grant.ino(), "who writes a removed secret will not see what it was");
+        }
+        let result = act();
+        if result.is_err() && clean {
+            copy.content = None;
+        }
+        result
+    }
+
     /// READ through a handle that also writes: it sees the dirty copy.
     pub(super) fn read_dirty(
         &self,
@@ -271,7 +294,7 @@ impl Fs {
         let copy = lock(&writer.copy);
         match &copy.content {
             Some(content) => reply(window(content.expose(), offset, size)),
-            None => reply(window(self.vault.base(&writer.grant)?.expose(), offset, size)),
+            None => reply(window(self.committed(&writer.grant)?.expose(), offset, size)),
         }
         Ok(())
     }
@@ -279,12 +302,17 @@ impl Fs {
     /// Begins with what was committed last.
     fn load(&self, grant: &Grant, copy: &mut Copy) -> Result<(), FsError> {
         if copy.content.is_none() {
-            copy.content = Some(match self.vault.base(grant) {
-                Err(VaultError::NotFound) => Secret::zeroed(0)?,
-                other => other?,
-            });
+            copy.content = Some(self.committed(grant)?);
         }
         Ok(())
+    }
+
+    /// What was committed last; nothing, if it was removed and not kept.
+    fn committed(&self, grant: &Grant) -> Result<Secret, FsError> {
+        match self.vault.base(grant) {
+            Err(VaultError::NotFound) => Ok(Secret::zeroed(0)?),
+            other => Ok(other?),
+        }
     }
 
     fn commit(&self, writer: &Writer, copy: &mut Copy) -> Result<(), FsError> {
@@ -296,7 +324,12 @@ impl Fs {
         copy.owners.clear();
         copy.through.clear();
         match result {
-            Ok(_) => {
+            // It has no name: what was written is seen by those who have it open, as long as they have.
+            Ok(None) => {
+                (copy.changed, copy.new) = (true, true);
+                Ok(())
+            }
+            Ok(Some(_)) => {
                 copy.new = false;
                 // A later change begins with what is committed by then.
                 copy.content = None;

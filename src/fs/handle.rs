@@ -9,8 +9,9 @@
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::model::{Ino, Kind, Name, Scope, Uid, VersionNo};
 use crate::secret::Secret;
-use crate::vault::{Caller, VaultError};
+use crate::vault::{self, Caller, VaultError};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,10 +78,9 @@ impl Handles {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Keeps content for a reader, under a number that is known already or a new one.
+    /// Keeps content for a reader, under a new number.
     pub fn keep(
         &self,
-        number: Option<u64>,
         ino: Ino,
         version: Option<VersionNo>,
         content: Secret,
@@ -92,14 +92,37 @@ impl Handles {
         let handle = Arc::new(ReadHandle { ino, uid, scope, content, mapped: AtomicBool::new(false) });
         loop {
             let fresh = || (self.next.fetch_add(1, Ordering::Relaxed) & COUNTER_MASK) << VERSION_BITS | version;
-            let number = number.unwrap_or_else(fresh);
-            let mut shard = self.shard(number);
-            if let std::collections::hash_map::Entry::Vacant(place) = shard.entry(number) {
+            let number = fresh();
+            if let Entry::Vacant(place) = self.shard(number).entry(number) {
                 place.insert(handle);
                 self.count.fetch_add(1, Ordering::Relaxed);
                 return Ok(Opened::Reader(number));
             }
         }
+    }
+
+    /// Keeps content under a number that the kernel has from before. If somebody else was faster, his is the handle; if
+    /// the number means another inode by now, this one serves a single read.
+    fn keep_as(&self, number: u64, ino: Ino, uid: Uid, opened: vault::Opened) -> Result<Arc<ReadHandle>, FsError> {
+        let vault::Opened { content, scope, .. } = opened;
+        let bytes = content.len() as u64;
+        self.charge(uid, bytes)?;
+        let handle = Arc::new(ReadHandle { ino, uid, scope, content, mapped: AtomicBool::new(false) });
+        match self.shard(number).entry(number) {
+            Entry::Vacant(place) => {
+                place.insert(Arc::clone(&handle));
+                self.count.fetch_add(1, Ordering::Relaxed);
+                return Ok(handle);
+            }
+            Entry::Occupied(place) if place.get().ino == ino => {
+                let first = Arc::clone(place.get());
+                self.credit(uid, bytes);
+                return Ok(first);
+            }
+            Entry::Occupied(_) => {}
+        }
+        self.credit(uid, bytes);
+        Ok(handle)
     }
 
     fn get(&self, number: u64) -> Option<Arc<ReadHandle>> {
@@ -114,7 +137,9 @@ impl Handles {
         handle.mapped.load(Ordering::Relaxed).then_some(handle.ino)
     }
 
-    pub fn clear(&self) {
+    /// Drops everything; `writers` handles on dirty copies went before.
+    pub fn clear(&self, writers: usize) {
+        self.count.fetch_sub(writers as u64, Ordering::Relaxed);
         for shard in &self.readers {
             let dropped: Vec<_> = shard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
             self.count.fetch_sub(dropped.len() as u64, Ordering::Relaxed);
@@ -173,11 +198,11 @@ impl Fs {
         if self.own.attr(ino).is_some() {
             self.own.refuse_writing(mode)?;
             let content = self.own.content(&self.vault, ino, caller.uid())?;
-            return self.handles.keep(None, ino, None, content, caller.uid(), Scope::Host);
+            return self.handles.keep(ino, None, content, caller.uid(), Scope::Host);
         }
         if !mode.write && !mode.truncate {
             let opened = self.vault.open_read(caller, ino)?;
-            return self.handles.keep(None, ino, opened.version, opened.content, caller.uid(), opened.scope);
+            return self.handles.keep(ino, opened.version, opened.content, caller.uid(), opened.scope);
         }
         let grant = self.vault.open_write(caller, ino)?;
         if mode.read {
@@ -221,8 +246,7 @@ impl Fs {
     fn reopen(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Arc<ReadHandle>, FsError> {
         let version = number & ((1 << VERSION_BITS) - 1);
         let opened = self.vault.open_version(caller, ino, version)?;
-        self.handles.keep(Some(number), ino, opened.version, opened.content, caller.uid(), opened.scope)?;
-        self.handles.get(number).ok_or(FsError::Stale)
+        self.handles.keep_as(number, ino, caller.uid(), opened)
     }
 
     /// RELEASE of a reader. The inode, if its pages are to be dropped.

@@ -6,7 +6,6 @@
 mod dirty;
 pub mod fuse;
 mod handle;
-mod orphan;
 mod own;
 mod wait;
 
@@ -17,7 +16,6 @@ use crate::model::{Ino, Kind, Name, PathError};
 use crate::vault::{Attr, Caller, NewNode, Rename, SetAttr, Vault, VaultError};
 use dirty::Dirties;
 use handle::Handles;
-use orphan::Orphans;
 use own::Own;
 use std::sync::Arc;
 use thiserror::Error;
@@ -94,7 +92,6 @@ pub struct Fs {
     vault: Arc<Vault>,
     handles: Handles,
     dirties: Dirties,
-    orphans: Orphans,
     own: Own,
 }
 
@@ -102,13 +99,7 @@ impl Fs {
     /// Over this vault.
     pub fn new(vault: Arc<Vault>) -> Self {
         let budget = (crate::sys::arena::usage().1 / 4) as u64;
-        Fs {
-            vault,
-            handles: Handles::new(budget),
-            dirties: Dirties::default(),
-            orphans: Orphans::default(),
-            own: Own::default(),
-        }
+        Fs { vault, handles: Handles::new(budget), dirties: Dirties::default(), own: Own::default() }
     }
 
     /// The vault below.
@@ -150,7 +141,7 @@ impl Fs {
         match self.vault.attr(ino) {
             Ok(attr) => Ok(self.seen(attr, tid)),
             Err(VaultError::Locked) if ino == Ino::ROOT => Ok(Seen { attr: own::locked_root(), lasting: false }),
-            Err(VaultError::NotFound) => match self.orphans.get(ino) {
+            Err(VaultError::NotFound) => match self.vault.attr_of_removed(ino) {
                 Some(attr) => Ok(self.seen(attr, tid)),
                 None => Err(VaultError::NotFound.into()),
             },
@@ -202,7 +193,7 @@ impl Fs {
         let attr = self.make(caller, NewNode { kind: Kind::File, ..new })?;
         if !mode.write {
             let empty = crate::secret::Secret::zeroed(0)?;
-            let opened = self.handles.keep(None, attr.ino, None, empty, caller.uid(), crate::model::Scope::Host)?;
+            let opened = self.handles.keep(attr.ino, None, empty, caller.uid(), crate::model::Scope::Host)?;
             return Ok((attr, opened));
         }
         let grant = self.vault.open_new(caller, attr.ino)?;
@@ -217,9 +208,11 @@ impl Fs {
     /// [`FsError`].
     pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
         self.own.refuse_name(parent, name)?;
-        let attr = self.vault.unlink(caller, parent, name)?;
-        self.orphans.add(attr);
-        Ok(())
+        let found = self.vault.lookup(parent, name.as_str()).ok().map(|attr| attr.ino);
+        self.without(found, || {
+            self.vault.unlink(caller, parent, name)?;
+            Ok(())
+        })
     }
 
     /// RMDIR.
@@ -239,14 +232,8 @@ impl Fs {
     pub fn rename(&self, caller: &impl Caller, rename: Rename<'_>) -> Result<(), FsError> {
         self.own.refuse_name(rename.parent, rename.name)?;
         self.own.refuse_name(rename.new_parent, rename.new_name)?;
-        let replaced = self.vault.lookup(rename.new_parent, rename.new_name.as_str()).ok();
-        self.vault.rename(caller, rename)?;
-        if let Some(attr) = replaced {
-            if self.vault.attr(attr.ino).is_err() {
-                self.orphans.add(attr);
-            }
-        }
-        Ok(())
+        let replaced = self.vault.lookup(rename.new_parent, rename.new_name.as_str()).ok().map(|attr| attr.ino);
+        self.without(replaced, || Ok(self.vault.rename(caller, rename)?))
     }
 
     /// SETATTR but for the size.
@@ -256,7 +243,7 @@ impl Fs {
     pub fn set_attr(&self, caller: &impl Caller, tid: u32, ino: Ino, set: SetAttr) -> Result<Seen, FsError> {
         self.own.refuse(ino)?;
         let attr = match self.vault.set_attr(caller, ino, set) {
-            Err(VaultError::NotFound) => self.orphans.get(ino).ok_or(VaultError::NotFound)?,
+            Err(VaultError::NotFound) => self.vault.attr_of_removed(ino).ok_or(VaultError::NotFound)?,
             other => other?,
         };
         if set.mtime.is_some() {
@@ -275,8 +262,7 @@ impl Fs {
 
     /// The store was locked: no handle shows anything any more, and what was not committed is gone.
     pub fn forget_all(&self) {
-        self.handles.clear();
-        self.dirties.clear();
+        self.handles.clear(self.dirties.clear());
     }
 }
 

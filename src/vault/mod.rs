@@ -15,6 +15,7 @@ mod fsck;
 mod history;
 mod node;
 mod open;
+mod orphan;
 mod recovery;
 mod remove;
 mod setup;
@@ -41,6 +42,7 @@ use crate::caller::{Callers, Control, Daemon, Process};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::store::{AuditAnchor, Store};
 use node::Node;
+use orphan::Orphans;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -126,6 +128,7 @@ pub struct Vault {
     callers: Callers,
     state: RwLock<State>,
     writer: Mutex<Writer>,
+    orphans: Orphans,
     observer: OnceLock<Arc<dyn Observer>>,
     started: Instant,
 }
@@ -150,6 +153,7 @@ impl Vault {
             callers,
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
+            orphans: Orphans::default(),
             observer: OnceLock::new(),
             started: Instant::now(),
         }
@@ -202,6 +206,11 @@ impl Vault {
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, VaultError> {
         self.with_tree(|tree| tree.get(ino).map(|node| node.attr(ino)))?.ok_or(VaultError::NotFound)
+    }
+
+    /// As [`Vault::attr`], of one that lost its name, for those who still have it open. The last thousand are known.
+    pub fn attr_of_removed(&self, ino: Ino) -> Option<Attr> {
+        self.orphans.get(ino)
     }
 
     /// The node of this name in a directory.
@@ -293,6 +302,13 @@ impl Vault {
 
     fn node(&self, ino: Ino) -> Result<Arc<Node>, VaultError> {
         self.with_tree(|tree| tree.get(ino).cloned())?.ok_or(VaultError::NotFound)
+    }
+
+    /// Whether a node is another one now, or none, once what is under way is done: then a blob that is not there any
+    /// more is no damage.
+    fn moved_on(&self, ino: Ino, node: &Node) -> bool {
+        drop(self.lock_writer());
+        self.node(ino).map_or(true, |now| now.versions != node.versions)
     }
 
     fn node_and_path(&self, ino: Ino) -> Result<(Arc<Node>, String), VaultError> {

@@ -1,6 +1,6 @@
 //! Opening: the decision, the record, and only then the content.
 
-use super::node::{Node, Version};
+use super::node::{Node, Record, Version};
 use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Grant, Operation, ScopeState};
 use crate::audit;
@@ -37,19 +37,38 @@ impl Vault {
         number: Option<u64>,
         op: audit::Operation,
     ) -> Result<Opened, VaultError> {
-        let (node, path) = self.node_and_path(ino)?;
+        loop {
+            let (node, path) = self.node_and_path(ino)?;
+            match self.open_node(caller, ino, (&node, &path), number, op) {
+                // Its blob went between the look at the tree and the look at the blob: what is there now?
+                Err(VaultError::Damaged(_)) if self.moved_on(ino, &node) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn open_node(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        (node, path): (&Node, &str),
+        number: Option<u64>,
+        op: audit::Operation,
+    ) -> Result<Opened, VaultError> {
         if node.kind != Kind::File {
             return Err(VaultError::IsADirectory);
         }
         let version = match number {
             None => node.current(),
+            // A handle on a file that was never written.
+            Some(0) => None,
             Some(n) => Some(node.versions.iter().find(|v| v.number.0 == n).ok_or(VaultError::NotFound)?),
         };
         let number = version.map(|v| v.number);
-        let (grant, kek) = match self.grant(caller, ino, &node, Operation::Read) {
+        let (grant, kek) = match self.grant(caller, ino, node, Operation::Read) {
             Ok(both) => both,
             Err(denial) => {
-                self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &denial.to_string());
+                self.refuse(op, path, number.map(|n| n.0), &caller.who(), &denial.to_string());
                 self.follow_revocation(&node.scope, &denial);
                 return Err(denial.into());
             }
@@ -57,13 +76,14 @@ impl Vault {
         let who = caller.who();
         let content = match self.decrypt(&grant, &kek, version) {
             Ok(content) => content,
+            Err(error) if self.moved_on(ino, node) => return Err(error),
             Err(error) => {
-                self.refuse(op, &path, number.map(|n| n.0), &who, &error.to_string());
+                self.refuse(op, path, number.map(|n| n.0), &who, &error.to_string());
                 tracing::error!(%path, %error, "a secret does not open");
                 return Err(error);
             }
         };
-        self.record(op, &path, number.map(|n| n.0), &who, &grant.rule().to_string())?;
+        self.record(op, path, number.map(|n| n.0), &who, &grant.rule().to_string())?;
         Ok(Opened { content, version: number, scope: node.scope.clone() })
     }
 
@@ -72,8 +92,7 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open_read`]; [`VaultError::NotFound`] if that version is not kept any more.
     pub fn open_version(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Opened, VaultError> {
-        let number = (number > 0).then_some(number);
-        self.open_as(caller, ino, number, audit::Operation::Open)
+        self.open_as(caller, ino, Some(number), audit::Operation::Open)
     }
 
     /// Whether a secret was never written.
@@ -117,9 +136,23 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`], [`VaultError::Denied`] if the scope's key is gone.
     pub fn base(&self, grant: &Grant) -> Result<Secret, VaultError> {
-        let node = self.node(grant.ino())?;
-        let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
-        self.decrypt(grant, &kek, node.current())
+        loop {
+            let ino = grant.ino();
+            let (scope, version) = self
+                .with_tree(|tree| match tree.record(ino)? {
+                    Record::Node(node) => Some((node.scope, node.versions.last().cloned())),
+                    // It was removed, and is still open.
+                    Record::Grave(grave) => Some((grave.scope, grave.versions.last().cloned())),
+                    Record::Facts(_) => None,
+                })?
+                .ok_or(VaultError::NotFound)?;
+            let kek = self.keys()?.kek(&scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
+            match self.decrypt(grant, &kek, version.as_ref()) {
+                // As in an open: the blob went just now.
+                Err(VaultError::Damaged(_)) if self.node(ino).is_ok() && !self.has(ino, version.as_ref()) => {}
+                result => return result,
+            }
+        }
     }
 
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.
@@ -135,6 +168,12 @@ impl Vault {
                 Err(denial.into())
             }
         }
+    }
+
+    /// Whether a version is a node's current one, once what is under way is done.
+    fn has(&self, ino: Ino, version: Option<&Version>) -> bool {
+        drop(self.lock_writer());
+        self.node(ino).is_ok_and(|now| now.current() == version)
     }
 
     fn grant(&self, caller: &impl Caller, ino: Ino, node: &Node, op: Operation) -> Result<(Grant, Kek), Denial> {

@@ -1,7 +1,7 @@
 //! Removed while open: the attributes of nodes that have no name any more, for those who still hold them.
 
+use super::Attr;
 use crate::model::Ino;
-use crate::vault::Attr;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
