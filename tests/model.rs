@@ -19,8 +19,8 @@ mod threads;
 use proptest::collection::vec;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
 
-/// So many that it takes some ten seconds on two busy cores.
-const CASES: u32 = 48;
+/// So many that it takes half a minute at most on two busy cores.
+const CASES: u32 = 150;
 
 #[test]
 fn it_does_what_the_reference_does() {
@@ -28,7 +28,7 @@ fn it_does_what_the_reference_does() {
         std::env::var("PINFOLD_MODEL_CASES").map_or(CASES, |n| n.parse().expect("PINFOLD_MODEL_CASES: a number"));
     let config = Config {
         cases,
-        max_shrink_time: 60_000,
+        max_shrink_time: 120_000,
         max_shrink_iters: 4096,
         failure_persistence: None::<Box<FileFailurePersistence>>.map(|f| f as _),
         ..Config::default()

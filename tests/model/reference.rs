@@ -621,7 +621,7 @@ impl Reference {
     pub fn cannot_roll_back(&self, path: &str, number: u64) -> Vec<Failure> {
         let live = self.find(path).map(|ino| &self.nodes[&ino]);
         let node = match live {
-            Some(node) if node.kind != Kind::File => return vec![Failure::Refused],
+            Some(node) if node.kind != Kind::File => return vec![Failure::Refused("it is no secret".into())],
             Some(node) if node.last > 0 => node,
             _ => match self.graves.get(path) {
                 Some(grave) => grave,

@@ -191,7 +191,7 @@ pub enum Failure {
     Locked,
     NothingToDo,
     /// An admin's request, refused for one of several reasons.
-    Refused,
+    Refused(String),
     Other(String),
 }
 
@@ -235,7 +235,7 @@ impl From<Fault> for Failure {
             Fault::NotFound(_) => Failure::NotFound,
             Fault::NothingToDo(_) => Failure::NothingToDo,
             Fault::Locked(_) => Failure::Locked,
-            Fault::Refused(_) => Failure::Refused,
+            Fault::Refused(why) => Failure::Refused(why),
             other => Failure::Other(other.to_string()),
         }
     }
