@@ -88,6 +88,11 @@ pub(super) fn first_commit(db: &Db, folder: &Folder, keys: &Keys, batch: &Batch)
 }
 
 impl Ledger {
+    /// The last commit, if it is verified.
+    pub(super) fn generation(&self) -> Option<Generation> {
+        self.verified.as_ref().map(|known| known.state.generation)
+    }
+
     /// Whether the database must be opened again before it is used.
     pub(super) fn needs_reopening(&self) -> bool {
         self.has_failed() && !self.reopened

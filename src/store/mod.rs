@@ -12,7 +12,7 @@ mod manifest;
 #[cfg(test)]
 mod tests;
 
-pub use backup::{Existing, Restored, backup, restore};
+pub use backup::{Existing, Restored, Written, backup, restore};
 pub use db::Blob;
 pub use folder::Space;
 
@@ -281,6 +281,11 @@ impl Store {
             tracing::error!(%error, "the database failed and could not be opened again");
         }
         done
+    }
+
+    /// The last commit; `None` before [`Store::verify`]. Waits for a commit that is under way.
+    pub fn generation(&self) -> Option<Generation> {
+        self.ledger().generation()
     }
 
     /// Drops the copy of the index key. [`Store::verify`] must be called again before [`Store::apply`].
