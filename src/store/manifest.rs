@@ -152,6 +152,12 @@ impl State {
     }
 }
 
+/// The higher generation of the two slots of a manifest, believed without its key.
+pub(super) fn claimed_generation(manifest: &[u8]) -> u64 {
+    let slots = manifest.chunks(SLOT).filter(|slot| slot.starts_with(MAGIC));
+    slots.filter_map(|slot| Some(u64::from_be_bytes(slot.get(16..24)?.try_into().ok()?))).max().unwrap_or(0)
+}
+
 /// The two slots of a file.
 pub(super) struct Slots<'a>(pub(super) &'a File);
 

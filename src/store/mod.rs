@@ -12,7 +12,7 @@ mod manifest;
 #[cfg(test)]
 mod tests;
 
-pub use backup::{Existing, Restored, Written, backup, restore};
+pub use backup::{Existing, Restored, Written, backup, restore, restore_checked};
 pub use db::Blob;
 pub use folder::Space;
 
