@@ -87,7 +87,7 @@ pub fn backup(store: &Store, out: &mut dyn Write) -> Result<Written, StoreError>
     let mut scratch = store.folder.scratch()?;
     let mut buffered = BufWriter::with_capacity(1 << 16, &mut scratch);
     let written = write_all(&db, &store.folder, &mut buffered)?;
-    buffered.flush().map_err(super::db::io_error)?;
+    buffered.flush().map_err(super::guard::io_error)?;
     drop(buffered);
     drop((db, ledger));
     scratch.rewind()?;
@@ -176,7 +176,7 @@ impl Writer<'_> {
         header.set_size(content.len() as u64);
         header.set_mode(0o600);
         header.set_cksum();
-        self.tar.append(&header, content).map_err(super::db::io_error)
+        self.tar.append(&header, content).map_err(super::guard::io_error)
     }
 
     /// The last entry: how many records (u64, big-endian), and the digest of all entries before it and of that number.
@@ -184,7 +184,7 @@ impl Writer<'_> {
         self.digest.update(records.to_be_bytes());
         let digest = std::mem::take(&mut self.digest).finalize();
         self.append(END, &[&records.to_be_bytes()[..], &digest].concat())?;
-        self.tar.finish().map_err(super::db::io_error)
+        self.tar.finish().map_err(super::guard::io_error)
     }
 }
 

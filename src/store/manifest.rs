@@ -178,12 +178,12 @@ impl Slots<'_> {
 
     /// Overwrites one slot. Not durable until [`Slots::sync`].
     pub(super) fn write(&self, slot: usize, keys: &Keys, state: &State) -> Result<(), StoreError> {
-        self.0.write_all_at(&state.encode(keys), (slot * SLOT) as u64).map_err(super::db::io_error)
+        self.0.write_all_at(&state.encode(keys), (slot * SLOT) as u64).map_err(super::guard::io_error)
     }
 
     /// Makes what was written durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.0.sync_data().map_err(super::db::io_error)
+        self.0.sync_data().map_err(super::guard::io_error)
     }
 
     /// Makes both say the same, durably: from then on nothing older is accepted.

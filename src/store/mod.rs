@@ -6,6 +6,7 @@
 mod backup;
 mod db;
 mod folder;
+mod guard;
 mod ledger;
 mod manifest;
 
