@@ -63,8 +63,14 @@ impl Written {
 /// What [`restore`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// What was in the backup.
-    pub written: Written,
+    /// Records of all trees.
+    pub records: u64,
+    /// Those of `nodes`.
+    pub nodes: u64,
+    /// Those of `blobs`.
+    pub blobs: u64,
+    /// The last commit, as the manifest says.
+    pub generation: u64,
     /// Where the store that was there before is now.
     pub set_aside: Option<PathBuf>,
 }
@@ -218,7 +224,8 @@ pub fn restore_checked<E: From<StoreError>>(
     let building = beside(dir, ".restoring")?;
     let done = build(&building, input).map_err(E::from).and_then(|written| {
         check(&Store::open(&building)?)?;
-        Ok(Restored { written, set_aside: put_in_place(&building, dir, vacant)? })
+        let Written { records, nodes, blobs, generation } = written;
+        Ok(Restored { records, nodes, blobs, generation, set_aside: put_in_place(&building, dir, vacant)? })
     });
     done.inspect_err(|_| drop(std::fs::remove_dir_all(&building)))
 }
