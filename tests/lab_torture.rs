@@ -58,6 +58,8 @@ impl Keyed {
         // The store that was just made has a passphrase; this one has a key file.
         fs::remove_dir_all(daemon.file("store")).unwrap();
         fs::remove_file(daemon.file("recovery.key")).unwrap();
+        // The configuration is the test's own: a power cut may have anything but that.
+        sh("sync").quiet();
         let recovery = daemon.file("recovery.key");
         daemon.cli(&["init", "--keyfile", text(&keyfile), "--recovery-out", text(&recovery)]).ok();
         Keyed { daemon, keys }
