@@ -92,7 +92,7 @@ fn wait_for_mount(root: &Path) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while pinfold::sys::mount::mount_at(root)?.is_none() {
         if Instant::now() > deadline {
-            return failed(format!("nothing was mounted at {}", root.display()));
+            return failed(format!("nothing was mounted at {} (gocryptfs needs the package fuse3)", root.display()));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

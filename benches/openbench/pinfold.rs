@@ -137,7 +137,7 @@ impl Pinfold {
             let path = self.mountpoint.join(format!("fill-{folder}"));
             fs::create_dir(&path)?;
             let these = PER_FOLDER.min(total - folder * PER_FOLDER);
-            let threads = if these % 4 == 0 { 4 } else { 1 };
+            let threads = if these.is_multiple_of(4) { 4 } else { 1 };
             admin.run(&Job {
                 act: Act::Enrol,
                 path: format!("{}/{{t}}-{{n}}", path.display()),

@@ -51,7 +51,7 @@ pub struct Job {
 pub struct Done {
     /// Of each sample.
     pub nanos: Vec<u32>,
-    /// Of the slowest thread, from start to end.
+    /// From the first thread's start to the last one's end.
     pub wall_nanos: u64,
     /// The first thing that went wrong.
     pub error: Option<String>,
@@ -111,7 +111,7 @@ pub fn serve() -> Result<()> {
 
 fn perform(job: &Job) -> Done {
     let barrier = Barrier::new(job.threads);
-    let results: Vec<nix::Result<(Vec<u32>, u64)>> = std::thread::scope(|scope| {
+    let results: Vec<nix::Result<Timed>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..job.threads)
             .map(|t| {
                 scope.spawn({
@@ -123,19 +123,30 @@ fn perform(job: &Job) -> Done {
         threads.into_iter().map(|t| t.join().expect("a worker's thread does not panic")).collect()
     });
     let mut done = Done { nanos: vec![], wall_nanos: 0, error: None };
+    let mut spans = vec![];
     for result in results {
         match result {
-            Ok((nanos, wall)) => {
-                done.nanos.extend(nanos);
-                done.wall_nanos = done.wall_nanos.max(wall);
+            Ok(timed) => {
+                done.nanos.extend(timed.nanos);
+                spans.push((timed.begun, timed.ended));
             }
             Err(errno) => done.error = Some(errno.to_string()),
         }
     }
+    if let (Some(begun), Some(ended)) = (spans.iter().map(|s| s.0).min(), spans.iter().map(|s| s.1).max()) {
+        done.wall_nanos = u64::try_from((ended - begun).as_nanos()).unwrap_or(u64::MAX);
+    }
     done
 }
 
-fn thread(job: &Job, t: usize, barrier: &Barrier) -> nix::Result<(Vec<u32>, u64)> {
+/// What one thread measured.
+struct Timed {
+    nanos: Vec<u32>,
+    begun: Instant,
+    ended: Instant,
+}
+
+fn thread(job: &Job, t: usize, barrier: &Barrier) -> nix::Result<Timed> {
     let mut buffer = vec![b'x'; job.size];
     let name = |n: usize| {
         let path = job.path.replace("{t}", &t.to_string()).replace("{n}", &n.to_string());
@@ -158,7 +169,7 @@ fn thread(job: &Job, t: usize, barrier: &Barrier) -> nix::Result<(Vec<u32>, u64)
         once(job.act, name, &mut buffer)?;
         nanos.push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
     }
-    Ok((nanos, u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)))
+    Ok(Timed { nanos, begun, ended: Instant::now() })
 }
 
 fn once(act: Act, name: &CString, buffer: &mut [u8]) -> nix::Result<()> {
