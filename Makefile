@@ -1,0 +1,45 @@
+# make test    everything, on a fresh Debian 12 (root, Rust toolchain): host tests, then the lab
+# make run     a store to play with, mounted on /run/secrets until Ctrl-C
+# make bench   the numbers of docs/benchmarks.md
+# make torture kills, power cuts and corruption, the long form
+CARGO ?= cargo
+LAB := tests/lab/lab
+LAB_TIMEOUT ?= 1800
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# The demonstration's store, its configuration and its passphrase; nothing but `make run` uses it.
+PINFOLD_RUN ?= /var/lib/pinfold-demo
+
+.PHONY: all test test-host test-lab lint run bench torture clean
+
+all:
+	$(CARGO) build --release --locked
+
+test: test-host test-lab
+
+deps:
+	@$(LAB) deps
+
+# rustfmt and clippy are components of a toolchain, not always there.
+lint: deps
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --all-targets --features lab -- -D warnings; fi
+
+test-host: deps lint
+	$(CARGO) test --locked
+
+# Every tests/lab_*.rs is a test of the lab: see Cargo.toml. TESTS= names some of them, ARGS= goes to the test runner.
+test-lab: deps
+	@tests/lab/run-tests --timeout $(LAB_TIMEOUT) $(TESTS) -- $(ARGS)
+
+torture: deps
+	@PINFOLD_TORTURE=full tests/lab/run-tests --release --timeout 7200 lab_torture -- $(ARGS)
+
+bench: deps
+	@tests/lab/run-bench $(ARGS)
+
+run: deps
+	$(CARGO) build --release --locked
+	@mount-helpers/demo "$(TARGET)/release/pinfold" "$(PINFOLD_RUN)"
+
+clean:
+	$(CARGO) clean

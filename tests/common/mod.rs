@@ -1,0 +1,34 @@
+//! Support for the tests of the lab: processes with deadlines and other uids, the daemon under test, the services.
+//!
+//! Owns what several `tests/lab_*.rs` share. Nothing here touches the tree from the test's own process: a daemon that
+//! hangs must fail a test, not wedge it, so every access is a child with a deadline.
+#![allow(dead_code, unused_imports, reason = "each test executable uses its part")]
+
+pub mod daemon;
+pub mod process;
+pub mod services;
+
+pub use daemon::{Daemon, Setup};
+pub use process::{ALICE, BOB, CAROL, Out, ROOT, User, WWW_DATA, sh};
+
+use std::time::{Duration, Instant};
+
+/// Every lab test begins with it.
+pub fn in_the_lab() {
+    assert!(
+        std::env::var("PINFOLD_IN_LAB").as_deref() == Ok("1"),
+        "this test starts real services and mounts: it runs in the lab only. Run: make test"
+    );
+}
+
+/// Polls until `check` answers, or panics with `what` after `limit`.
+pub fn wait_for<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(begun.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
