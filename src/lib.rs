@@ -19,4 +19,9 @@ pub mod sys;
 pub mod unlock;
 pub mod vault;
 pub mod wire;
-pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }
+pub mod cli {
+    #![allow(missing_docs)]
+    pub fn main() -> std::process::ExitCode {
+        std::process::ExitCode::SUCCESS
+    }
+}

@@ -114,6 +114,11 @@ impl Pinfold {
         if daemon.end() { Ok(()) } else { failed(self.complaint("it did not end after SIGTERM")) }
     }
 
+    /// Its process.
+    pub fn process(&self) -> Option<&Kept> {
+        self.daemon.as_ref().map(|(daemon, _)| daemon)
+    }
+
     /// Its resident memory in MiB, now and at its highest.
     pub fn resident(&self) -> (f64, f64) {
         self.daemon.as_ref().map_or((f64::NAN, f64::NAN), |(daemon, _)| machine::resident(daemon.0.id()))

@@ -1,6 +1,6 @@
 //! What is measured, in which order, and what it should come to.
 
-use crate::guard::{Folder, Interrupt, own_mounts};
+use crate::guard::{Folder, Interrupt, Kept, own_mounts, processors};
 use crate::measure::{Plan, Results, interleaved, median};
 use crate::others::{self, Other, Sample};
 use crate::pinfold::Pinfold;
@@ -99,6 +99,7 @@ pub fn run(options: &Options) -> Result<()> {
         bench.fill_stores()?;
     }
     bench.opens()?;
+    bench.opens_on_one_processor()?;
     bench.opens_by_threads()?;
     bench.stats()?;
     bench.enrolments()?;
@@ -194,6 +195,49 @@ impl Bench<'_> {
         let flat = ratios.iter().all(|r| (1.0 / 1.1..=1.1).contains(r));
         self.report.goal("the same with more secrets", "within 1.1 ×", shown.join(", "), flat);
         Ok(())
+    }
+
+    /// Where a request wakes no other processor, the work itself is what is left.
+    fn opens_on_one_processor(&mut self) -> Result<()> {
+        eprintln!("openbench: open, read, close on one processor");
+        let (all, one) = processors()?;
+        self.confine(&one)?;
+        let targets = self.targets(&["bare FUSE", "pinfold", "tmpfs", "gocryptfs"], "small-0");
+        let results = self.measure(
+            false,
+            &Plan {
+                act: Act::Open,
+                targets: &targets,
+                rounds: self.options.rounds(11),
+                samples: self.options.samples(2000),
+                warm: 100,
+                threads: 1,
+                size: SMALL,
+                synced: &[],
+            },
+        );
+        self.confine(&all)?;
+        let results = results?;
+        self.report.section(
+            "The same on one processor",
+            "Client and daemons are confined to one processor, so that no request pays for waking another: what is left is the \
+             work.",
+        );
+        self.report.latencies(&results, &["bare FUSE", "tmpfs", "gocryptfs"]);
+        if let (Some(pinfold), Some(bare)) = (results.get("pinfold"), results.get("bare FUSE")) {
+            let over = pinfold.over(bare);
+            let met = over <= 20.0;
+            self.report.goal("the same on one processor", "p50 + 20 µs", format!("+ {over:.1} µs"), met);
+        }
+        Ok(())
+    }
+
+    /// Keeps the reader and all that serve it to those processors.
+    fn confine(&self, set: &nix::sched::CpuSet) -> Result<()> {
+        let others = [&self.bare, &self.tmpfs, &self.gocryptfs, &self.disk].map(|o| o.daemon.as_ref());
+        let stores = self.stores.iter().map(|(_, store)| store.process());
+        let all: Vec<&Kept> = others.into_iter().chain(stores).flatten().chain([&self.reader.child]).collect();
+        all.into_iter().try_for_each(|process| process.confine(set))
     }
 
     fn opens_by_threads(&mut self) -> Result<()> {

@@ -59,7 +59,7 @@ pub struct Done {
 
 /// A worker and the pipe to it.
 pub struct Worker {
-    child: Kept,
+    pub child: Kept,
     answers: BufReader<std::process::ChildStdout>,
 }
 
