@@ -16,6 +16,9 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::time::Instant;
 
+/// How many of many files are in one folder.
+pub const PER_FOLDER: usize = 1000;
+
 /// What is done once for each sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
@@ -33,8 +36,11 @@ pub enum Act {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
     pub act: Act,
-    /// `{t}` stands for the thread, `{n}` for the sample's number.
+    /// `{t}` stands for the thread, `{n}` for the sample's number, `{k}` for one of `many` files, each sample another one
+    /// and neighbours far apart if `stride` is, `{f}` for that file's folder.
     pub path: String,
+    pub many: usize,
+    pub stride: usize,
     pub threads: usize,
     /// Samples of each thread.
     pub samples: usize,
@@ -149,10 +155,12 @@ struct Timed {
 fn thread(job: &Job, t: usize, barrier: &Barrier) -> nix::Result<Timed> {
     let mut buffer = vec![b'x'; job.size];
     let name = |n: usize| {
+        let k = (n * job.threads + t) * job.stride % job.many;
         let path = job.path.replace("{t}", &t.to_string()).replace("{n}", &n.to_string());
+        let path = path.replace("{k}", &k.to_string()).replace("{f}", &(k / PER_FOLDER).to_string());
         CString::new(path).expect("a path of ours holds no NUL")
     };
-    let many = job.path.contains("{n}");
+    let many = job.path.contains("{n}") || job.path.contains("{k}");
     // Names are made before the clock runs.
     let names: Vec<CString> = (0..if many { job.samples } else { 1 }).map(|i| name(job.first + i)).collect();
     let mut warmed = Ok(());
