@@ -10,20 +10,13 @@ use std::path::Path;
 
 /// A daemon on the real place, so that sshd's StrictModes finds only folders of root on the way.
 fn on_run_secrets() -> Daemon {
-    Daemon::with(Setup {
-        mountpoint: Some("/run/secrets".into()),
-        ..Setup::default()
-    })
+    Daemon::with(Setup { mountpoint: Some("/run/secrets".into()), ..Setup::default() })
 }
 
 /// An empty folder beneath one that only root can write.
 fn fresh(name: &str) -> std::path::PathBuf {
     let path = Path::new("/run/plain").join(name);
-    sh(&format!(
-        "rm -rf {0} && mkdir -p {0} && chmod 755 {0}",
-        path.display()
-    ))
-    .ok();
+    sh(&format!("rm -rf {0} && mkdir -p {0} && chmod 755 {0}", path.display())).ok();
     path
 }
 
@@ -42,10 +35,7 @@ fn enrol_nginx(from: &Path, tree: &Path) {
 
 fn nginx_serves(nginx: &Nginx, from: &Path) {
     nginx.unit.start().quiet();
-    assert_eq!(
-        nginx.get(&from.join("site.pem"), "alice:wonderland"),
-        (200, "behind the door".into())
-    );
+    assert_eq!(nginx.get(&from.join("site.pem"), "alice:wonderland"), (200, "behind the door".into()));
     assert_eq!(nginx.get(&from.join("site.pem"), "alice:wrong").0, 401);
 }
 
@@ -67,44 +57,25 @@ fn nginx_reads_its_key_as_root_and_htpasswd_as_www_data() {
     let nginx = Nginx::configure(daemon.root());
     nginx_serves(&nginx, &from);
     let key = daemon.await_open("nginx/site.key", ROOT.uid);
-    assert_eq!(
-        (&key["unit"], &key["exe"]),
-        (&nginx.unit.name().into(), &"/usr/sbin/nginx".into()),
-        "{key}"
-    );
+    assert_eq!((&key["unit"], &key["exe"]), (&nginx.unit.name().into(), &"/usr/sbin/nginx".into()), "{key}");
     let htpasswd = daemon.await_open("nginx/htpasswd", WWW_DATA.uid);
     assert_eq!(htpasswd["exe"], "/usr/sbin/nginx", "{htpasswd}");
 
     // Denied at request time: the password file is taken from www-data, nginx runs on and refuses.
     sh(&format!("chgrp alice {}", daemon.path("nginx/htpasswd"))).quiet();
     let (status, _) = nginx.get(&from.join("site.pem"), "alice:wonderland");
-    assert!(
-        matches!(status, 403 | 500),
-        "without its password file nginx answered {status}"
-    );
+    assert!(matches!(status, 403 | 500), "without its password file nginx answered {status}");
     daemon.await_denial("nginx/htpasswd", WWW_DATA.uid);
 
     // Denied at start: the key belongs to somebody else now, and root has no exemption.
     sh(&format!("chown bob {}", daemon.path("nginx/site.key"))).quiet();
     nginx.unit.restart().refused("");
-    assert!(
-        nginx.unit.journal().contains("Permission denied"),
-        "{}",
-        nginx.unit.journal()
-    );
+    assert!(nginx.unit.journal().contains("Permission denied"), "{}", nginx.unit.journal());
     let denied = daemon.await_denial("nginx/site.key", ROOT.uid);
-    assert_eq!(
-        (&denied["errno"], &denied["exe"]),
-        (&"EACCES".into(), &"/usr/sbin/nginx".into()),
-        "{denied}"
-    );
+    assert_eq!((&denied["errno"], &denied["exe"]), (&"EACCES".into(), &"/usr/sbin/nginx".into()), "{denied}");
 
     // And given back, it serves again.
-    sh(&format!(
-        "chown root {0}/site.key && chgrp www-data {0}/htpasswd",
-        daemon.path("nginx")
-    ))
-    .quiet();
+    sh(&format!("chown root {0}/site.key && chgrp www-data {0}/htpasswd", daemon.path("nginx"))).quiet();
     nginx_serves(&nginx, &from);
 }
 
@@ -117,11 +88,7 @@ fn nginx_keeps_its_secrets_over_a_restart_of_the_daemon() {
     let nginx = Nginx::configure(daemon.root());
     nginx_serves(&nginx, &from);
     daemon.restart();
-    assert_eq!(
-        nginx.get(&from.join("site.pem"), "alice:wonderland").0,
-        200,
-        "the running workers read it anew"
-    );
+    assert_eq!(nginx.get(&from.join("site.pem"), "alice:wonderland").0, 200, "the running workers read it anew");
     nginx.unit.stop();
     nginx_serves(&nginx, &from);
 }
@@ -161,11 +128,7 @@ fn sshd_reads_its_host_key_and_with_strict_modes_the_authorized_keys() {
     let sshd = Sshd::configure(daemon.root());
     sshd_lets_alice_in(&sshd, &from);
     let host = daemon.await_open("ssh/host_ed25519", ROOT.uid);
-    assert_eq!(
-        (&host["unit"], &host["exe"]),
-        (&sshd.unit.name().into(), &"/usr/sbin/sshd".into()),
-        "{host}"
-    );
+    assert_eq!((&host["unit"], &host["exe"]), (&sshd.unit.name().into(), &"/usr/sbin/sshd".into()), "{host}");
     // Read by a process of root that has taken alice's place on file systems only.
     daemon.await_open("ssh/keys/alice", ALICE.uid);
 
@@ -175,19 +138,9 @@ fn sshd_reads_its_host_key_and_with_strict_modes_the_authorized_keys() {
     daemon.await_denial("ssh/keys/alice", ALICE.uid);
 
     // StrictModes works through the mount: a list that others may write is refused by sshd itself.
-    sh(&format!(
-        "chown alice {0} && chmod 666 {0}",
-        daemon.path("ssh/keys/alice")
-    ))
-    .quiet();
+    sh(&format!("chown alice {0} && chmod 666 {0}", daemon.path("ssh/keys/alice"))).quiet();
     sshd.login(&from).refused("Permission denied (publickey)");
-    assert!(
-        sshd.unit
-            .journal()
-            .contains("bad ownership or modes for file"),
-        "{}",
-        sshd.unit.journal()
-    );
+    assert!(sshd.unit.journal().contains("bad ownership or modes for file"), "{}", sshd.unit.journal());
     sh(&format!("chmod 400 {}", daemon.path("ssh/keys/alice"))).quiet();
     assert_eq!(sshd.login(&from).quiet(), "alice\n");
 
@@ -195,11 +148,7 @@ fn sshd_reads_its_host_key_and_with_strict_modes_the_authorized_keys() {
     sh(&format!("chown bob {}", daemon.path("ssh/host_ed25519"))).quiet();
     sshd.unit.restart().refused("");
     let denied = daemon.await_denial("ssh/host_ed25519", ROOT.uid);
-    assert_eq!(
-        (&denied["errno"], &denied["exe"]),
-        (&"EACCES".into(), &"/usr/sbin/sshd".into()),
-        "{denied}"
-    );
+    assert_eq!((&denied["errno"], &denied["exe"]), (&"EACCES".into(), &"/usr/sbin/sshd".into()), "{denied}");
 }
 
 // --- 389 Directory Server -------------------------------------------------------------------------------------------
@@ -243,9 +192,7 @@ fn a_389_directory_server_opens_its_certificate_database_with_the_pin() {
     );
     // Readable by dirsrv alone.
     for other in [ROOT, ALICE, WWW_DATA] {
-        other
-            .sh(&format!("cat {}", daemon.path("dirsrv/pin.txt")))
-            .refused("Permission denied");
+        other.sh(&format!("cat {}", daemon.path("dirsrv/pin.txt"))).refused("Permission denied");
         daemon.await_denial("dirsrv/pin.txt", other.uid);
     }
 
@@ -256,10 +203,7 @@ fn a_389_directory_server_opens_its_certificate_database_with_the_pin() {
     server.bind(LDAPS).refused("Can't contact LDAP server");
     assert_eq!(server.bind(LDAP).quiet(), "dn: cn=directory manager\n");
     daemon.await_denial("dirsrv/pin.txt", dirsrv.uid);
-    let opens = daemon.audit()[before..]
-        .iter()
-        .filter(|e| e["op"] == "open" && e["decision"] == "allowed")
-        .count();
+    let opens = daemon.audit()[before..].iter().filter(|e| e["op"] == "open" && e["decision"] == "allowed").count();
     assert_eq!(opens, 0, "nobody opened it meanwhile");
 
     sh(&format!("chown dirsrv {}", daemon.path("dirsrv/pin.txt"))).quiet();

@@ -16,9 +16,7 @@ const PASSPHRASE: &str = "correct horse battery staple\n";
 
 /// The binary under test.
 pub fn binary() -> PathBuf {
-    std::env::var_os("PINFOLD_BIN")
-        .expect("PINFOLD_BIN names the binary under test: run make test")
-        .into()
+    std::env::var_os("PINFOLD_BIN").expect("PINFOLD_BIN names the binary under test: run make test").into()
 }
 
 /// How a daemon is to be set up.
@@ -36,12 +34,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup {
-            config: String::new(),
-            unlock: true,
-            mountpoint: None,
-            base: None,
-        }
+        Setup { config: String::new(), unlock: true, mountpoint: None, base: None }
     }
 }
 
@@ -65,10 +58,7 @@ impl Daemon {
     /// The same with lines of configuration.
     #[track_caller]
     pub fn configured(config: &str) -> Self {
-        Self::with(Setup {
-            config: config.into(),
-            ..Setup::default()
-        })
+        Self::with(Setup { config: config.into(), ..Setup::default() })
     }
 
     /// A new store as `setup` says, served.
@@ -84,24 +74,12 @@ impl Daemon {
     pub fn initialised(setup: Setup) -> Self {
         super::in_the_lab();
         let base = setup.base.clone().unwrap_or_else(std::env::temp_dir);
-        let home = tempfile::Builder::new()
-            .prefix("pinfold-")
-            .tempdir_in(base)
-            .expect("a temporary folder");
+        let home = tempfile::Builder::new().prefix("pinfold-").tempdir_in(base).expect("a temporary folder");
         // Others must be able to walk to the mount in it.
-        std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755))
-            .expect("the folder is ours");
-        let mountpoint = setup
-            .mountpoint
-            .unwrap_or_else(|| home.path().join("secrets"));
+        std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).expect("the folder is ours");
+        let mountpoint = setup.mountpoint.unwrap_or_else(|| home.path().join("secrets"));
         std::fs::create_dir_all(&mountpoint).expect("a mount point");
-        let daemon = Daemon {
-            home,
-            mountpoint,
-            child: None,
-            unlock: setup.unlock,
-            connections: Vec::new(),
-        };
+        let daemon = Daemon { home, mountpoint, child: None, unlock: setup.unlock, connections: Vec::new() };
         let config = format!(
             "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\n{}\n",
             daemon.file("store"),
@@ -112,18 +90,9 @@ impl Daemon {
         );
         std::fs::write(daemon.file("pinfold.toml"), config).expect("the configuration");
         std::fs::write(daemon.file("passphrase"), PASSPHRASE).expect("the passphrase");
-        std::fs::set_permissions(daemon.file("passphrase"), PermissionsExt::from_mode(0o600))
-            .expect("it is ours");
+        std::fs::set_permissions(daemon.file("passphrase"), PermissionsExt::from_mode(0o600)).expect("it is ours");
         let (passphrase, recovery) = (daemon.file("passphrase"), daemon.file("recovery.key"));
-        daemon
-            .cli(&[
-                "init",
-                "--passphrase-file",
-                text(&passphrase),
-                "--recovery-out",
-                text(&recovery),
-            ])
-            .ok();
+        daemon.cli(&["init", "--passphrase-file", text(&passphrase), "--recovery-out", text(&recovery)]).ok();
         daemon
     }
 
@@ -157,10 +126,7 @@ impl Daemon {
     #[track_caller]
     pub fn cli_with(&self, args: &[&str], input: &[u8]) -> Out {
         let mut command = Command::new(binary());
-        command
-            .arg("--config")
-            .arg(self.file("pinfold.toml"))
-            .args(args);
+        command.arg("--config").arg(self.file("pinfold.toml")).args(args);
         run(command, input, &format!("pinfold {}", args.join(" ")))
     }
 
@@ -168,8 +134,7 @@ impl Daemon {
     #[track_caller]
     pub fn json(&self, args: &[&str]) -> Value {
         let out = self.cli(args).ok();
-        serde_json::from_slice(&out.stdout)
-            .unwrap_or_else(|error| panic!("{}: {error}: {}", out.what, out.text()))
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|error| panic!("{}: {error}: {}", out.what, out.text()))
     }
 
     /// Starts the daemon and waits until it serves, unlocked if the setup says so.
@@ -186,11 +151,7 @@ impl Daemon {
     #[track_caller]
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.file("daemon.log"))
-            .expect("its log");
+        let log = std::fs::File::options().create(true).append(true).open(self.file("daemon.log")).expect("its log");
         let child = Command::new(binary())
             .arg("--config")
             .arg(self.file("pinfold.toml"))
@@ -208,13 +169,7 @@ impl Daemon {
     pub fn await_mount(&mut self) {
         let begun = std::time::Instant::now();
         loop {
-            if let Some(status) = self
-                .child
-                .as_mut()
-                .expect("it was started")
-                .try_wait()
-                .expect("it is our child")
-            {
+            if let Some(status) = self.child.as_mut().expect("it was started").try_wait().expect("it is our child") {
                 self.child = None;
                 panic!("the daemon ended at its start, {status}:\n{}", self.log());
             }
@@ -226,11 +181,7 @@ impl Daemon {
                     return;
                 }
             }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "the daemon does not serve after {PATIENCE:?}:\n{}",
-                self.log()
-            );
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not serve after {PATIENCE:?}:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -239,8 +190,7 @@ impl Daemon {
     #[track_caller]
     pub fn unlock(&self) {
         let passphrase = self.file("passphrase");
-        self.cli(&["unlock", "--passphrase-file", text(&passphrase)])
-            .ok();
+        self.cli(&["unlock", "--passphrase-file", text(&passphrase)]).ok();
     }
 
     /// `pinfold lock`.
@@ -258,11 +208,7 @@ impl Daemon {
             Ok(code) => assert_eq!(code, 0, "the daemon ended badly:\n{}", self.log()),
             Err(state) => panic!("the daemon does not end: {state}\n{}", self.log()),
         }
-        assert_eq!(
-            connection(&self.mountpoint),
-            None,
-            "the daemon ended and left its mount"
-        );
+        assert_eq!(connection(&self.mountpoint), None, "the daemon ended and left its mount");
     }
 
     /// Kills it outright; its mount stays behind, dead.
@@ -270,8 +216,7 @@ impl Daemon {
     pub fn kill9(&mut self) {
         let mut child = self.child.take().expect("the daemon runs");
         child.kill().expect("it is our child");
-        wait(&mut child, PATIENCE)
-            .unwrap_or_else(|state| panic!("not even a kill ends it: {state}"));
+        wait(&mut child, PATIENCE).unwrap_or_else(|state| panic!("not even a kill ends it: {state}"));
     }
 
     /// Stops and starts it.
@@ -292,10 +237,7 @@ impl Daemon {
         let text = std::fs::read_to_string(self.file("audit.log")).unwrap_or_default();
         // The last line may be half written at this moment.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
-            .collect()
+        whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
     }
 
     /// Waits for a line of the audit log that fits: refusals are written a moment after the answer.
@@ -307,17 +249,8 @@ impl Daemon {
                 return found;
             }
             if begun.elapsed() > Duration::from_secs(10) {
-                let log: Vec<String> = self
-                    .audit()
-                    .iter()
-                    .rev()
-                    .take(30)
-                    .map(Value::to_string)
-                    .collect();
-                panic!(
-                    "the audit log has no {what}; its last lines, newest first:\n{}",
-                    log.join("\n")
-                );
+                let log: Vec<String> = self.audit().iter().rev().take(30).map(Value::to_string).collect();
+                panic!("the audit log has no {what}; its last lines, newest first:\n{}", log.join("\n"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -335,10 +268,7 @@ impl Daemon {
     #[track_caller]
     pub fn await_open(&self, path: &str, uid: u32) -> Value {
         self.await_audit(&format!("open of {path} by uid {uid}"), |event| {
-            event["op"] == "open"
-                && event["decision"] == "allowed"
-                && event["path"] == path
-                && event["uid"] == uid
+            event["op"] == "open" && event["decision"] == "allowed" && event["path"] == path && event["uid"] == uid
         })
     }
 
@@ -346,14 +276,8 @@ impl Daemon {
     #[track_caller]
     pub fn versions(&self, path: &str) -> Vec<u64> {
         let reply = self.json(&["history", path, "--json"]);
-        let list = reply
-            .as_array()
-            .or_else(|| reply["versions"].as_array())
-            .expect("a list of versions");
-        let mut numbers: Vec<u64> = list
-            .iter()
-            .map(|v| v["number"].as_u64().expect("a number"))
-            .collect();
+        let list = reply.as_array().or_else(|| reply["versions"].as_array()).expect("a list of versions");
+        let mut numbers: Vec<u64> = list.iter().map(|v| v["number"].as_u64().expect("a number")).collect();
         numbers.sort_unstable();
         numbers
     }
@@ -373,10 +297,7 @@ impl Drop for Daemon {
         }
         while connection(&self.mountpoint).is_some() {
             self.cut();
-            let gone = Command::new("umount")
-                .arg("-l")
-                .arg(&self.mountpoint)
-                .status();
+            let gone = Command::new("umount").arg("-l").arg(&self.mountpoint).status();
             if !gone.is_ok_and(|status| status.success()) {
                 break;
             }
@@ -384,11 +305,7 @@ impl Drop for Daemon {
         if failed {
             eprintln!("--- the daemon's log, its end ---\n{}", tail(&log, 60));
         } else {
-            assert!(
-                !log.contains("panicked at"),
-                "the daemon panicked:\n{}",
-                tail(&log, 60)
-            );
+            assert!(!log.contains("panicked at"), "the daemon panicked:\n{}", tail(&log, 60));
         }
     }
 }
@@ -410,18 +327,14 @@ pub fn connection(path: &Path) -> Option<u32> {
         let mut fields = left.split(' ');
         let device = fields.nth(2)?;
         let at = fields.nth(1)?;
-        (Path::new(at) == path && right.starts_with("fuse"))
-            .then(|| device.split_once(':')?.1.parse().ok())?
+        (Path::new(at) == path && right.starts_with("fuse")).then(|| device.split_once(':')?.1.parse().ok())?
     })
 }
 
 /// Sends a signal to a process of ours.
 pub fn signal(pid: u32, number: i32) {
     let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
-    let _ = nix::sys::signal::kill(
-        pid,
-        nix::sys::signal::Signal::try_from(number).expect("a signal"),
-    );
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(number).expect("a signal"));
 }
 
 /// Waits until a process we did not start is gone.

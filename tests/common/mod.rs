@@ -2,11 +2,7 @@
 //!
 //! Owns what several `tests/lab_*.rs` share. Nothing here touches the tree from the test's own process: a daemon that
 //! hangs must fail a test, not wedge it, so every access is a child with a deadline.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "each test executable uses its part"
-)]
+#![allow(dead_code, unused_imports, reason = "each test executable uses its part")]
 
 pub mod daemon;
 pub mod process;
@@ -32,10 +28,7 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Optio
         if let Some(found) = check() {
             return found;
         }
-        assert!(
-            begun.elapsed() < limit,
-            "waited {limit:?} in vain for {what}"
-        );
+        assert!(begun.elapsed() < limit, "waited {limit:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

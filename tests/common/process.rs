@@ -22,48 +22,22 @@ pub struct User {
 /// The group `keys`.
 pub const KEYS: u32 = 3001;
 /// uid 0 with all capabilities.
-pub const ROOT: User = User {
-    uid: 0,
-    gid: 0,
-    groups: &[],
-};
+pub const ROOT: User = User { uid: 0, gid: 0, groups: &[] };
 /// In `keys` as a supplementary group.
-pub const ALICE: User = User {
-    uid: 2001,
-    gid: 2001,
-    groups: &[KEYS],
-};
+pub const ALICE: User = User { uid: 2001, gid: 2001, groups: &[KEYS] };
 /// In no other group.
-pub const BOB: User = User {
-    uid: 2002,
-    gid: 2002,
-    groups: &[],
-};
+pub const BOB: User = User { uid: 2002, gid: 2002, groups: &[] };
 /// In `operators` (3002) as a supplementary group.
-pub const CAROL: User = User {
-    uid: 2003,
-    gid: 2003,
-    groups: &[3002],
-};
+pub const CAROL: User = User { uid: 2003, gid: 2003, groups: &[3002] };
 /// nginx's workers.
-pub const WWW_DATA: User = User {
-    uid: 33,
-    gid: 33,
-    groups: &[],
-};
+pub const WWW_DATA: User = User { uid: 33, gid: 33, groups: &[] };
 
 impl User {
     /// A system user whose number its package chose.
     pub fn named(name: &str) -> User {
-        let found = nix::unistd::User::from_name(name)
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| panic!("the lab has no {name}"));
-        User {
-            uid: found.uid.as_raw(),
-            gid: found.gid.as_raw(),
-            groups: &[],
-        }
+        let found =
+            nix::unistd::User::from_name(name).ok().flatten().unwrap_or_else(|| panic!("the lab has no {name}"));
+        User { uid: found.uid.as_raw(), gid: found.gid.as_raw(), groups: &[] }
     }
 
     /// A command run as this user. The executable that the daemon sees is `program`: setpriv replaces itself.
@@ -72,9 +46,7 @@ impl User {
             return Command::new(program);
         }
         let mut command = Command::new("/usr/bin/setpriv");
-        command
-            .arg(format!("--reuid={}", self.uid))
-            .arg(format!("--regid={}", self.gid));
+        command.arg(format!("--reuid={}", self.uid)).arg(format!("--regid={}", self.gid));
         if self.groups.is_empty() {
             command.arg("--clear-groups");
         } else {
@@ -118,15 +90,7 @@ impl Out {
     /// It succeeded.
     #[track_caller]
     pub fn ok(self) -> Self {
-        assert_eq!(
-            self.code,
-            0,
-            "{}\nexited {}: {}{}",
-            self.what,
-            self.code,
-            self.stderr,
-            self.text()
-        );
+        assert_eq!(self.code, 0, "{}\nexited {}: {}{}", self.what, self.code, self.stderr, self.text());
         self
     }
 
@@ -134,30 +98,15 @@ impl Out {
     #[track_caller]
     pub fn quiet(self) -> String {
         let done = self.ok();
-        assert_eq!(
-            done.stderr, "",
-            "{}\nwas done, but said so on standard error",
-            done.what
-        );
+        assert_eq!(done.stderr, "", "{}\nwas done, but said so on standard error", done.what);
         done.text()
     }
 
     /// It failed and said why.
     #[track_caller]
     pub fn refused(self, why: &str) -> Self {
-        assert_ne!(
-            self.code,
-            0,
-            "{}\nwas expected to fail with {why:?}; it printed {}",
-            self.what,
-            self.text()
-        );
-        assert!(
-            self.stderr.contains(why),
-            "{}\nwas expected to say {why:?}, and said: {}",
-            self.what,
-            self.stderr
-        );
+        assert_ne!(self.code, 0, "{}\nwas expected to fail with {why:?}; it printed {}", self.what, self.text());
+        assert!(self.stderr.contains(why), "{}\nwas expected to say {why:?}, and said: {}", self.what, self.stderr);
         self
     }
 }
@@ -176,22 +125,12 @@ pub fn run(mut command: Command, input: &[u8], what: &str) -> Out {
     std::thread::spawn(move || drop(stdin.write_all(&input)));
     let stdout = drain(child.stdout.take().expect("it was asked for"));
     let stderr = drain(child.stderr.take().expect("it was asked for"));
-    let code = wait(&mut child, LIMIT)
-        .unwrap_or_else(|state| panic!("{what}\ndid not end within {LIMIT:?}: {state}"));
+    let code = wait(&mut child, LIMIT).unwrap_or_else(|state| panic!("{what}\ndid not end within {LIMIT:?}: {state}"));
     // A grandchild may hold the pipes open; what the command itself wrote is there.
     let grace = Duration::from_secs(5);
-    let stdout = stdout
-        .recv_timeout(grace)
-        .unwrap_or_else(|_| panic!("{what}\nended, but something holds its output"));
-    let stderr = stderr
-        .recv_timeout(grace)
-        .unwrap_or_else(|_| panic!("{what}\nended, but something holds its errors"));
-    Out {
-        what: what.to_owned(),
-        code,
-        stdout,
-        stderr: String::from_utf8_lossy(&stderr).into_owned(),
-    }
+    let stdout = stdout.recv_timeout(grace).unwrap_or_else(|_| panic!("{what}\nended, but something holds its output"));
+    let stderr = stderr.recv_timeout(grace).unwrap_or_else(|_| panic!("{what}\nended, but something holds its errors"));
+    Out { what: what.to_owned(), code, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
 }
 
 fn drain(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
@@ -211,9 +150,7 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<i32, String> {
     while begun.elapsed() < limit {
         if let Some(status) = child.try_wait().expect("it is our child") {
             use std::os::unix::process::ExitStatusExt;
-            return Ok(status
-                .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+            return Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
@@ -227,22 +164,10 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<i32, String> {
 
 /// State and kernel function of a process and its descendants, as far as they can be seen.
 pub fn doing(pid: u32) -> String {
-    let read =
-        |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let stat = read("stat");
-    let state = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .chars()
-        .next()
-        .unwrap_or('?');
-    let mut text = format!(
-        "pid {pid} ({}) is in state {state} in {}",
-        read("comm").trim(),
-        read("wchan")
-    );
+    let state = stat.rsplit(')').next().unwrap_or("").trim().chars().next().unwrap_or('?');
+    let mut text = format!("pid {pid} ({}) is in state {state} in {}", read("comm").trim(), read("wchan"));
     for child in read(&format!("task/{pid}/children")).split_whitespace() {
         if let Ok(child) = child.parse() {
             text = format!("{text}; {}", doing(child));

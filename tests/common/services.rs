@@ -12,10 +12,7 @@ pub struct Unit(&'static str);
 impl Unit {
     /// `systemctl start`; how it ended.
     pub fn start(&self) -> Out {
-        sh(&format!(
-            "systemctl reset-failed {0} 2>/dev/null; systemctl start {0}",
-            self.0
-        ))
+        sh(&format!("systemctl reset-failed {0} 2>/dev/null; systemctl start {0}", self.0))
     }
 
     /// `systemctl stop`.
@@ -42,13 +39,10 @@ impl Unit {
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("systemctl")
-            .args(["stop", self.0])
-            .status();
+        let _ = std::process::Command::new("systemctl").args(["stop", self.0]).status();
         if std::thread::panicking() {
-            let journal = std::process::Command::new("journalctl")
-                .args(["--no-pager", "-n", "30", "-u", self.0])
-                .status();
+            let journal =
+                std::process::Command::new("journalctl").args(["--no-pager", "-n", "30", "-u", self.0]).status();
             let _ = journal;
         }
     }
@@ -91,9 +85,7 @@ http {{
         );
         std::fs::write("/etc/nginx/nginx.conf", text).expect("its configuration");
         sh("mkdir -p /var/www/lab && echo 'behind the door' > /var/www/lab/index.html").ok();
-        Nginx {
-            unit: Unit("nginx.service"),
-        }
+        Nginx { unit: Unit("nginx.service") }
     }
 
     /// A request as `login` (`user:password`), the certificate checked against `certificate`: status and body.
@@ -105,9 +97,7 @@ http {{
         ))
         .ok();
         let text = out.text();
-        let (body, status) = text
-            .rsplit_once('\n')
-            .expect("curl was told to print the status");
+        let (body, status) = text.rsplit_once('\n').expect("curl was told to print the status");
         (status.parse().expect("a status"), body.trim().to_owned())
     }
 }
@@ -137,9 +127,7 @@ impl Sshd {
              StrictModes yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nLogLevel DEBUG1\n"
         );
         std::fs::write("/etc/ssh/sshd_config", text).expect("its configuration");
-        Sshd {
-            unit: Unit("ssh.service"),
-        }
+        Sshd { unit: Unit("ssh.service") }
     }
 
     /// Logs in as alice with the key in `secrets` and runs `id -un`.
@@ -168,10 +156,7 @@ impl DirectoryServer {
                        root_password = directory-manager\nself_sign_cert = True\n[backend-userroot]\n\
                        suffix = dc=lab,dc=example\ncreate_suffix_entry = True\nsample_entries = no\n";
             std::fs::write("/root/lab.inf", inf).expect("the description of the instance");
-            sh(&format!(
-                "dscreate from-file /root/lab.inf && cp /etc/dirsrv/slapd-lab/pin.txt {kept}"
-            ))
-            .ok();
+            sh(&format!("dscreate from-file /root/lab.inf && cp /etc/dirsrv/slapd-lab/pin.txt {kept}")).ok();
         }
         sh(&format!("mkdir -p $(dirname {pin}) && cp {kept} {pin}")).ok();
     }
@@ -184,9 +169,7 @@ impl DirectoryServer {
             tree.display()
         ))
         .ok();
-        DirectoryServer {
-            unit: Unit("dirsrv@lab.service"),
-        }
+        DirectoryServer { unit: Unit("dirsrv@lab.service") }
     }
 
     /// Binds as its manager over `url`; the certificate is checked.
