@@ -4,11 +4,17 @@
 //! modules look down only; `tests/layers.rs` holds the table of their ranks.
 
 pub mod access;
+pub mod audit;
+pub mod caller;
 pub mod config;
+pub mod enrol;
+pub mod control;
 pub mod exit;
 pub mod model;
 pub mod seal;
 pub mod secret;
+pub mod store;
 pub mod sys;
+pub mod unlock;
 pub mod wire;
 pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }

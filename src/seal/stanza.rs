@@ -3,6 +3,8 @@
 //! `-> pinfold-kek <salt>`, salt 16 bytes in unpadded base64; body: the file key, sealed with age's AEAD (nonce zero)
 //! under HKDF-SHA-256(salt, "pinfold/kek", KEK). Stock tools skip it.
 
+use crate::secret::Secret;
+use crate::sys::arena::ArenaFull;
 use age_core::format::{FileKey, Stanza};
 use age_core::primitives::{aead_decrypt, aead_encrypt, hkdf};
 use age_core::secrecy::ExposeSecret;
@@ -22,6 +24,14 @@ impl Kek {
     /// Takes the bytes over.
     pub fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
         Kek(bytes)
+    }
+
+    /// A copy in the arena, to be sealed to other recipients.
+    ///
+    /// # Errors
+    /// [`ArenaFull`].
+    pub fn to_secret(&self) -> Result<Secret, ArenaFull> {
+        Secret::copy_of(&*self.0)
     }
 }
 

@@ -8,5 +8,6 @@ pub mod mount;
 mod mountinfo;
 pub mod proc;
 pub mod process;
+pub mod socket;
 
 pub use mountinfo::MountInfo;

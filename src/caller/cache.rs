@@ -1,0 +1,77 @@
+//! What never changes, kept: a process's start, a cgroup's path. For the audit log only; no decision rests on it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The most threads, and the most cgroups, that are remembered; beyond it all are forgotten at once.
+const MAX: usize = 4096;
+
+/// A bounded memory. Lock order: innermost, nothing is called while a lock is held.
+#[derive(Default)]
+pub(super) struct Cache {
+    threads: Mutex<HashMap<u64, Seen>>,
+    cgroups: Mutex<HashMap<u64, Cgroup>>,
+}
+
+/// A thread that called before.
+#[derive(Clone, Default)]
+pub(super) struct Seen {
+    /// When its process started.
+    pub start: Option<u64>,
+    /// The executable's path when it was last looked at: the same string again is not allocated again.
+    pub exe: Option<Arc<str>>,
+}
+
+/// A cgroup, by its id, which the kernel gives once.
+#[derive(Clone)]
+pub(super) struct Cgroup {
+    pub path: Arc<str>,
+    pub unit: Option<Arc<str>>,
+}
+
+impl Cache {
+    /// What is known of the thread with this number in pidfs.
+    pub fn thread(&self, inode: u64) -> Option<Seen> {
+        lock(&self.threads).get(&inode).cloned()
+    }
+
+    pub fn keep_thread(&self, inode: u64, seen: Seen) {
+        keep(lock(&self.threads), inode, seen);
+    }
+
+    /// The cgroup with this id.
+    pub fn cgroup(&self, id: u64) -> Option<Cgroup> {
+        lock(&self.cgroups).get(&id).cloned()
+    }
+
+    pub fn keep_cgroup(&self, id: u64, cgroup: Cgroup) {
+        keep(lock(&self.cgroups), id, cgroup);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn keep<T>(mut map: MutexGuard<'_, HashMap<u64, T>>, key: u64, value: T) {
+    if map.len() >= MAX && !map.contains_key(&key) {
+        map.clear();
+    }
+    map.insert(key, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded() {
+        let cache = Cache::default();
+        for i in 0..3 * MAX as u64 {
+            cache.keep_thread(i, Seen { start: Some(i), exe: None });
+            assert_eq!(cache.thread(i).unwrap().start, Some(i));
+            assert!(lock(&cache.threads).len() <= MAX);
+        }
+        assert!(cache.thread(0).is_none());
+    }
+}

@@ -1,0 +1,164 @@
+//! One thread, held: every answer read through it is of that thread, or there is none.
+
+use super::{Namespaces, Shared, file_id};
+use crate::model::{Doubt, FileId};
+use crate::sys::proc::{self, PidfdInfo};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+/// A thread by its pidfd, or by a descriptor on its folder in `/proc` where the kernel cannot tell enough by a pidfd.
+pub(super) struct Handle {
+    /// The folder in `/proc` under which to read, by number or through the descriptor.
+    base: String,
+    by: By,
+}
+
+enum By {
+    /// Numbers are safe to use as long as the pidfd says afterwards that the thread is still there.
+    Pidfd(OwnedFd, PidfdInfo),
+    /// The folder belongs to one thread for ever: reads fail once it has gone.
+    Folder {
+        /// Kept open: `base` goes through it.
+        _open: File,
+        /// The process, once it was looked up.
+        tgid: OnceLock<u32>,
+    },
+}
+
+impl Handle {
+    pub fn open(shared: &Shared, tid: u32) -> Result<Self, Doubt> {
+        if tid == 0 {
+            return Err(Doubt("no process id: the caller is in a foreign pid namespace, or is the kernel".into()));
+        }
+        if shared.use_pidfds() {
+            match Self::by_pidfd(tid) {
+                Ok(handle) => return Ok(handle),
+                // Nothing was learnt but that the kernel is older.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENOSYS)) => {
+                    shared.pidfds.store(false, Ordering::Relaxed);
+                }
+                Err(e) => return Err(gone(tid, &e)),
+            }
+        }
+        Self::by_folder(tid).map_err(|e| gone(tid, &e))
+    }
+
+    fn by_pidfd(tid: u32) -> io::Result<Self> {
+        let fd = proc::open_thread(tid)?;
+        let info = proc::info(&fd)?;
+        Ok(Handle { base: format!("/proc/{tid}"), by: By::Pidfd(fd, info) })
+    }
+
+    fn by_folder(tid: u32) -> io::Result<Self> {
+        let folder =
+            File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(format!("/proc/{tid}"))?;
+        Ok(Handle {
+            base: format!("/proc/self/fd/{}", folder.as_raw_fd()),
+            by: By::Folder { _open: folder, tgid: OnceLock::new() },
+        })
+    }
+
+    /// What the pidfd said when it was opened.
+    pub fn info(&self) -> Option<&PidfdInfo> {
+        match &self.by {
+            By::Pidfd(_, info) => Some(info),
+            By::Folder { .. } => None,
+        }
+    }
+
+    /// What the pidfd says now.
+    pub fn info_now(&self) -> Option<PidfdInfo> {
+        match &self.by {
+            By::Pidfd(fd, _) => proc::info(fd).ok(),
+            By::Folder { .. } => None,
+        }
+    }
+
+    /// The process's number.
+    pub fn tgid(&self) -> Result<u32, Doubt> {
+        let known = match &self.by {
+            By::Pidfd(_, info) => return Ok(info.tgid),
+            By::Folder { tgid, .. } => tgid,
+        };
+        if let Some(tgid) = known.get() {
+            return Ok(*tgid);
+        }
+        let status = self.read("status")?;
+        let tgid = field(&status, "Tgid:").and_then(|v| v.trim().parse().ok());
+        tgid.map(|tgid| *known.get_or_init(|| tgid)).ok_or_else(|| Doubt("no Tgid in its status".into()))
+    }
+
+    /// A file of its folder, whole.
+    pub fn read(&self, name: &str) -> Result<String, Doubt> {
+        self.look(name, |path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// What a link of its folder says.
+    pub fn link(&self, name: &str) -> Result<std::path::PathBuf, Doubt> {
+        self.look(name, |path| std::fs::read_link(path))
+    }
+
+    /// Device and inode of what a link of its folder leads to.
+    pub fn file_id(&self, name: &str) -> Result<FileId, Doubt> {
+        self.look(name, |path| file_id(path))
+    }
+
+    pub fn namespaces(&self) -> Result<Namespaces, Doubt> {
+        Ok(Namespaces { user: self.file_id("ns/user")?, pid: self.file_id("ns/pid")? })
+    }
+
+    /// When its process (not its thread) started, in clock ticks since boot.
+    pub fn start(&self) -> Result<u64, Doubt> {
+        // The leader's number cannot be used again while a thread of the group is there, which is looked at last.
+        let tgid = self.tgid()?;
+        let stat = std::fs::read_to_string(format!("/proc/{tgid}/stat")).map_err(|e| gone(tgid, &e))?;
+        self.still_there()?;
+        start_of(&stat).ok_or_else(|| Doubt("no start time in its stat".into()))
+    }
+
+    fn look<T>(&self, name: &str, f: impl FnOnce(&str) -> io::Result<T>) -> Result<T, Doubt> {
+        let found = f(&format!("{}/{name}", self.base));
+        self.still_there()?;
+        found.map_err(|e| Doubt(format!("its /proc/PID/{name} cannot be read: {e}")))
+    }
+
+    fn still_there(&self) -> Result<(), Doubt> {
+        let there = match &self.by {
+            By::Pidfd(fd, _) => proc::is_there(fd),
+            By::Folder { .. } => std::fs::symlink_metadata(format!("{}/exe", self.base)).is_ok(),
+        };
+        if there { Ok(()) } else { Err(Doubt("the process has gone".into())) }
+    }
+}
+
+fn gone(tid: u32, e: &io::Error) -> Doubt {
+    Doubt(format!("process {tid} has gone: {e}"))
+}
+
+/// The value of a line of `/proc/PID/status`.
+pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name))
+}
+
+/// Field 22 of `/proc/PID/stat`. The second is the command's name in parentheses, which may hold anything.
+fn start_of(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_cannot_shift_the_fields() {
+        let stat = "7 (a ) S 1 2) 3 (b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1000 1 2";
+        assert_eq!(start_of(stat), Some(4242));
+        assert_eq!(start_of("7 (x"), None);
+        assert_eq!(start_of("7 (x) S 1"), None);
+    }
+}

@@ -1,0 +1,180 @@
+//! The caller of one request.
+
+use super::cache::{Cgroup, Seen};
+use super::handle::{Handle, field};
+use super::{Place, Shared, unit};
+use crate::model::{Doubt, FileId, Gid, InstanceId, Subject, Uid, Who};
+use std::sync::{Arc, OnceLock};
+
+/// What the kernel was doing when it named this caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum During {
+    /// Its files in `/proc` may be read.
+    AnyRequest,
+    /// `stat` and `syscall` must not be read: the reader would hang.
+    Flush,
+}
+
+/// Somebody who made a request, known by what the kernel said with it; the rest is read when asked for, of that one
+/// thread, and is a [`Doubt`] once it has gone.
+pub struct Process {
+    shared: Arc<Shared>,
+    uid: Uid,
+    gid: Gid,
+    tid: u32,
+    during: During,
+    handle: OnceLock<Result<Handle, Doubt>>,
+}
+
+impl Process {
+    pub(super) fn new(shared: Arc<Shared>, uid: Uid, gid: Gid, tid: u32, during: During) -> Self {
+        Process { shared, uid, gid, tid, during, handle: OnceLock::new() }
+    }
+
+    /// Everything the audit log wants to know, as far as it can be read. About 4 µs for a process that was seen before.
+    pub fn who(&self) -> Who {
+        let mut who = Who { uid: self.uid.0, gid: self.gid.0, pid: self.tid, ..Who::default() };
+        let Ok(handle) = self.handle() else { return who };
+        who.pid = handle.tgid().unwrap_or(self.tid);
+        let inode = handle.info().map(|i| i.inode);
+        let seen = inode.and_then(|i| self.shared.cache.thread(i));
+        let now = Seen {
+            start: seen.as_ref().and_then(|s| s.start).or_else(|| self.read_start(handle)),
+            exe: exe_path(handle, seen.as_ref()),
+        };
+        (who.start, who.exe) = (now.start, now.exe.clone());
+        if let Some(inode) = inode
+            && seen.is_none_or(|s| s.start != now.start || s.exe != now.exe)
+        {
+            self.shared.cache.keep_thread(inode, now);
+        }
+        if let Some(cgroup) = self.cgroup(handle) {
+            (who.cgroup, who.unit) = (Some(cgroup.path), cgroup.unit);
+        }
+        who.container = self.instance().ok().flatten().map(|i| i.id.into());
+        who
+    }
+
+    /// When the process started, in clock ticks since boot; `None` if that cannot be read, or must not be ([FLUSH](
+    /// super::Callers::identify_in_flush)).
+    pub fn start(&self) -> Option<u64> {
+        let handle = self.handle().ok()?;
+        let seen = handle.info().and_then(|i| self.shared.cache.thread(i.inode));
+        seen.and_then(|s| s.start).or_else(|| self.read_start(handle))
+    }
+
+    /// The process (thread group) id; the thread's if that cannot be found out, 0 if the kernel gave none.
+    pub fn pid(&self) -> u32 {
+        self.handle().and_then(Handle::tgid).unwrap_or(self.tid)
+    }
+
+    /// The number of the system call it is in (asm/unistd.h), if it is in one and that can be read. Never asks during
+    /// FLUSH.
+    pub fn current_syscall(&self) -> Option<u32> {
+        if self.during == During::Flush {
+            return None;
+        }
+        let line = self.handle().ok()?.read("syscall").ok()?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    }
+
+    /// Whether it is in the daemon's own user and pid namespaces and in no attached instance.
+    pub(super) fn is_outside(&self) -> Result<bool, Doubt> {
+        // Read every time: a process can leave its user namespace for a new one.
+        Ok(self.handle()?.namespaces()? == self.shared.own && self.instance()?.is_none())
+    }
+
+    fn handle(&self) -> Result<&Handle, Doubt> {
+        self.handle.get_or_init(|| Handle::open(&self.shared, self.tid)).as_ref().map_err(Doubt::clone)
+    }
+
+    fn read_start(&self, handle: &Handle) -> Option<u64> {
+        match self.during {
+            During::AnyRequest => handle.start().ok(),
+            During::Flush => None,
+        }
+    }
+
+    /// Its cgroup, from memory if the kernel gives ids.
+    fn cgroup(&self, handle: &Handle) -> Option<Cgroup> {
+        let id = handle.info().and_then(|i| i.cgroup);
+        if let Some(known) = id.and_then(|id| self.shared.cache.cgroup(id)) {
+            return Some(known);
+        }
+        let file = handle.read("cgroup").ok()?;
+        let path = unit::v2_path(&file).ok()?;
+        let cgroup = Cgroup { path: path.into(), unit: unit::of_path(path).map(Arc::from) };
+        // A process that was moved meanwhile would give one cgroup the other's path.
+        if let Some(id) = id
+            && handle.info_now().and_then(|i| i.cgroup) == Some(id)
+        {
+            self.shared.cache.keep_cgroup(id, cgroup.clone());
+        }
+        Some(cgroup)
+    }
+
+    /// Its status, if its credentials are those of the request. They are not where the kernel acts with others'
+    /// (overlayfs, io_uring personalities): then the groups it shows are somebody else's.
+    fn own_status(&self) -> Result<String, Doubt> {
+        let status = self.handle()?.read("status")?;
+        let fs_id = |name| field(&status, name).and_then(|ids| ids.split_ascii_whitespace().nth(3)?.parse().ok());
+        match (fs_id("Uid:"), fs_id("Gid:")) {
+            (Some(uid), Some(gid)) if (Uid(uid), Gid(gid)) == (self.uid, self.gid) => Ok(status),
+            _ => Err(Doubt("the request was made with other credentials than its process has".into())),
+        }
+    }
+}
+
+impl Subject for Process {
+    fn uid(&self) -> Uid {
+        self.uid
+    }
+
+    fn gid(&self) -> Gid {
+        self.gid
+    }
+
+    fn in_group(&self, gid: Gid) -> Result<bool, Doubt> {
+        if gid == self.gid {
+            return Ok(true);
+        }
+        let status = self.own_status()?;
+        let groups = field(&status, "Groups:").ok_or_else(|| Doubt("no Groups in its status".into()))?;
+        Ok(groups.split_ascii_whitespace().any(|g| g.parse() == Ok(gid.0)))
+    }
+
+    fn is_admin(&self) -> Result<bool, Doubt> {
+        if self.uid == Uid::ROOT { self.is_outside() } else { Ok(false) }
+    }
+
+    fn unit(&self) -> Result<Option<String>, Doubt> {
+        let file = self.handle()?.read("cgroup")?;
+        Ok(unit::of_path(unit::v2_path(&file)?).map(str::to_owned))
+    }
+
+    fn exe(&self) -> Result<FileId, Doubt> {
+        // Not by the link's text: that is a path in the caller's own mount namespace, where it can be anything.
+        self.handle()?.file_id("exe")
+    }
+
+    fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
+        // Nobody can be in an instance that is not attached; but of whom nothing is known, not even that is said.
+        if self.tid != 0 && !self.shared.instances.any() {
+            return Ok(None);
+        }
+        let handle = self.handle()?;
+        let cgroup = unit::v2_path(&handle.read("cgroup")?)?.to_owned();
+        let namespaces = handle.namespaces()?;
+        self.shared.instances.holding(&Place { cgroup, user_ns: namespaces.user, pid_ns: namespaces.pid })
+    }
+}
+
+/// The path of its executable as the link shows it: for people, not for decisions.
+fn exe_path(handle: &Handle, seen: Option<&Seen>) -> Option<Arc<str>> {
+    let link = handle.link("exe").ok()?;
+    let text = link.to_string_lossy();
+    match seen.and_then(|s| s.exe.as_ref()) {
+        Some(known) if **known == *text => Some(Arc::clone(known)),
+        _ => Some(text.into()),
+    }
+}

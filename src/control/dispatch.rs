@@ -1,0 +1,217 @@
+//! From a method's name to the core, and back.
+//!
+//! Owns the one list of what can be called. It checks the form of a request, never whether it is allowed.
+
+use super::session::Replies;
+use crate::model::SecretPath;
+use crate::wire::{
+    Actor, Admin, Backup, BackupPart, Call, CallError, Committed, Done, Entry, Extract, Extracted, Fault, Fsck,
+    FsckReport, GetHistory, GetStatus, History, List, Listing, Lock, LogAnchor, LogHead, LogRotate, Method, Problem,
+    Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, Unlock,
+    UnlockWith, Who, service,
+};
+use std::io::{self, Write};
+
+/// Entries in one part of a listing.
+const ENTRIES_AT_ONCE: usize = 500;
+/// Bytes of paths in one part of a listing, about.
+const PATHS_AT_ONCE: usize = 32 << 10;
+/// Problems told in one report.
+const PROBLEMS_MAX: usize = 1000;
+/// Bytes of a backup in one part; a multiple of three.
+const BACKUP_PART: usize = 192 << 10;
+
+/// Why a request was not answered with a reply.
+pub enum Stop {
+    /// It gets this error.
+    Answer(CallError),
+    /// Nothing can be said to the other side any more.
+    Connection(io::Error),
+}
+
+impl From<CallError> for Stop {
+    fn from(error: CallError) -> Self {
+        Stop::Answer(error)
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Stop::Answer(fault.into())
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Connection(error)
+    }
+}
+
+/// Serves one call.
+pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Replies<'_>) -> Result<(), Stop> {
+    match call.method.as_ref() {
+        "org.varlink.service.GetInfo" => out.plain(&service::Info::ours(), false)?,
+        "org.varlink.service.GetInterfaceDescription" => {
+            let asked: service::GetInterfaceDescription = call.parameters()?;
+            match asked.answer() {
+                Some(description) => out.plain(&description, false)?,
+                None => return Err(CallError::InterfaceNotFound(asked.interface.chars().take(128).collect()).into()),
+            }
+        }
+        GetStatus::NAME => one::<GetStatus>(call, out, |GetStatus {}| admin.status(actor))?,
+        Unlock::NAME => one::<Unlock>(call, out, |u| admin.unlock(actor, with(u)?).map(|()| Done {}))?,
+        Lock::NAME => one::<Lock>(call, out, |Lock {}| admin.lock(actor).map(|()| Done {}))?,
+        List::NAME => listing(admin.list(actor, call.parameters()?)?, call.more, out)?,
+        Put::NAME => one::<Put>(call, out, |put| {
+            writable(&put.path)?;
+            if put.mode.is_some_and(|m| m > 0o777) {
+                return Err(Fault::Usage("a mode is 0777 at most".into()));
+            }
+            admin.put(actor, put).map(|version| Committed { version })
+        })?,
+        Reveal::NAME => {
+            let content = admin.reveal(actor, call.parameters()?)?;
+            out.secret(&Revealed { content })?;
+        }
+        Remove::NAME => one::<Remove>(call, out, |remove| {
+            writable(&remove.path)?;
+            admin.remove(actor, remove)
+        })?,
+        GetHistory::NAME => one::<GetHistory>(call, out, |GetHistory { path }| {
+            admin.history(actor, path).map(|versions| History { versions })
+        })?,
+        Rollback::NAME => {
+            one::<Rollback>(call, out, |r| admin.rollback(actor, r).map(|version| Committed { version }))?
+        }
+        Who::NAME => one::<Who>(call, out, |who| admin.who(actor, who))?,
+        LogHead::NAME => one::<LogHead>(call, out, |LogHead {}| admin.log_head(actor))?,
+        LogAnchor::NAME => one::<LogAnchor>(call, out, |LogAnchor {}| admin.log_anchor(actor))?,
+        LogRotate::NAME => one::<LogRotate>(call, out, |LogRotate {}| admin.log_rotate(actor))?,
+        RecoveryAdd::NAME => one::<RecoveryAdd>(call, out, |RecoveryAdd { recipient }| {
+            admin.recovery_add(actor, &recipient).map(|blobs| Resealed { blobs })
+        })?,
+        RecoveryRemove::NAME => one::<RecoveryRemove>(call, out, |RecoveryRemove { recipient }| {
+            admin.recovery_remove(actor, &recipient).map(|blobs| Resealed { blobs })
+        })?,
+        RecoveryList::NAME => one::<RecoveryList>(call, out, |RecoveryList {}| {
+            admin.recovery_list(actor).map(|recipients| Recipients { recipients })
+        })?,
+        Fsck::NAME => one::<Fsck>(call, out, |fsck| admin.fsck(actor, fsck).map(shortened))?,
+        Extract::NAME => {
+            one::<Extract>(call, out, |extract| admin.extract(actor, extract).map(|blob| Extracted { blob }))?;
+        }
+        Backup::NAME => {
+            let Backup {} = call.parameters()?;
+            if !call.more {
+                return Err(CallError::ExpectedMore.into());
+            }
+            backup(admin, actor, out)?;
+        }
+        _ => return Err(call.unknown().into()),
+    }
+    Ok(())
+}
+
+/// A method with one reply that holds no secret.
+fn one<M: Method>(
+    call: &Call<'_>,
+    out: &mut Replies<'_>,
+    serve: impl FnOnce(M) -> Result<M::Reply, Fault>,
+) -> Result<(), Stop> {
+    let reply = serve(call.parameters()?)?;
+    Ok(out.plain(&reply, false)?)
+}
+
+fn with(unlock: Unlock) -> Result<UnlockWith, Fault> {
+    match unlock {
+        Unlock { passphrase: Some(p), identity: None, recovery: None } => Ok(UnlockWith::Passphrase(p)),
+        Unlock { passphrase: None, identity: Some(i), recovery: None } => Ok(UnlockWith::Identity(i)),
+        Unlock { passphrase: None, identity: None, recovery: Some(r) } => Ok(UnlockWith::Recovery(r)),
+        _ => Err(Fault::Usage("give exactly one of passphrase, identity and recovery".into())),
+    }
+}
+
+/// The root is there always.
+fn writable(path: &SecretPath) -> Result<(), Fault> {
+    if path.is_root() { Err(Fault::Usage("the path is the root of the tree".into())) } else { Ok(()) }
+}
+
+fn shortened(mut report: FsckReport) -> FsckReport {
+    let all = report.problems.len();
+    if all > PROBLEMS_MAX {
+        report.problems.truncate(PROBLEMS_MAX - 1);
+        let left = all - report.problems.len();
+        report.problems.push(Problem { what: "store".into(), problem: format!("and {left} problems more") });
+    }
+    report
+}
+
+/// In parts if the caller takes parts.
+fn listing(entries: Vec<Entry>, more: bool, out: &mut Replies<'_>) -> Result<(), Stop> {
+    let mut part = Listing::default();
+    let mut paths = 0;
+    for entry in entries {
+        if more && (part.entries.len() >= ENTRIES_AT_ONCE || paths >= PATHS_AT_ONCE) {
+            out.plain(&part, true)?;
+            part.entries.clear();
+            paths = 0;
+        }
+        paths += entry.path.names().iter().map(|n| n.as_str().len() + 1).sum::<usize>();
+        paths += entry.target.as_ref().map_or(0, String::len);
+        part.entries.push(entry);
+    }
+    Ok(out.plain(&part, false)?)
+}
+
+fn backup(admin: &dyn Admin, actor: &Actor, out: &mut Replies<'_>) -> Result<(), Stop> {
+    let mut parts = Parts { out, part: BackupPart::default(), broken: None };
+    let report = admin.backup(actor, &mut parts);
+    let flushed = parts.send();
+    if let Some(error) = parts.broken.take() {
+        return Err(Stop::Connection(error));
+    }
+    let report = report?;
+    flushed?;
+    Ok(out.plain(&BackupPart { data: Vec::new(), report: Some(report) }, false)?)
+}
+
+/// A backup on its way out.
+struct Parts<'o, 's> {
+    out: &'o mut Replies<'s>,
+    part: BackupPart,
+    /// Why the connection is of no use any more; whatever the core makes of it.
+    broken: Option<io::Error>,
+}
+
+impl Parts<'_, '_> {
+    fn send(&mut self) -> io::Result<()> {
+        if self.broken.is_some() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if self.part.data.is_empty() {
+            return Ok(());
+        }
+        let sent = self.out.plain(&self.part, true);
+        self.part.data.clear();
+        sent.map_err(|error| {
+            let kind = error.kind();
+            self.broken = Some(error);
+            kind.into()
+        })
+    }
+}
+
+impl Write for Parts<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.part.data.len() >= BACKUP_PART {
+            self.send()?;
+        }
+        let taken = bytes.len().min(BACKUP_PART - self.part.data.len());
+        self.part.data.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! The control socket: who may speak to the daemon, and the conversation.
+//!
+//! Owns the listener, its bounds and its threads. Each connection has a thread of its own, so a slow, silent or lying
+//! client harms itself alone. It decides nothing about secrets: every request goes to an [`Admin`].
+
+pub mod client;
+mod dispatch;
+mod gate;
+mod listen;
+mod peer;
+mod session;
+
+pub use peer::Peer;
+
+use crate::config::{Config, ConfigError};
+use crate::wire::{Admin, CallError, Fault, limit_for, write_error};
+use gate::Gate;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use session::Session;
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use thiserror::Error;
+
+/// Why there is no control socket.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// Somebody listens there already.
+    #[error("another daemon listens on {}", .0.display())]
+    InUse(PathBuf),
+    /// Something else than a socket is there, or its folder is not safe.
+    #[error("{}: {reason}", path.display())]
+    Unsafe {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `admin_group` names nobody.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// How many bytes of locked memory the socket may need at worst, to be added to what the filesystem needs: large frames
+/// are taken one after the other beyond [`gate::LARGE_AT_ONCE`].
+pub fn locked_bytes(config: &Config) -> usize {
+    let frame = limit_for(config.max_secret_size).next_power_of_two();
+    gate::LARGE_AT_ONCE * 3 * frame + gate::TOTAL * 2 * crate::wire::LARGE_FRAME.next_power_of_two() * 2
+}
+
+type PeerOf = dyn Fn(&UnixStream) -> io::Result<Peer> + Send + Sync;
+
+/// The listening socket and its threads.
+pub struct Server {
+    listener: Option<UnixListener>,
+    place: listen::Place,
+    shared: Arc<Shared>,
+    wake: UnixStream,
+    woken: Option<UnixStream>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    admin: Arc<dyn Admin>,
+    admin_gid: Option<u32>,
+    peer_of: Box<PeerOf>,
+    gate: Arc<Gate>,
+    limit: usize,
+    stopping: AtomicBool,
+    /// Connections by number, to be shut down at the end. Lock order: after none, before none.
+    open: Mutex<HashMap<u64, Arc<UnixStream>>>,
+}
+
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<UnixStream>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server {
+    /// Makes the socket: 0600 of root, or 0660 of `admin_group`; a dead daemon's socket is replaced.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn bind(config: &Config, admin: Arc<dyn Admin>) -> Result<Self, ControlError> {
+        Self::bind_with(config, admin, Box::new(Peer::of))
+    }
+
+    /// As [`Server::bind`], with another way to learn who connects.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub fn bind_with(config: &Config, admin: Arc<dyn Admin>, peer_of: Box<PeerOf>) -> Result<Self, ControlError> {
+        let admin_gid = config.admin_gid()?;
+        let (wake, woken) =
+            UnixStream::pair().map_err(|source| ControlError::Io { path: config.control.clone(), source })?;
+        let (listener, place) = listen::listen(&config.control, admin_gid)?;
+        let shared = Arc::new(Shared {
+            admin,
+            admin_gid,
+            peer_of,
+            gate: Arc::default(),
+            limit: limit_for(config.max_secret_size),
+            stopping: AtomicBool::new(false),
+            open: Mutex::default(),
+        });
+        Ok(Server { listener: Some(listener), place, shared, wake, woken: Some(woken), accepting: None })
+    }
+
+    /// Starts to answer. A second call does nothing.
+    ///
+    /// # Errors
+    /// [`ControlError::Io`] if no thread can be had.
+    pub fn run(&mut self) -> Result<(), ControlError> {
+        let (Some(listener), Some(woken)) = (self.listener.take(), self.woken.take()) else { return Ok(()) };
+        let shared = self.shared.clone();
+        let started = std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept_all(&listener, &woken, &shared))
+            .map_err(|source| ControlError::Io { path: self.place.path.clone(), source })?;
+        self.accepting = Some(started);
+        Ok(())
+    }
+
+    /// Removes the socket, cuts every connection off, and returns when no request is being served any more.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.place.remove();
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // The other end lives in the accepting thread; if that is gone, so is the need to wake it.
+        let _ = self.wake.write_all(b"x");
+        for stream in self.shared.open().values() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+fn accept_all(listener: &UnixListener, mut woken: &UnixStream, shared: &Arc<Shared>) {
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    let mut number = 0u64;
+    while !shared.stopping.load(Ordering::SeqCst) {
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::NONE).is_err() || fds[1].any().unwrap_or(true) {
+            continue;
+        }
+        match listener.accept() {
+            Ok((stream, _)) => {
+                threads.retain(|t| !t.is_finished());
+                number += 1;
+                threads.extend(admit(stream, number, shared));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "control: cannot accept");
+                // Out of descriptors, most likely: the connection is still there, so do not spin on it.
+                let mut wake = [PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut wake, 100u16);
+            }
+        }
+    }
+    let _ = woken.read(&mut [0; 8]);
+    for stream in shared.open().values() {
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+/// Lets somebody in, or tells him why not.
+fn admit(stream: UnixStream, number: u64, shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
+    let peer = match (shared.peer_of)(&stream) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%error, "control: cannot tell who connects");
+            turn_away(stream, Fault::Refused("cannot tell who you are".into()));
+            return None;
+        }
+    };
+    if let Err(reason) = peer.may_speak(shared.admin_gid) {
+        shared.admin.denied(&peer.actor, &reason);
+        turn_away(stream, Fault::Refused(reason));
+        return None;
+    }
+    let slot = match shared.gate.enter(peer.actor.uid) {
+        Ok(slot) => slot,
+        Err(reason) => {
+            turn_away(stream, Fault::Failed(reason.into()));
+            return None;
+        }
+    };
+    let stream = Arc::new(stream);
+    shared.open().insert(number, stream.clone());
+    let theirs = shared.clone();
+    let started = std::thread::Builder::new().name(format!("control-{number}")).spawn(move || {
+        let session = Session { admin: &*theirs.admin, gate: &theirs.gate, limit: theirs.limit, peer: &peer };
+        if let Err(error) = session.serve(&stream) {
+            tracing::debug!(uid = peer.actor.uid, pid = peer.actor.pid, %error, "control: connection ended");
+        }
+        theirs.open().remove(&number);
+        drop(slot);
+    });
+    match started {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            tracing::warn!(%error, "control: cannot start a thread");
+            shared.open().remove(&number);
+            None
+        }
+    }
+}
+
+/// One answer that is small enough for the socket's buffer, without waiting for anything.
+fn turn_away(mut stream: UnixStream, fault: Fault) {
+    let mut reply = Vec::new();
+    if write_error(&mut reply, &CallError::Fault(fault)).is_ok() && stream.set_nonblocking(true).is_ok() {
+        let _ = stream.write(&reply);
+    }
+}
+
+#[cfg(test)]
+mod tests;

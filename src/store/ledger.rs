@@ -1,0 +1,269 @@
+//! What the database is known to hold, and the order of steps that keeps database and manifest together.
+//!
+//! A commit: write the next state into the manifest slot that does not hold the present one, sync it, make the
+//! transaction, sync it, and only then overwrite the other slot too. So at every moment one slot says what the database
+//! holds, and between commits only that: the commit before the last is not accepted either. Owns no file and no lock.
+
+use super::db::{self, Change, Db, Put, Tree};
+use super::folder::{self, Folder};
+use super::manifest::{Contents, Keys, State};
+use super::{AuditAnchor, Batch, StoreError, Verified};
+use crate::model::{Generation, Ino};
+
+/// What the store knows of itself. Default: nothing, it is not verified.
+#[derive(Default)]
+pub(super) struct Ledger {
+    verified: Option<Known>,
+    failure: Option<Failure>,
+}
+
+struct Known {
+    keys: Keys,
+    state: State,
+    /// The slot that durably says `state`.
+    slot: usize,
+    /// The highest generation ever written to a slot: none is given twice.
+    highest: u64,
+}
+
+/// Why nothing can be committed as things are.
+enum Failure {
+    /// A transaction failed: the database is before or after it. `undo` brings it before it in any case.
+    Uncertain { undo: Vec<Change>, before: State },
+    /// The same, and the key was dropped since: the next verification finds out.
+    Stale,
+    /// A sync failed. The kernel has forgotten which pages did not reach the disk, so trying again proves nothing.
+    NoSync(String),
+}
+
+/// Makes the first commit of a new database; the caller writes the manifest.
+pub(super) fn first_commit(db: &Db, folder: &Folder, keys: &Keys, batch: &Batch) -> Result<State, StoreError> {
+    let mut contents = Contents::default();
+    let mut changes = Vec::new();
+    let format = Put { tree: Tree::Meta, key: folder::FORMAT_KEY.into(), value: Some(folder::FORMAT) };
+    for put in std::iter::once(format).chain(db::puts(batch)) {
+        if let (Some(value), true) = (put.value, Tree::SUMMED.contains(&put.tree)) {
+            contents.add(keys, put.tree, &put.key, value);
+        }
+        db.plan(&put, &mut changes)?;
+    }
+    folder.room_for(bytes(&changes), 0)?;
+    db.transact(&changes)?;
+    db.sync()?;
+    Ok(State { generation: Generation(1), contents, audit: AuditAnchor::default() })
+}
+
+impl Ledger {
+    /// Whether the database must be opened again before it is used.
+    pub(super) fn needs_reopening(&self) -> bool {
+        matches!(self.failure, Some(Failure::Uncertain { .. } | Failure::Stale))
+    }
+
+    /// Drops the keys and all that was known.
+    pub(super) fn forget(&mut self) {
+        self.verified = None;
+        if let Some(Failure::Uncertain { .. }) = self.failure {
+            self.failure = Some(Failure::Stale);
+        }
+    }
+
+    /// Reads every summed record and accepts what a slot says of them, or nothing.
+    pub(super) fn verify(
+        &mut self,
+        db: &Db,
+        folder: &Folder,
+        keys: Keys,
+        f: &mut dyn FnMut(Ino, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<Verified, StoreError> {
+        let contents = add_up(db, &keys, &mut |tree, key, value| match tree {
+            Tree::Nodes => {
+                let ino = key.try_into().map_err(|_| StoreError::Damaged("the number of a record".into()))?;
+                f(Ino(u64::from_be_bytes(ino)), value)
+            }
+            _ => Ok(()),
+        })?;
+        let known = accept(folder, keys, contents)?;
+        let State { generation, contents, audit } = known.state;
+        self.verified = Some(known);
+        if self.needs_reopening() {
+            self.failure = None;
+        }
+        Ok(Verified { generation, records: contents.records, audit })
+    }
+
+    /// Whether opening the database again may be tried: it needs some room, and a disk that syncs.
+    pub(super) fn may_reopen(&self, folder: &Folder) -> Result<(), StoreError> {
+        match self.failure {
+            Some(Failure::Stale) => Err(unverified()),
+            _ => folder.room_for(0, 0),
+        }
+    }
+
+    /// After the database was opened again: finds out where it is and undoes the transaction that failed, whether it
+    /// took effect or not.
+    pub(super) fn repair(&mut self, db: &Db, folder: &Folder) -> Result<(), StoreError> {
+        let Some(Failure::Uncertain { undo, before }) = &self.failure else { return Ok(()) };
+        let (undo, before) = (undo.clone(), *before);
+        let keys = self.verified.take().ok_or_else(unverified)?.keys;
+        // From here on an error leaves the store unverified; whoever unlocks it again verifies it.
+        let contents = add_up(db, &keys, &mut |_, _, _| Ok(()))?;
+        self.verified = Some(accept(folder, keys, contents)?);
+        self.step(db, folder, &undo, Vec::new(), before.contents, before.audit).inspect_err(|_| {
+            // The undo is the same whether this try took effect or not.
+            if let Some(Failure::Uncertain { .. }) = self.failure {
+                self.failure = Some(Failure::Uncertain { undo: undo.clone(), before });
+            }
+        })?;
+        self.failure = None;
+        Ok(())
+    }
+
+    /// Makes one commit.
+    pub(super) fn commit(
+        &mut self,
+        db: &Db,
+        folder: &Folder,
+        batch: &Batch,
+        audit: &AuditAnchor,
+    ) -> Result<Generation, StoreError> {
+        if let Some(Failure::NoSync(why)) = &self.failure {
+            return Err(StoreError::Failed(format!("the disk did not sync ({why}): check it, then restart")));
+        }
+        let known = self.verified.as_ref().ok_or_else(unverified)?;
+        let mut contents = known.state.contents;
+        let mut changes = Vec::new();
+        for put in db::puts(batch) {
+            if Tree::SUMMED.contains(&put.tree) {
+                if let Some(old) = db.get(put.tree, &put.key)? {
+                    contents.subtract(&known.keys, put.tree, &put.key, &old);
+                }
+                if let Some(new) = put.value {
+                    contents.add(&known.keys, put.tree, &put.key, new);
+                }
+            }
+            db.plan(&put, &mut changes)?;
+        }
+        let undo = db.reverse(&changes)?;
+        folder.room_for(bytes(&changes), bytes(&undo))?;
+        self.step(db, folder, &changes, undo, contents, *audit)
+    }
+
+    /// One transaction with its slot before it and the other slot after it.
+    fn step(
+        &mut self,
+        db: &Db,
+        folder: &Folder,
+        changes: &[Change],
+        undo: Vec<Change>,
+        contents: Contents,
+        audit: AuditAnchor,
+    ) -> Result<Generation, StoreError> {
+        let known = self.verified.as_mut().ok_or_else(unverified)?;
+        let slots = folder.manifest_slots();
+        let (slot, next) = (1 - known.slot, known.highest + 1);
+        let state = State { generation: Generation(next), contents, audit };
+        fault::at(fault::Point::Slot)?;
+        known.highest = next;
+        slots.write(slot, &known.keys, &state)?;
+        slots.sync()?;
+        let before = known.state;
+        let done = fault::at(fault::Point::Transaction)
+            .and_then(|()| db.transact(changes))
+            .and_then(|()| fault::at(fault::Point::AfterTransaction));
+        if let Err(error) = done {
+            self.failure = Some(Failure::Uncertain { undo, before });
+            return Err(error);
+        }
+        if let Err(error) = fault::at(fault::Point::Sync).and_then(|()| db.sync()) {
+            self.failure = Some(Failure::NoSync(error.to_string()));
+            return Err(error);
+        }
+        // Best effort, and not synced: a power cut may bring the old slot back, and then either is accepted.
+        if let Err(error) = slots.write(1 - slot, &known.keys, &state) {
+            tracing::warn!(%error, "the older manifest slot could not be brought up to date");
+        }
+        (known.state, known.slot) = (state, slot);
+        Ok(state.generation)
+    }
+}
+
+/// Counts and adds up all summed records, and shows each to `f`.
+fn add_up(
+    db: &Db,
+    keys: &Keys,
+    f: &mut dyn FnMut(Tree, &[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<Contents, StoreError> {
+    let mut contents = Contents::default();
+    for tree in Tree::SUMMED {
+        db.each(tree, &mut |key, value| {
+            contents.add(keys, tree, key, value);
+            f(tree, key, value)
+        })?;
+    }
+    Ok(contents)
+}
+
+/// Finds the slot that says what the database holds, and makes the other say the same.
+fn accept(folder: &Folder, keys: Keys, contents: Contents) -> Result<Known, StoreError> {
+    let slots = folder.manifest_slots();
+    let states = slots.read(&keys)?;
+    if states == [None, None] {
+        return Err(StoreError::Damaged("the manifest is garbled, or of another store".into()));
+    }
+    let fits = |slot: &usize| states[*slot].is_some_and(|s| s.contents == contents);
+    let newest = [0, 1].into_iter().filter(fits).max_by_key(|slot| states[*slot].map(|s| s.generation));
+    let Some((slot, state)) = newest.and_then(|slot| Some((slot, states[slot]?))) else {
+        return Err(StoreError::Damaged("records were altered, lost or rolled back".into()));
+    };
+    if states[1 - slot] != Some(state) {
+        // What the database holds was synced when it was opened; now the slot that says so, and then the other.
+        slots.sync()?;
+        slots.write(1 - slot, &keys, &state)?;
+        slots.sync()?;
+    }
+    let highest = states.iter().flatten().map(|s| s.generation.0).max().unwrap_or(state.generation.0);
+    Ok(Known { keys, state, slot, highest })
+}
+
+fn bytes(changes: &[Change]) -> u64 {
+    changes.iter().map(Change::len).sum()
+}
+
+fn unverified() -> StoreError {
+    StoreError::Failed("the store must be verified before anything is committed".into())
+}
+
+/// Places where a test makes a commit fail.
+mod fault {
+    use super::StoreError;
+
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(in crate::store) enum Point {
+        Slot,
+        Transaction,
+        AfterTransaction,
+        Sync,
+    }
+
+    #[cfg(not(test))]
+    pub(in crate::store) fn at(_: Point) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    thread_local! {
+        pub(in crate::store) static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
+    }
+
+    #[cfg(test)]
+    pub(in crate::store) fn at(point: Point) -> Result<(), StoreError> {
+        if NEXT.get() != Some(point) {
+            return Ok(());
+        }
+        NEXT.set(None);
+        Err(StoreError::Io(std::io::Error::from_raw_os_error(libc::EIO)))
+    }
+}
+
+#[cfg(test)]
+pub(super) use fault::{NEXT as NEXT_FAULT, Point as FaultPoint};

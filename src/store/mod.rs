@@ -1,0 +1,347 @@
+//! The durable store: sealed records and blobs in sled, a manifest beside it, one transaction per commit.
+//!
+//! Owns the store's folder and everything in it. It handles opaque bytes only: it never sees plaintext, and of all keys
+//! only the index key, for the manifest's sums. It never decides what a record means.
+
+mod backup;
+mod db;
+mod folder;
+mod ledger;
+mod manifest;
+
+#[cfg(test)]
+mod tests;
+
+pub use backup::{Existing, Restored, backup, restore};
+pub use db::Blob;
+pub use folder::Space;
+
+use crate::model::{Generation, Ino, VersionNo};
+use crate::secret::Secret;
+use db::{Db, Tree};
+use folder::Folder;
+use ledger::Ledger;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use thiserror::Error;
+
+/// The longest value a record or blob may have, in bytes.
+pub const MAX_VALUE: usize = 64 << 20;
+/// The longest key of a scope or meta record, in bytes.
+pub const MAX_KEY: usize = 200;
+
+/// Why the store did not do what was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// There is no store in that folder.
+    #[error("{} is not a pinfold store", .0.display())]
+    NotAStore(PathBuf),
+    /// A store, or something else, is in that folder already.
+    #[error("{} exists and is not empty", .0.display())]
+    Exists(PathBuf),
+    /// Another process has it open.
+    #[error("the store {} is in use{}", .store.display(), .pid.map(|p| format!(" by process {p}")).unwrap_or_default())]
+    InUse {
+        /// The store's folder.
+        store: PathBuf,
+        /// Who, if it says so.
+        pid: Option<u32>,
+    },
+    /// Its format is of a version that this pinfold does not know.
+    #[error("the store has format {0:?}, which this pinfold does not know")]
+    UnknownFormat(String),
+    /// Something was altered, lost or rolled back.
+    #[error("damaged store: {0}")]
+    Damaged(String),
+    /// The disk is full, or so nearly full that a commit might not end well. Nothing was changed.
+    #[error("no space left for the store")]
+    NoSpace,
+    /// A backup that is cut short, altered, or none at all. Nothing was restored.
+    #[error("not a whole backup: {0}")]
+    BadBackup(String),
+    /// The disk or the filesystem failed.
+    #[error("the store cannot be read or written: {0}")]
+    Io(#[from] io::Error),
+    /// Asked at the wrong time, or the database gave up; says what and what helps.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Names one blob: a version of a secret's content. Sorted by inode, then version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BlobKey {
+    /// The secret.
+    pub ino: Ino,
+    /// Its version.
+    pub version: VersionNo,
+}
+
+impl BlobKey {
+    /// 16 bytes: inode and version, big-endian, so that they sort as numbers.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.ino.0) << 64 | u128::from(self.version.0)).to_be_bytes()
+    }
+
+    /// The reverse of [`BlobKey::to_bytes`]; `None` for another length.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let both = u128::from_be_bytes(bytes.try_into().ok()?);
+        Some(BlobKey { ino: Ino((both >> 64) as u64), version: VersionNo(both as u64) })
+    }
+}
+
+/// What one commit changes: `Some` puts, `None` deletes. Deleting what is not there is no error.
+#[derive(Debug, Default, Clone)]
+pub struct Batch {
+    /// Sealed records.
+    pub nodes: BTreeMap<Ino, Option<Vec<u8>>>,
+    /// age files.
+    pub blobs: BTreeMap<BlobKey, Option<Vec<u8>>>,
+    /// Sealed scope keys, by scope name.
+    pub scopes: BTreeMap<String, Option<Vec<u8>>>,
+    /// Facts about the store, by name. `format` is the store's own.
+    pub meta: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl Batch {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.blobs.is_empty() && self.scopes.is_empty() && self.meta.is_empty()
+    }
+}
+
+/// Where the audit log was when a commit was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditAnchor {
+    /// How many events it had.
+    pub count: u64,
+    /// The hash of the last of them.
+    pub head: [u8; 32],
+}
+
+/// What [`Store::verify`] found to be true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// The last commit.
+    pub generation: Generation,
+    /// Records in `nodes`, `scopes` and `meta`.
+    pub records: u64,
+    /// Where the audit log was at that commit.
+    pub audit: AuditAnchor,
+}
+
+/// An open store, locked against every other process.
+///
+/// Lock order: `ledger`, then `db`. `ledger` is held for a whole commit or verification; `db` only to take a reference,
+/// or, exclusively, while a failed database is opened again. Reads of blobs take no lock but that reference.
+pub struct Store {
+    ledger: Mutex<Ledger>,
+    db: RwLock<Option<Arc<Db>>>,
+    folder: Folder,
+}
+
+impl Store {
+    /// Makes a store in an empty or missing folder (which becomes 0700) with its first records and small extra `files`
+    /// (0600). Durable when it returns; what was written is removed again if it fails.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if the folder is not empty, [`StoreError::NoSpace`], [`StoreError::Io`].
+    pub fn create(dir: &Path, index_key: &Secret, first: Batch, files: &[(&str, &[u8])]) -> Result<(), StoreError> {
+        check(&first)?;
+        folder::create(dir, files, |folder| {
+            let db = Db::create(&folder.db_dir())?;
+            let keys = manifest::Keys::derive(index_key);
+            let state = ledger::first_commit(&db, folder, &keys, &first)?;
+            drop(db);
+            folder.manifest_slots().write_both(&keys, &state)
+        })
+    }
+
+    /// Opens a store and locks it. Nothing is verified yet: until [`Store::verify`] says so, what it reads may have been
+    /// altered.
+    ///
+    /// # Errors
+    /// [`StoreError::NotAStore`], [`StoreError::InUse`], [`StoreError::UnknownFormat`], [`StoreError::Damaged`],
+    /// [`StoreError::Io`].
+    pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        let folder = Folder::open(dir)?;
+        let db = Db::open(&folder.db_dir())?;
+        let store = Store { ledger: Mutex::default(), db: RwLock::new(Some(Arc::new(db))), folder };
+        match store.meta(folder::FORMAT_KEY)? {
+            Some(format) if format == folder::FORMAT => Ok(store),
+            Some(format) => Err(StoreError::UnknownFormat(String::from_utf8_lossy(&format).trim_end().into())),
+            None => Err(StoreError::Damaged("its database does not say its format".into())),
+        }
+    }
+
+    /// The folder it lives in.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A fact about the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db()?.get(Tree::Meta, key.as_bytes())?.map(|v| v.to_vec()))
+    }
+
+    /// The sealed key of a scope.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn scope(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db()?.get(Tree::Scopes, name.as_bytes())?.map(|v| v.to_vec()))
+    }
+
+    /// All scopes: name, sealed key.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn scopes(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut all = Vec::new();
+        self.db()?.each(Tree::Scopes, &mut |key, value| {
+            let name = std::str::from_utf8(key).map_err(|_| StoreError::Damaged("a scope's name".into()))?;
+            all.push((name.to_owned(), value.to_vec()));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// The age file of one version of a secret. May be called from any number of threads.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if this blob cannot be read whole (others may still), [`StoreError::Io`].
+    pub fn blob(&self, key: BlobKey) -> Result<Option<Blob>, StoreError> {
+        self.db()?.get(Tree::Blobs, &key.to_bytes())
+    }
+
+    /// The names of all blobs, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn blob_keys(&self) -> Result<Vec<BlobKey>, StoreError> {
+        let mut all = Vec::new();
+        self.db()?.each_key(Tree::Blobs, &mut |key| {
+            all.push(BlobKey::from_bytes(key).ok_or_else(|| StoreError::Damaged("a blob's name".into()))?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Compares `nodes`, `scopes` and `meta` with the manifest and calls `f` for every node record on the way, so that
+    /// each is read once. What `f` was given is true only if this returns `Ok`. `f` must not call [`Store::apply`].
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if they agree with neither slot of the manifest, or if this is another store's key;
+    /// whatever `f` returns.
+    pub fn verify(
+        &self,
+        index_key: &Secret,
+        f: &mut dyn FnMut(Ino, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<Verified, StoreError> {
+        let mut ledger = self.ledger();
+        ledger.forget();
+        if ledger.needs_reopening() {
+            self.reopen()?;
+        }
+        ledger.verify(&*self.db()?, &self.folder, manifest::Keys::derive(index_key), f)
+    }
+
+    /// Commits a batch as one transaction, and where the audit log is. All of it is on disk when this returns; after an
+    /// error none of it is in effect.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] before [`Store::verify`], or when the disk refused to sync; [`StoreError::NoSpace`];
+    /// [`StoreError::Io`]; [`StoreError::Damaged`] if the database lost what it had.
+    pub fn apply(&self, batch: &Batch, anchor: &AuditAnchor) -> Result<Generation, StoreError> {
+        check(batch)?;
+        let mut ledger = self.ledger();
+        if ledger.needs_reopening() {
+            ledger.may_reopen(&self.folder)?;
+            self.reopen()?;
+            ledger.repair(&*self.db()?, &self.folder)?;
+        }
+        ledger.commit(&*self.db()?, &self.folder, batch, anchor)
+    }
+
+    /// Drops the copy of the index key. [`Store::verify`] must be called again before [`Store::apply`].
+    pub fn forget_key(&self) {
+        self.ledger().forget();
+    }
+
+    /// Room on its filesystem.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn free_space(&self) -> Result<Space, StoreError> {
+        self.folder.space()
+    }
+
+    /// Reads one of the small extra files.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.folder.read_file(name)
+    }
+
+    /// Replaces one of the small extra files whole, durably, 0600.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`], [`StoreError::Io`]; the old file is then as it was.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.folder.write_file(name, bytes)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn db(&self) -> Result<Arc<Db>, StoreError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        db.clone().ok_or_else(|| StoreError::Failed("the database failed and could not be opened again".into()))
+    }
+
+    /// Drops the database and opens it anew. Readers wait meanwhile. Called with the ledger locked.
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = db.take() {
+            match db::sole(old) {
+                Ok(alone) => drop(alone),
+                Err(shared) => {
+                    *db = Some(shared);
+                    return Err(StoreError::Failed("the database is busy and cannot be opened again".into()));
+                }
+            }
+        }
+        *db = Some(Arc::new(Db::open(&self.folder.db_dir())?));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.folder.path().display())
+    }
+}
+
+/// The bounds of a batch. They are wide: whoever makes the batch has narrower ones.
+fn check(batch: &Batch) -> Result<(), StoreError> {
+    let names = batch.scopes.keys().chain(batch.meta.keys());
+    let values =
+        batch.nodes.values().chain(batch.blobs.values()).chain(batch.scopes.values()).chain(batch.meta.values());
+    if batch.meta.contains_key(folder::FORMAT_KEY) {
+        return Err(StoreError::Failed("the store's format cannot be set".into()));
+    }
+    if names.into_iter().any(|n| n.is_empty() || n.len() > MAX_KEY) {
+        return Err(StoreError::Failed(format!("a name has 1 to {MAX_KEY} bytes")));
+    }
+    if values.flatten().any(|v| v.len() > MAX_VALUE) {
+        return Err(StoreError::Failed(format!("a value is longer than {MAX_VALUE} bytes")));
+    }
+    Ok(())
+}

@@ -1,0 +1,403 @@
+//! Changes of the tree: new nodes, owners, modes, times, names.
+//!
+//! Each is decided, recorded, done in memory under the writer's lock, and durable within a second or at the next sync.
+
+use super::node::{Attr, Node};
+use super::writer::Writer;
+use super::{Caller, Vault, VaultError};
+use crate::access::{Denial, Operation};
+use crate::audit;
+use crate::model::{Gid, Ino, Kind, Meta, Name, Timestamp, Uid};
+use std::sync::Arc;
+
+/// The directory below the root that containers' secrets are in. Its entries are made by declaring a scope.
+pub(super) const CONTAINERS: &str = "containers";
+/// What one uid may have, as a part of all there may be.
+const UID_SHARE: u64 = 10;
+/// The longest target of a symlink, in bytes.
+const TARGET_MAX: usize = 4095;
+
+/// A node to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewNode<'a> {
+    /// The directory.
+    pub parent: Ino,
+    /// Its name there.
+    pub name: &'a Name,
+    /// What it is.
+    pub kind: Kind,
+    /// The mode as asked for, before the umask.
+    pub mode: u16,
+    /// The creator's umask.
+    pub umask: u16,
+    /// Where a symlink points.
+    pub target: Option<&'a str>,
+}
+
+/// A time to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeChange {
+    /// The clock's.
+    Now,
+    /// This one.
+    At(Timestamp),
+}
+
+/// What chmod, chown and touch change. Size is content, and not here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// Permission bits; suid and sgid are dropped.
+    pub mode: Option<u16>,
+    /// Owner.
+    pub uid: Option<Uid>,
+    /// Group.
+    pub gid: Option<Gid>,
+    /// Last access.
+    pub atime: Option<TimeChange>,
+    /// Last change of content.
+    pub mtime: Option<TimeChange>,
+}
+
+/// A rename.
+#[derive(Debug, Clone, Copy)]
+pub struct Rename<'a> {
+    /// The directory it is in.
+    pub parent: Ino,
+    /// Its name.
+    pub name: &'a Name,
+    /// The directory it goes to.
+    pub new_parent: Ino,
+    /// Its name there.
+    pub new_name: &'a Name,
+    /// Whether what has that name already may be replaced.
+    pub replace: bool,
+}
+
+impl Vault {
+    /// Makes a file, directory or symlink of the caller's. A file gets no bits for group and others from a mode alone.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`], [`VaultError::Exists`], [`VaultError::NoSpace`], [`VaultError::Quota`].
+    pub fn create(&self, caller: &impl Caller, new: NewNode<'_>) -> Result<Attr, VaultError> {
+        let mut writer = self.lock_writer();
+        let event = match new.kind {
+            Kind::File => audit::Operation::Create,
+            Kind::Directory => audit::Operation::Mkdir,
+            Kind::Symlink => audit::Operation::Symlink,
+        };
+        let (parent, path) = self.place(new.parent, new.name)?;
+        if self.with_tree(|t| t.child(new.parent, new.name.as_str()))?.is_some() {
+            return Err(VaultError::Exists);
+        }
+        let grant = self.allow(caller, new.parent, &parent, Operation::ChangeEntries, event, &path)?;
+        if parent.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) && parent.parent == Ino::ROOT {
+            return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
+        }
+        if new.target.is_some_and(|t| t.len() > TARGET_MAX || t.is_empty() || t.contains('\0')) {
+            return Err(VaultError::Invalid("a symlink's target has 1 to 4095 bytes".into()));
+        }
+        self.check_room(caller)?;
+        self.record(event, &path, None, &caller.who(), &grant.rule().to_string())?;
+        let ino = writer.new_ino()?;
+        let node = Node {
+            parent: new.parent,
+            name: Some(new.name.clone()),
+            kind: new.kind,
+            scope: parent.scope.clone(),
+            meta: new_meta(caller, &parent.meta, &new),
+            target: new.target.map(Into::into),
+            versions: Vec::new(),
+            last_number: 0,
+        };
+        let attr = node.attr(ino);
+        self.put(&mut writer, ino, node)?;
+        self.stamp(&mut writer, new.parent)?;
+        Ok(attr)
+    }
+
+    /// chmod, chown, utimensat.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`]; then nothing was changed.
+    pub fn set_attr(&self, caller: &impl Caller, ino: Ino, set: SetAttr) -> Result<Attr, VaultError> {
+        let mut writer = self.lock_writer();
+        let (node, path) = self.node_and_path(ino)?;
+        let steps = [
+            set.mode.map(|_| (Operation::ChangeMeta, audit::Operation::SetMode)),
+            (set.uid.is_some() || set.gid.is_some())
+                .then_some((Operation::ChangeOwner { uid: set.uid, gid: set.gid }, audit::Operation::SetOwner)),
+            times_operation(&set).map(|op| (op, audit::Operation::SetTimes)),
+        ];
+        let mut rules = Vec::new();
+        for (operation, event) in steps.into_iter().flatten() {
+            rules.push((event, self.allow(caller, ino, &node, operation, event, &path)?.rule()));
+        }
+        for (event, rule) in rules {
+            self.record(event, &path, None, &caller.who(), &describe(event, &set, rule))?;
+        }
+        let mut next = (*node).clone();
+        apply(&mut next, set);
+        let attr = next.attr(ino);
+        self.put(&mut writer, ino, next)?;
+        Ok(attr)
+    }
+
+    /// Renames. A secret that replaces another one continues the history of the name.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`], [`VaultError::CrossScope`], [`VaultError::Invalid`] if its content is not what its new
+    /// name says; then nothing was changed.
+    pub fn rename(&self, caller: &impl Caller, rename: Rename<'_>) -> Result<(), VaultError> {
+        let mut writer = self.lock_writer();
+        let event = audit::Operation::Rename;
+        let (old_parent, old_path) = self.place(rename.parent, rename.name)?;
+        let (new_parent, new_path) = self.place(rename.new_parent, rename.new_name)?;
+        let ino = self.with_tree(|t| t.child(rename.parent, rename.name.as_str()))?.ok_or(VaultError::NotFound)?;
+        let node = self.node(ino)?;
+        let target = self.with_tree(|t| t.child(rename.new_parent, rename.new_name.as_str()))?;
+        if target == Some(ino) {
+            return Ok(());
+        }
+        let target = target.map(|ino| self.node(ino).map(|node| (ino, node))).transpose()?;
+        if target.is_some() && !rename.replace {
+            return Err(VaultError::Exists);
+        }
+        for (directory, node, path) in
+            [(rename.parent, &old_parent, &old_path), (rename.new_parent, &new_parent, &new_path)]
+        {
+            self.allow(caller, directory, node, Operation::ChangeEntries, event, path)?;
+        }
+        self.check_sticky(caller, &old_parent, ino, &node, event, &old_path)?;
+        if let Some((target_ino, target)) = &target {
+            self.check_sticky(caller, &new_parent, *target_ino, target, event, &new_path)?;
+        }
+        if node.scope != new_parent.scope {
+            return Err(VaultError::CrossScope);
+        }
+        if [&old_path, &new_path].iter().any(|p| *p == CONTAINERS) {
+            return Err(VaultError::NotPermitted("the containers' folder stays where it is"));
+        }
+        if new_parent.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) && new_parent.parent == Ino::ROOT {
+            return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
+        }
+        self.check_shape(ino, &node, rename.new_parent, target.as_ref())?;
+        if node.kind == Kind::File && rename.new_name != rename.name {
+            self.check_under_new_name(caller, ino, &node, rename.new_name, &new_path)?;
+        }
+        let reason = format!("to {new_path}");
+        self.record(event, &old_path, None, &caller.who(), &reason)?;
+        self.move_node(&mut writer, ino, &node, rename, target, (&old_path, &new_path))
+    }
+
+    fn move_node(
+        &self,
+        writer: &mut Writer,
+        ino: Ino,
+        node: &Arc<Node>,
+        rename: Rename<'_>,
+        target: Option<(Ino, Arc<Node>)>,
+        (old_path, new_path): (&str, &str),
+    ) -> Result<(), VaultError> {
+        let mut next = (**node).clone();
+        next.parent = rename.new_parent;
+        next.name = Some(rename.new_name.clone());
+        next.meta.ctime = Timestamp::now();
+        let replaced = target.filter(|(_, t)| t.kind == Kind::File && node.kind == Kind::File);
+        let continued = match &replaced {
+            Some((_, target)) => Some((target.versions.clone(), target.last_number)),
+            None => self.with_tree(|t| t.grave(new_path).map(|(_, g)| (g.versions.clone(), g.last_number)))?,
+        };
+        if let Some((mut versions, mut last)) = continued.filter(|_| node.kind == Kind::File && node.last_number > 0) {
+            for mut own in std::mem::take(&mut next.versions) {
+                last += 1;
+                own.number = crate::model::VersionNo(last);
+                versions.push(own);
+            }
+            next.versions = versions;
+            next.last_number = last;
+            if replaced.is_none() {
+                if let Some((grave, _)) = self.with_tree_mut(|t| t.exhume(new_path))? {
+                    writer.touch(grave);
+                }
+            }
+        } else if let Some((target_ino, target)) = &replaced {
+            // An empty file takes the name: what was there is removed, and its history kept.
+            self.bury(writer, *target_ino, target, new_path)?;
+        }
+        for blob in super::commit::prune(&mut next, self.limits.keep_versions) {
+            self.release(writer, blob)?;
+        }
+        let displaced = self.with_tree(|t| t.child(rename.new_parent, rename.new_name.as_str()))?;
+        self.with_tree_mut(|tree| {
+            if let Some(displaced) = displaced {
+                tree.remove(displaced);
+            }
+            if node.kind == Kind::File && node.last_number > 0 {
+                tree.note_left(old_path.to_owned(), ino);
+            }
+        })?;
+        if let Some(displaced) = displaced {
+            writer.touch_unless_buried(displaced);
+        }
+        self.put(writer, ino, next)?;
+        self.stamp(writer, rename.parent)?;
+        if rename.parent != rename.new_parent {
+            self.stamp(writer, rename.new_parent)?;
+        }
+        Ok(())
+    }
+
+    /// A directory may not move below itself; files replace files, directories replace empty ones.
+    fn check_shape(
+        &self,
+        ino: Ino,
+        node: &Node,
+        new_parent: Ino,
+        target: Option<&(Ino, Arc<Node>)>,
+    ) -> Result<(), VaultError> {
+        if node.kind == Kind::Directory && self.with_tree(|t| t.is_below(new_parent, ino))? {
+            return Err(VaultError::Invalid("a directory cannot be moved below itself".into()));
+        }
+        match target {
+            Some((_, t)) if t.kind != Kind::Directory && node.kind == Kind::Directory => Err(VaultError::NotADirectory),
+            Some((_, t)) if t.kind == Kind::Directory && node.kind != Kind::Directory => Err(VaultError::IsADirectory),
+            Some((i, t)) if t.kind == Kind::Directory => match self.with_tree(|t| t.children(*i).is_none_or(|c| c.is_empty()))? {
+                true => Ok(()),
+                false => Err(VaultError::NotEmpty),
+            },
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A temporary name is renamed into place: what no rule applied to may not be whole.
+    fn check_under_new_name(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        node: &Node,
+        name: &Name,
+        path: &str,
+    ) -> Result<(), VaultError> {
+        if node.current().is_none() || !crate::enrol::applies(name) {
+            return Ok(());
+        }
+        let grant = self.judge(&crate::caller::Daemon, ino, node, crate::access::ScopeState::Alive, Operation::Read)?;
+        let kek = self.keys()?.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
+        let content = self.decrypt(&grant, &kek, node.current())?;
+        crate::enrol::check(name, content.expose()).map(|_| ()).map_err(|refusal| {
+            self.refuse(audit::Operation::Rename, path, None, &caller.who(), &refusal.to_string());
+            VaultError::Invalid(refusal.to_string())
+        })
+    }
+
+    /// The directory, and the path that a name has or will have in it.
+    pub(super) fn place(&self, directory: Ino, name: &Name) -> Result<(Arc<Node>, String), VaultError> {
+        let (node, path) = self
+            .with_tree(|t| t.get(directory).cloned().and_then(|n| t.path(directory).map(|p| (n, p))))?
+            .ok_or(VaultError::NotFound)?;
+        if node.kind != Kind::Directory {
+            return Err(VaultError::NotADirectory);
+        }
+        Ok((node, path.join(name)?.to_string()))
+    }
+
+    pub(super) fn check_sticky(
+        &self,
+        caller: &impl Caller,
+        directory: &Node,
+        ino: Ino,
+        node: &Node,
+        event: audit::Operation,
+        path: &str,
+    ) -> Result<(), VaultError> {
+        if directory.meta.mode & 0o1000 == 0 {
+            return Ok(());
+        }
+        let operation = Operation::RemoveFromSticky { directory: directory.meta.uid };
+        self.allow(caller, ino, node, operation, event, path).map(|_| ())
+    }
+
+    fn check_room(&self, caller: &impl Caller) -> Result<(), VaultError> {
+        let (all, own) = self.with_tree(|t| (t.len(), t.owned(caller.uid())))?;
+        if all >= self.limits.max_secrets {
+            return Err(VaultError::NoSpace("max_secrets is reached"));
+        }
+        if caller.uid() != Uid::ROOT && own >= (self.limits.max_secrets / UID_SHARE).max(1) {
+            return Err(VaultError::Quota);
+        }
+        Ok(())
+    }
+
+    /// Puts a node into the tree and marks it to be written.
+    pub(super) fn put(&self, writer: &mut Writer, ino: Ino, node: Node) -> Result<(), VaultError> {
+        self.with_tree_mut(|tree| tree.put(ino, node))?;
+        writer.touch(ino);
+        Ok(())
+    }
+
+    /// A directory's entries changed, now.
+    pub(super) fn stamp(&self, writer: &mut Writer, directory: Ino) -> Result<(), VaultError> {
+        let mut node = (*self.node(directory)?).clone();
+        node.meta.mtime = Timestamp::now();
+        node.meta.ctime = node.meta.mtime;
+        self.put(writer, directory, node)
+    }
+}
+
+fn new_meta(caller: &impl Caller, parent: &Meta, new: &NewNode<'_>) -> Meta {
+    let asked = match (new.kind, &parent.default_acl) {
+        (Kind::Symlink, _) => 0o777,
+        (_, Some(_)) => new.mode & 0o777,
+        // Whatever the umask leaves for group and others has to be asked for explicitly.
+        (Kind::File, None) => new.mode & !new.umask & 0o700,
+        (Kind::Directory, None) => new.mode & !new.umask & 0o1777,
+    };
+    let mut meta = Meta::new(caller.uid(), caller.gid(), asked);
+    if let (Some(default), Kind::File | Kind::Directory) = (&parent.default_acl, new.kind) {
+        let acl = default.inherit(asked);
+        meta.mode = acl.mode();
+        meta.acl = (!acl.is_minimal()).then_some(acl);
+        if new.kind == Kind::Directory {
+            meta.default_acl = Some(default.clone());
+        }
+    }
+    meta
+}
+
+fn times_operation(set: &SetAttr) -> Option<Operation> {
+    let changes = [set.atime, set.mtime];
+    if changes.iter().flatten().any(|t| matches!(t, TimeChange::At(_))) {
+        Some(Operation::ChangeMeta)
+    } else {
+        changes.iter().flatten().next().map(|_| Operation::Touch)
+    }
+}
+
+fn apply(node: &mut Node, set: SetAttr) {
+    let now = Timestamp::now();
+    let time = |change: TimeChange| match change {
+        TimeChange::Now => now,
+        TimeChange::At(at) => at,
+    };
+    if let Some(mode) = set.mode {
+        let sticky = if node.kind == Kind::Directory { 0o1000 } else { 0 };
+        node.meta.mode = mode & (0o777 | sticky);
+        node.meta.acl = node.meta.acl.take().map(|acl| acl.chmod(mode));
+    }
+    node.meta.uid = set.uid.unwrap_or(node.meta.uid);
+    node.meta.gid = set.gid.unwrap_or(node.meta.gid);
+    node.meta.atime = set.atime.map_or(node.meta.atime, time);
+    node.meta.mtime = set.mtime.map_or(node.meta.mtime, time);
+    node.meta.ctime = now;
+}
+
+fn describe(event: audit::Operation, set: &SetAttr, rule: crate::access::Rule) -> String {
+    match (event, set.mode) {
+        (audit::Operation::SetMode, Some(mode)) => format!("{rule}: mode {:04o}", mode & 0o1777),
+        (audit::Operation::SetOwner, _) => {
+            let id = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+            format!("{rule}: owner {}:{}", id(set.uid.map(|u| u.0)), id(set.gid.map(|g| g.0)))
+        }
+        _ => rule.to_string(),
+    }
+}

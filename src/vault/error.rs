@@ -1,0 +1,119 @@
+//! Why the vault did not do what was asked. `fs::fuse` makes an errno of it, `vault::admin` a Fault.
+
+use crate::access::Denial;
+use crate::model::{AclError, PathError};
+use crate::seal::SealError;
+use crate::store::StoreError;
+use crate::sys::arena::ArenaFull;
+use thiserror::Error;
+
+/// One variant for each thing a caller does differently.
+#[derive(Debug, Error)]
+pub enum VaultError {
+    /// The judge said no.
+    #[error("{0}")]
+    Denied(Denial),
+    /// The store is locked.
+    #[error("the store is locked")]
+    Locked,
+    /// No such name, inode or version.
+    #[error("not found")]
+    NotFound,
+    /// The name is taken.
+    #[error("it exists already")]
+    Exists,
+    /// A directory was wanted.
+    #[error("not a directory")]
+    NotADirectory,
+    /// A file was wanted.
+    #[error("is a directory")]
+    IsADirectory,
+    /// The directory has entries.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// From one scope to another.
+    #[error("a secret cannot be moved from one scope to another")]
+    CrossScope,
+    /// Hard links, devices, the tree's own files, scopes that are not declared.
+    #[error("not permitted: {0}")]
+    NotPermitted(&'static str),
+    /// Content, a value or a combination was refused, with the reason.
+    #[error("refused: {0}")]
+    Invalid(String),
+    /// A name or path that cannot be.
+    #[error(transparent)]
+    BadName(#[from] PathError),
+    /// An ACL that cannot be.
+    #[error(transparent)]
+    BadAcl(#[from] AclError),
+    /// The attribute is not there.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// An attribute of a kind that is not kept here.
+    #[error("attributes of this kind are not kept")]
+    UnknownAttribute,
+    /// The content is larger than a secret may be.
+    #[error("larger than a secret may be ({max} bytes)")]
+    TooBig {
+        /// The bound.
+        max: u64,
+    },
+    /// The bound of secrets, of attributes, or the disk was reached.
+    #[error("no room: {0}")]
+    NoSpace(&'static str),
+    /// The bound of this uid or scope was reached.
+    #[error("this user or scope has as many entries as it may have")]
+    Quota,
+    /// A stored value failed its authentication.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// The locked memory is used up.
+    #[error(transparent)]
+    ArenaFull(#[from] ArenaFull),
+    /// The audit log cannot be written, and nothing happens unrecorded.
+    #[error("cannot record it: {0}")]
+    NotRecorded(String),
+    /// The store failed.
+    #[error("{0}")]
+    Failed(String),
+    /// There is nothing to do.
+    #[error("nothing to do: {0}")]
+    NothingToDo(&'static str),
+    /// What was given does not open the store.
+    #[error("{0}")]
+    WrongKey(String),
+}
+
+impl From<Denial> for VaultError {
+    fn from(denial: Denial) -> Self {
+        VaultError::Denied(denial)
+    }
+}
+
+impl From<StoreError> for VaultError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSpace => VaultError::NoSpace("the disk is full"),
+            StoreError::Damaged(what) => VaultError::Damaged(what),
+            StoreError::NotAStore(_)
+            | StoreError::Exists(_)
+            | StoreError::InUse { .. }
+            | StoreError::UnknownFormat(_)
+            | StoreError::BadBackup(_)
+            | StoreError::Io(_)
+            | StoreError::Failed(_) => VaultError::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<SealError> for VaultError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::ArenaFull(full) => VaultError::ArenaFull(full),
+            SealError::WrongPassphrase => VaultError::WrongKey(error.to_string()),
+            SealError::Tampered(_) | SealError::Format(_) | SealError::NotForThisKey(_) | SealError::NotGranted => {
+                VaultError::Damaged(error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Checking the store: is every blob there, the one that was committed, and needed?
+
+use super::node::Version;
+use super::{Vault, VaultError};
+use crate::access::{Operation, ScopeState};
+use crate::caller::Daemon;
+use crate::model::{Ino, SecretPath};
+use crate::store::BlobKey;
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+
+/// What was checked and what is wrong.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Nodes.
+    pub nodes: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// What, and what is wrong with it.
+    pub problems: Vec<(String, String)>,
+}
+
+impl Vault {
+    /// Checks every blob against its record, and opens it if asked. The records themselves were checked at unlock.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`].
+    pub fn check(&self, open: bool) -> Result<Checked, VaultError> {
+        let mut checked = Checked::default();
+        let mut needed = HashSet::new();
+        let nodes: Vec<Ino> = self.with_tree(|t| t.nodes().map(|(ino, _)| ino).collect())?;
+        for ino in nodes {
+            let Ok((node, path)) = self.node_and_path(ino) else { continue };
+            checked.nodes += 1;
+            for version in &node.versions {
+                needed.insert(version.blob);
+                checked.blobs += 1;
+                let verdict = self.check_blob(version).and_then(|()| match open {
+                    true => {
+                        let grant = self.judge(&Daemon, ino, &node, ScopeState::Alive, Operation::Read)?;
+                        let kek = self.keys()?.kek(&node.scope).map_err(|_| VaultError::Locked)?;
+                        self.decrypt(&grant, &kek, Some(version)).map(|_| ())
+                    }
+                    false => Ok(()),
+                });
+                if let Err(error) = verdict {
+                    checked.problems.push((path.clone(), format!("version {}: {error}", version.number)));
+                }
+            }
+        }
+        let graves: Vec<_> = self.with_tree(|t| t.graves().map(|(_, g)| g.clone()).collect())?;
+        for grave in graves {
+            for version in &grave.versions {
+                needed.insert(version.blob);
+                checked.blobs += 1;
+                if let Err(error) = self.check_blob(version) {
+                    let what = format!("version {} (removed): {error}", version.number);
+                    checked.problems.push((grave.path.clone(), what));
+                }
+            }
+        }
+        for blob in self.orphans(&needed)? {
+            checked.problems.push((format!("blob {}.{}", blob.ino, blob.version), "belongs to no secret".into()));
+        }
+        Ok(checked)
+    }
+
+    /// The blob of a path as it is stored: an age file.
+    pub(super) fn sealed_blob(&self, path: &SecretPath, number: Option<u64>) -> Result<Vec<u8>, VaultError> {
+        let (versions, _) = self.versions(path)?;
+        let version = match number {
+            None => versions.last(),
+            Some(n) => versions.iter().find(|v| v.number.0 == n),
+        };
+        let version = version.ok_or(VaultError::NotFound)?;
+        let blob = self.store.blob(version.blob)?;
+        blob.map(|b| b.to_vec()).ok_or_else(|| VaultError::Damaged("its blob is missing".into()))
+    }
+
+    fn check_blob(&self, version: &Version) -> Result<(), VaultError> {
+        let blob = self.store.blob(version.blob)?.ok_or_else(|| VaultError::Damaged("its blob is missing".into()))?;
+        if <[u8; 32]>::from(Sha256::digest(&*blob)) == version.digest {
+            Ok(())
+        } else {
+            Err(VaultError::Damaged("its blob is not the one that was committed".into()))
+        }
+    }
+
+    fn orphans(&self, needed: &HashSet<BlobKey>) -> Result<Vec<BlobKey>, VaultError> {
+        // Commits between the look at the tree and the look at the blobs are no orphans: hold them off, and look again.
+        let _writer = self.lock_writer();
+        let mut known: HashSet<BlobKey> = needed.clone();
+        self.with_tree(|t| {
+            known.extend(t.nodes().flat_map(|(_, n)| n.versions.iter().map(|v| v.blob)));
+            known.extend(t.graves().flat_map(|(_, g)| g.versions.iter().map(|v| v.blob)));
+        })?;
+        Ok(self.store.blob_keys()?.into_iter().filter(|blob| !known.contains(blob)).collect())
+    }
+}

@@ -1,0 +1,388 @@
+//! The use cases: unlock, open, commit, change, remove, and what an admin asks for. The one door to every secret.
+//!
+//! Owns the tree in memory, the keys while unlocked, and the order of things: decide, record, do, make durable. Every
+//! front (the filesystem, the control socket) comes through here; `access` alone makes the grants that open content.
+//!
+//! Locks, in this order: `writer` (one mutation at a time, held across its transaction), then `state` (readers share it;
+//! writers hold it for the moment of a change in memory). Opening and reading take `state` alone, shared, and release it
+//! before they read a blob, ask /proc, or write the log.
+
+mod admin;
+mod change;
+mod commit;
+mod error;
+mod fsck;
+mod history;
+mod node;
+mod open;
+mod recovery;
+mod remove;
+mod setup;
+mod tree;
+mod unlock;
+mod world;
+mod writer;
+mod xattr;
+
+pub use change::{NewNode, Rename, SetAttr, TimeChange};
+pub use commit::Content;
+pub use error::VaultError;
+pub use node::Attr;
+pub use open::Opened;
+pub use setup::{Recovery, create_store};
+pub use xattr::XattrMode;
+
+use crate::access::{self, Denial, Grant, Operation, ScopeState};
+use crate::audit::{self, Decision, Event, Log};
+use crate::caller::{Callers, Control, Daemon, Process};
+use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
+use crate::store::{AuditAnchor, Store};
+use node::Node;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+use tree::Tree;
+use unlock::Keys;
+use world::SystemWorld;
+use writer::Writer;
+
+/// The bounds and switches the vault keeps to.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest secret, in bytes.
+    pub max_secret_size: u64,
+    /// The most nodes in all.
+    pub max_secrets: u64,
+    /// How many versions of a secret are kept.
+    pub keep_versions: usize,
+    /// Whether `cat --reveal` shows content.
+    pub allow_reveal: bool,
+    /// Where the tree is mounted: nothing there is ever looked at by the daemon.
+    pub mountpoint: PathBuf,
+    /// The group whose members are admins through the control socket.
+    pub admin_gid: Option<u32>,
+}
+
+/// Somebody who can be judged and recorded.
+pub trait Caller: Subject {
+    /// What the log says of him.
+    fn who(&self) -> Who;
+}
+
+impl Caller for Process {
+    fn who(&self) -> Who {
+        Process::who(self)
+    }
+}
+
+impl Caller for Control {
+    fn who(&self) -> Who {
+        Control::who(self)
+    }
+}
+
+impl Caller for Daemon {
+    fn who(&self) -> Who {
+        Daemon::who(self)
+    }
+}
+
+/// What the kernel should hear of: it caches names and attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A name came, went, or means another node.
+    Entry {
+        /// The directory.
+        parent: Ino,
+        /// The name.
+        name: Name,
+    },
+    /// Attributes or content of a node changed.
+    Node(Ino),
+    /// The store was locked: all names are unknown.
+    Locked,
+    /// The store was unlocked.
+    Unlocked,
+}
+
+/// Who hears of changes that did not come through the kernel.
+pub trait Observer: Send + Sync {
+    /// Something changed. Never blocks.
+    fn changed(&self, change: Change);
+    /// Handles open on secrets.
+    fn open_handles(&self) -> u64;
+    /// Callers that wait for an unlock.
+    fn waiting(&self) -> u64;
+}
+
+/// The vault.
+pub struct Vault {
+    limits: Limits,
+    store: Store,
+    audit: Arc<Log>,
+    callers: Callers,
+    state: RwLock<State>,
+    writer: Mutex<Writer>,
+    observer: OnceLock<Arc<dyn Observer>>,
+    started: Instant,
+}
+
+enum State {
+    Locked { since: Instant, at: Timestamp },
+    Unlocked(Box<Unlocked>),
+}
+
+struct Unlocked {
+    tree: Tree,
+    keys: Arc<Keys>,
+}
+
+impl Vault {
+    /// A vault over an open store, locked.
+    pub fn new(store: Store, audit: Arc<Log>, callers: Callers, limits: Limits) -> Self {
+        Vault {
+            limits,
+            store,
+            audit,
+            callers,
+            state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
+            writer: Mutex::new(Writer::default()),
+            observer: OnceLock::new(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Sets who hears of changes. Only the first counts.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        let _ = self.observer.set(observer);
+    }
+
+    /// Who callers are found out by.
+    pub fn callers(&self) -> &Callers {
+        &self.callers
+    }
+
+    /// Since when the store is locked; `None` while it is unlocked.
+    pub fn locked_since(&self) -> Option<Instant> {
+        match &*self.read_state() {
+            State::Locked { since, .. } => Some(*since),
+            State::Unlocked(_) => None,
+        }
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Room for content: bytes free on the store's filesystem, and in all.
+    ///
+    /// # Errors
+    /// [`VaultError::Failed`] if the filesystem does not say.
+    pub fn space(&self) -> Result<crate::store::Space, VaultError> {
+        Ok(self.store.free_space()?)
+    }
+
+    /// How many nodes there are; 0 while locked.
+    pub fn count(&self) -> u64 {
+        self.with_tree(|tree| tree.len()).unwrap_or(0)
+    }
+
+    /// What stat(2) shows.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`].
+    pub fn attr(&self, ino: Ino) -> Result<Attr, VaultError> {
+        self.with_tree(|tree| tree.get(ino).map(|node| node.attr(ino)))?.ok_or(VaultError::NotFound)
+    }
+
+    /// The node of this name in a directory.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`].
+    pub fn lookup(&self, parent: Ino, name: &str) -> Result<Attr, VaultError> {
+        let found = self.with_tree(|tree| {
+            let ino = tree.child(parent, name)?;
+            tree.get(ino).map(|node| node.attr(ino))
+        })?;
+        found.ok_or(VaultError::NotFound)
+    }
+
+    /// The entries of a directory: inode, what it is, name; sorted by name.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`].
+    pub fn entries(&self, directory: Ino) -> Result<Vec<(Ino, crate::model::Kind, Name)>, VaultError> {
+        let entries = self.with_tree(|tree| {
+            let children = tree.children(directory)?;
+            let entry = |(name, ino): (&Name, &Ino)| tree.get(*ino).map(|n| (*ino, n.kind, name.clone()));
+            Some(children.iter().filter_map(entry).collect())
+        })?;
+        entries.ok_or(VaultError::NotFound)
+    }
+
+    /// The directory a directory is in.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`].
+    pub fn parent(&self, ino: Ino) -> Result<Ino, VaultError> {
+        self.with_tree(|tree| tree.get(ino).map(|n| n.parent))?.ok_or(VaultError::NotFound)
+    }
+
+    /// Where a symlink points.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`], [`VaultError::Invalid`] for what is no symlink.
+    pub fn read_link(&self, ino: Ino) -> Result<String, VaultError> {
+        let node = self.node(ino)?;
+        node.target.as_ref().map(|t| t.to_string()).ok_or_else(|| VaultError::Invalid("not a symlink".into()))
+    }
+
+    /// A probe: whether this caller may read a node, without opening it. What is refused is recorded when `reports` says
+    /// that it was no mere stat.
+    pub fn probe(&self, caller: &impl Caller, ino: Ino, reports: impl FnOnce() -> bool) {
+        let Ok((node, path)) = self.node_and_path(ino) else { return };
+        if let Err(denial) = self.judge(caller, ino, &node, ScopeState::Alive, Operation::Read) {
+            if reports() {
+                self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
+            }
+        }
+    }
+
+    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_tree<R>(&self, f: impl FnOnce(&Tree) -> R) -> Result<R, VaultError> {
+        match &*self.read_state() {
+            State::Unlocked(open) => Ok(f(&open.tree)),
+            State::Locked { .. } => Err(VaultError::Locked),
+        }
+    }
+
+    /// Changes the tree in memory; the writer's lock is held by the caller.
+    fn with_tree_mut<R>(&self, f: impl FnOnce(&mut Tree) -> R) -> Result<R, VaultError> {
+        match &mut *self.write_state() {
+            State::Unlocked(open) => Ok(f(&mut open.tree)),
+            State::Locked { .. } => Err(VaultError::Locked),
+        }
+    }
+
+    fn keys(&self) -> Result<Arc<Keys>, VaultError> {
+        match &*self.read_state() {
+            State::Unlocked(open) => Ok(Arc::clone(&open.keys)),
+            State::Locked { .. } => Err(VaultError::Locked),
+        }
+    }
+
+    fn node(&self, ino: Ino) -> Result<Arc<Node>, VaultError> {
+        self.with_tree(|tree| tree.get(ino).cloned())?.ok_or(VaultError::NotFound)
+    }
+
+    fn node_and_path(&self, ino: Ino) -> Result<(Arc<Node>, String), VaultError> {
+        let found = self.with_tree(|tree| {
+            let node = tree.get(ino).cloned()?;
+            Some((node, tree.path(ino).map(|p| p.to_string()).unwrap_or_default()))
+        })?;
+        found.ok_or(VaultError::NotFound)
+    }
+
+    fn judge<S: Subject + ?Sized>(
+        &self,
+        subject: &S,
+        ino: Ino,
+        node: &Node,
+        scope: ScopeState,
+        operation: Operation,
+    ) -> Result<Grant, Denial> {
+        let world = SystemWorld { mountpoint: &self.limits.mountpoint };
+        access::decide(subject, &node.object(ino), scope, &world, operation)
+    }
+
+    /// Decides a change of the tree, and records a refusal. What is allowed is recorded by [`Vault::record`].
+    fn allow(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        node: &Node,
+        operation: Operation,
+        event: audit::Operation,
+        path: &str,
+    ) -> Result<Grant, VaultError> {
+        self.judge(caller, ino, node, ScopeState::Alive, operation).map_err(|denial| {
+            self.refuse(event, path, None, &caller.who(), &denial.to_string());
+            VaultError::Denied(denial)
+        })
+    }
+
+    /// Writes down what is about to be done.
+    fn record(
+        &self,
+        op: audit::Operation,
+        path: &str,
+        version: Option<u64>,
+        who: &Who,
+        reason: &str,
+    ) -> Result<(), VaultError> {
+        let event = Event { op, path, version, who, decision: Decision::Allowed, reason, errno: None };
+        self.audit.allowed(&event).map_err(|e| VaultError::NotRecorded(e.to_string()))
+    }
+
+    /// Writes down what is refused. Never blocks.
+    fn refuse(&self, op: audit::Operation, path: &str, version: Option<u64>, who: &Who, reason: &str) {
+        self.audit.refused(Event { op, path, version, who, decision: Decision::Denied, reason, errno: None });
+    }
+
+    fn tell(&self, change: Change) {
+        if let Some(observer) = self.observer.get() {
+            observer.changed(change);
+        }
+    }
+
+    fn anchor(&self) -> AuditAnchor {
+        let synced = self.audit.synced();
+        AuditAnchor { count: synced.count, head: synced.head }
+    }
+
+    /// Records a refusal that another part of pinfold decided: a hard link, a device, a queue that is full.
+    pub fn record_refusal(&self, op: audit::Operation, ino: Ino, name: Option<&str>, caller: &impl Caller, reason: &str) {
+        let path = self.path_of(ino, name);
+        self.refuse(op, &path, None, &caller.who(), reason);
+    }
+
+    /// A node's path, with a name below it; empty while locked.
+    pub fn path_of(&self, ino: Ino, name: Option<&str>) -> String {
+        let path = self.with_tree(|t| t.path(ino)).ok().flatten().unwrap_or_else(SecretPath::root).to_string();
+        match name {
+            Some(name) if path.is_empty() => name.to_owned(),
+            Some(name) => format!("{path}/{name}"),
+            None => path,
+        }
+    }
+
+    /// The state of a scope's key at this moment.
+    pub fn scope_state(&self, scope: &Scope) -> ScopeState {
+        match self.keys() {
+            Ok(keys) => keys.state(scope),
+            Err(_) => ScopeState::Missing,
+        }
+    }
+
+    /// Writes the log's last lines and makes the store durable; for the end of the daemon.
+    pub fn shutdown(&self) {
+        if let Err(error) = self.sync() {
+            if !matches!(error, VaultError::Locked) {
+                tracing::error!(%error, "the last changes are not on disk");
+            }
+        }
+        self.audit.shutdown();
+    }
+}

@@ -1,0 +1,213 @@
+//! A node as the store keeps it: the plain form of a sealed record.
+
+use super::VaultError;
+use crate::access::Object;
+use crate::model::{Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
+use crate::seal::BlobDigest;
+use crate::store::BlobKey;
+use serde::{Deserialize, Serialize};
+
+/// One committed content of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its number, from 1.
+    pub number: VersionNo,
+    /// Where its blob is: the inode that committed it, which need not be the one that has it now.
+    pub blob: BlobKey,
+    /// SHA-256 of the blob.
+    pub digest: BlobDigest,
+    /// Bytes of content.
+    pub size: u64,
+    /// When it was committed.
+    pub time: Timestamp,
+    /// Who committed it.
+    pub uid: Uid,
+}
+
+/// A directory, secret or symlink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The directory it is in; the root is in itself.
+    pub parent: Ino,
+    /// Its name there; `None` for the root.
+    pub name: Option<Name>,
+    /// What it is.
+    pub kind: Kind,
+    /// Whom it is sealed to.
+    pub scope: Scope,
+    /// Owner, mode, ACLs, attributes, times.
+    pub meta: Meta,
+    /// Where a symlink points.
+    pub target: Option<Box<str>>,
+    /// What is kept of its content, oldest first; the last is current. Empty for a file that was never written.
+    pub versions: Vec<Version>,
+    /// The highest number a version of this name ever had.
+    pub last_number: u64,
+}
+
+impl Node {
+    /// The version readers get.
+    pub fn current(&self) -> Option<&Version> {
+        self.versions.last()
+    }
+
+    /// What the judge needs to know of it.
+    pub fn object(&self, ino: Ino) -> Object<'_> {
+        Object {
+            ino,
+            scope: &self.scope,
+            uid: self.meta.uid,
+            gid: self.meta.gid,
+            mode: self.meta.mode,
+            acl: self.meta.acl.as_ref(),
+            conditions: self.meta.conditions(),
+        }
+    }
+
+    /// What stat(2) shows.
+    pub fn attr(&self, ino: Ino) -> Attr {
+        let size = match self.kind {
+            Kind::File => self.current().map_or(0, |v| v.size),
+            Kind::Symlink => self.target.as_ref().map_or(0, |t| t.len() as u64),
+            Kind::Directory => 0,
+        };
+        Attr {
+            ino,
+            kind: self.kind,
+            size,
+            mode: self.meta.mode,
+            uid: self.meta.uid.0,
+            gid: self.meta.gid.0,
+            nlink: 1,
+            atime: self.meta.atime,
+            mtime: self.meta.mtime,
+            ctime: self.meta.ctime,
+            btime: self.meta.btime,
+        }
+    }
+}
+
+/// What stat(2) shows of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of content.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Names it has: 1, or 0 when it was removed while open.
+    pub nlink: u32,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of content.
+    pub mtime: Timestamp,
+    /// Last change of anything.
+    pub ctime: Timestamp,
+    /// When it was made.
+    pub btime: Timestamp,
+}
+
+/// What is kept of a removed secret: its history, under the path it had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grave {
+    /// The path it had.
+    pub path: String,
+    /// Whom it was sealed to.
+    pub scope: Scope,
+    /// Owner, mode and the rest, for a rollback.
+    pub meta: Meta,
+    /// Its versions, oldest first.
+    pub versions: Vec<Version>,
+    /// The highest number a version of this name ever had.
+    pub last_number: u64,
+    /// When it was removed.
+    pub removed: Timestamp,
+}
+
+/// Facts of the whole store, kept at inode 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Inode numbers below this may have been given.
+    pub ino_limit: u64,
+    /// The recovery recipients, `age1…`.
+    pub recovery: Vec<String>,
+    /// The store's own recipient.
+    pub identity: String,
+    /// Scopes whose entry was seen revoked.
+    pub revoked: Vec<Scope>,
+    /// Whether some blobs may still be sealed to former recipients.
+    pub resealing: bool,
+    /// When the store was made.
+    pub made: Timestamp,
+}
+
+/// A record, as sealed. postcard writes the variant's number first: that is the record's format version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Record {
+    /// A node.
+    Node(Node),
+    /// A removed secret.
+    Grave(Grave),
+    /// The store's facts.
+    Facts(Facts),
+}
+
+/// Where [`Facts`] are.
+pub const FACTS_INO: Ino = Ino(0);
+
+impl Record {
+    /// The bytes to seal.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a record has only types that postcard can write")
+    }
+
+    /// Reads what was sealed.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`] for a kind of record from the future, or none at all.
+    pub fn decode(bytes: &[u8]) -> Result<Self, VaultError> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((record, [])) => Ok(record),
+            Ok(_) | Err(_) => Err(VaultError::Damaged("a record of an unknown kind".into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Gid;
+
+    #[test]
+    fn records_come_back_and_unknown_kinds_are_refused() {
+        let node = Node {
+            parent: Ino(1),
+            name: Some(Name::parse(b"pin").unwrap()),
+            kind: Kind::File,
+            scope: Scope::Host,
+            meta: Meta::new(Uid(3), Gid(4), 0o640),
+            target: None,
+            versions: vec![Version {
+                number: VersionNo(2),
+                blob: BlobKey { ino: Ino(1024), version: VersionNo(2) },
+                digest: [7; 32],
+                size: 5,
+                time: Timestamp::now(),
+                uid: Uid(3),
+            }],
+            last_number: 2,
+        };
+        let bytes = Record::Node(node.clone()).encode();
+        let Record::Node(back) = Record::decode(&bytes).unwrap() else { panic!("another kind") };
+        assert_eq!(back, node);
+        assert!(Record::decode(&[9, 1, 2]).is_err());
+        assert!(Record::decode(&[bytes, vec![0]].concat()).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! Opening: the decision, the record, and only then the content.
+
+use super::node::{Node, Version};
+use super::{Caller, Vault, VaultError};
+use crate::access::{Denial, Grant, Operation, ScopeState};
+use crate::audit;
+use crate::model::{Ino, Kind, Scope, VersionNo};
+use crate::seal::{self, Kek};
+use crate::secret::Secret;
+
+/// A secret, opened for a reader: the version that was current, whole.
+#[derive(Debug)]
+pub struct Opened {
+    /// The plaintext; dropped with the handle.
+    pub content: Secret,
+    /// Which version; `None` for a file that was never written.
+    pub version: Option<VersionNo>,
+    /// Whom it is sealed to: the handle reads on only while that scope's key is alive.
+    pub scope: Scope,
+}
+
+impl Vault {
+    /// Opens a secret for reading. The event is in the log before this returns.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`] with the reason; [`VaultError::Damaged`] if the blob is not what was committed;
+    /// [`VaultError::NotRecorded`].
+    pub fn open_read(&self, caller: &impl Caller, ino: Ino) -> Result<Opened, VaultError> {
+        self.open_as(caller, ino, None, audit::Operation::Open)
+    }
+
+    /// As [`Vault::open_read`], of an older version or under another operation's name in the log.
+    pub(super) fn open_as(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        number: Option<u64>,
+        op: audit::Operation,
+    ) -> Result<Opened, VaultError> {
+        let (node, path) = self.node_and_path(ino)?;
+        if node.kind != Kind::File {
+            return Err(VaultError::IsADirectory);
+        }
+        let version = match number {
+            None => node.current(),
+            Some(n) => Some(node.versions.iter().find(|v| v.number.0 == n).ok_or(VaultError::NotFound)?),
+        };
+        let number = version.map(|v| v.number);
+        let (grant, kek) = match self.grant(caller, ino, &node, Operation::Read) {
+            Ok(both) => both,
+            Err(denial) => {
+                self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &denial.to_string());
+                self.follow_revocation(&node.scope, &denial);
+                return Err(denial.into());
+            }
+        };
+        let who = caller.who();
+        let content = match self.decrypt(&grant, &kek, version) {
+            Ok(content) => content,
+            Err(error) => {
+                self.refuse(op, &path, number.map(|n| n.0), &who, &error.to_string());
+                tracing::error!(%path, %error, "a secret does not open");
+                return Err(error);
+            }
+        };
+        self.record(op, &path, number.map(|n| n.0), &who, &grant.rule().to_string())?;
+        Ok(Opened { content, version: number, scope: node.scope.clone() })
+    }
+
+    /// Decides whether a caller may change a secret's content. Recorded when it is committed.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`].
+    pub fn open_write(&self, caller: &impl Caller, ino: Ino) -> Result<Grant, VaultError> {
+        let (node, path) = self.node_and_path(ino)?;
+        if node.kind != Kind::File {
+            return Err(VaultError::IsADirectory);
+        }
+        match self.grant(caller, ino, &node, Operation::Write) {
+            Ok((grant, _)) => Ok(grant),
+            Err(denial) => {
+                self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &denial.to_string());
+                self.follow_revocation(&node.scope, &denial);
+                Err(denial.into())
+            }
+        }
+    }
+
+    /// The content a change begins with. It is never shown: the grant is one for writing.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`], [`VaultError::Denied`] if the scope's key is gone.
+    pub fn base(&self, grant: &Grant) -> Result<Secret, VaultError> {
+        let node = self.node(grant.ino())?;
+        let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
+        self.decrypt(grant, &kek, node.current())
+    }
+
+    /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`] says what became of the key.
+    pub fn still_alive(&self, scope: &Scope) -> Result<(), VaultError> {
+        match self.scope_state(scope) {
+            ScopeState::Alive => Ok(()),
+            state => {
+                let denial = denial_of(state);
+                self.follow_revocation(scope, &denial);
+                Err(denial.into())
+            }
+        }
+    }
+
+    fn grant(&self, caller: &impl Caller, ino: Ino, node: &Node, op: Operation) -> Result<(Grant, Kek), Denial> {
+        let kek = match self.keys() {
+            Ok(keys) => keys.kek(&node.scope),
+            Err(_) => Err(ScopeState::Missing),
+        };
+        let state = kek.as_ref().err().copied().unwrap_or(ScopeState::Alive);
+        let grant = self.judge(caller, ino, node, state, op)?;
+        kek.map(|kek| (grant, kek)).map_err(denial_of)
+    }
+
+    pub(super) fn decrypt(&self, grant: &Grant, kek: &Kek, version: Option<&Version>) -> Result<Secret, VaultError> {
+        let Some(version) = version else { return Ok(Secret::zeroed(0)?) };
+        let blob = self.store.blob(version.blob)?;
+        let blob = blob.ok_or_else(|| VaultError::Damaged(format!("the blob of version {} is missing", version.number)))?;
+        Ok(seal::open_blob(grant, grant.ino(), kek, &blob, &version.digest)?)
+    }
+
+    fn follow_revocation(&self, scope: &Scope, denial: &Denial) {
+        if *denial == Denial::KeyRevoked {
+            self.note_revoked(scope);
+        }
+    }
+}
+
+fn denial_of(state: ScopeState) -> Denial {
+    match state {
+        ScopeState::Alive | ScopeState::Missing => Denial::NoKey,
+        ScopeState::Revoked => Denial::KeyRevoked,
+        ScopeState::Expired => Denial::KeyExpired,
+    }
+}

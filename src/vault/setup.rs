@@ -1,0 +1,88 @@
+//! Making a store: its identity, its keys, its first nodes.
+
+use super::node::{FACTS_INO, Facts, Node, Record};
+use super::unlock::{IDENTITY_FILE, INDEX_META};
+use super::{VaultError, change::CONTAINERS};
+use crate::keyring::KEK_LEN;
+use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
+use crate::seal::{self, Protection, RecordKey};
+use crate::secret::Secret;
+use crate::store::{Batch, Store};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// A group that nobody is in: the root of the tree belongs to it, so that the kernel never asks for the root's ACL.
+const NOBODYS_GROUP: Gid = Gid(u32::MAX - 1);
+
+/// Who can open everything when the passphrase is lost.
+#[derive(Debug, Clone)]
+pub struct Recovery {
+    /// Recipients, `age1…`; one at least.
+    pub recipients: Vec<String>,
+}
+
+/// Makes a store in a missing or empty folder. Gives back the plain identity file for [`Protection::Plain`], which is
+/// the caller's to keep; an encrypted one is in the store.
+///
+/// # Errors
+/// [`VaultError::Failed`] if the folder is not empty; [`VaultError::Invalid`] for a bad recipient or passphrase.
+pub fn create_store(
+    dir: &Path,
+    protection: &Protection<'_>,
+    recovery: &Recovery,
+) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
+    let invalid = |e: seal::SealError| VaultError::Invalid(e.to_string());
+    let recipients =
+        recovery.recipients.iter().map(|r| seal::parse_recipient(r)).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
+    if recipients.is_empty() {
+        return Err(VaultError::Invalid("a store needs a recovery recipient".into()));
+    }
+    let (identity, file) = seal::new_identity(protection).map_err(invalid)?;
+    let index = Secret::random(32)?;
+    let kek = Secret::random(KEK_LEN)?;
+    let all: Vec<_> = std::iter::once(identity.recipient()).chain(recipients.iter().cloned()).collect();
+
+    let record_key = RecordKey::derive(&index);
+    let mut batch = Batch::default();
+    let mut put = |ino, record: Record| batch.nodes.insert(ino, Some(record_key.seal(ino, &record.encode())));
+    let root = directory(Ino::ROOT, None, Meta::new(Uid::ROOT, NOBODYS_GROUP, 0o705));
+    let containers = Name::parse(CONTAINERS.as_bytes())?;
+    put(Ino::ROOT, Record::Node(root));
+    put(Ino::FIRST, Record::Node(directory(Ino::ROOT, Some(containers), Meta::new(Uid::ROOT, Gid(0), 0o700))));
+    put(
+        FACTS_INO,
+        Record::Facts(Facts {
+            ino_limit: Ino::FIRST.0 + 1,
+            recovery: recipients.iter().map(ToString::to_string).collect(),
+            identity: identity.recipient().to_string(),
+            revoked: Vec::new(),
+            resealing: false,
+            made: Timestamp::now(),
+        }),
+    );
+    batch.scopes.insert(Scope::Host.as_str().to_owned(), Some(seal::seal_key(&kek, &all)));
+    batch.meta.insert(INDEX_META.to_owned(), Some(seal::seal_key(&index, &all)));
+    match protection {
+        Protection::Passphrase(_) => {
+            Store::create(dir, &index, batch, &[(IDENTITY_FILE, &file)])?;
+            Ok(None)
+        }
+        Protection::Plain => {
+            Store::create(dir, &index, batch, &[])?;
+            Ok(Some(file))
+        }
+    }
+}
+
+fn directory(parent: Ino, name: Option<Name>, meta: Meta) -> Node {
+    Node {
+        parent,
+        name,
+        kind: Kind::Directory,
+        scope: Scope::Host,
+        meta,
+        target: None,
+        versions: Vec::new(),
+        last_number: 0,
+    }
+}

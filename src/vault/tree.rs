@@ -1,0 +1,257 @@
+//! The tree in memory while the store is unlocked: nodes by inode, entries by directory, removed names by path.
+//!
+//! Owns the links between nodes and the counts that bounds are kept by. Knows nothing of callers, seals or the store.
+
+use super::node::{Grave, Node};
+use super::VaultError;
+use crate::model::{Ino, Kind, Name, SecretPath, Uid};
+use crate::store::BlobKey;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+/// Removed secrets whose history is kept; the oldest goes first.
+pub const MAX_GRAVES: usize = 1024;
+/// Names given up by a rename that are remembered: an editor that renames the old file away and writes a new one
+/// continues the history of the name.
+const MAX_LEFT: usize = 64;
+
+/// The tree.
+#[derive(Default)]
+pub struct Tree {
+    nodes: HashMap<Ino, Arc<Node>>,
+    entries: HashMap<Ino, BTreeMap<Name, Ino>>,
+    graves: HashMap<String, (Ino, Arc<Grave>)>,
+    /// Blobs that more than one name has in its history: how many beyond the first.
+    shared: HashMap<BlobKey, u32>,
+    owned: HashMap<Uid, u64>,
+    files: u64,
+    left: VecDeque<(String, Ino)>,
+}
+
+impl Tree {
+    /// Takes a node from the store. [`Tree::finish`] links them when all are there.
+    pub fn load_node(&mut self, ino: Ino, node: Node) {
+        self.count(&node, true);
+        self.nodes.insert(ino, Arc::new(node));
+    }
+
+    /// Takes a removed secret from the store.
+    pub fn load_grave(&mut self, ino: Ino, grave: Grave) {
+        self.graves.insert(grave.path.clone(), (ino, Arc::new(grave)));
+    }
+
+    /// Links what was loaded.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`] if there is no root, a node has no directory, a name is there twice, or directories form
+    /// a circle.
+    pub fn finish(&mut self) -> Result<(), VaultError> {
+        let damaged = |what: &str| VaultError::Damaged(format!("the tree: {what}"));
+        if self.nodes.get(&Ino::ROOT).is_none_or(|n| n.kind != Kind::Directory) {
+            return Err(damaged("it has no root"));
+        }
+        for (ino, node) in &self.nodes {
+            if node.kind == Kind::Directory {
+                self.entries.entry(*ino).or_default();
+            }
+            let Some(name) = &node.name else {
+                if *ino == Ino::ROOT { continue } else { return Err(damaged("a node has no name")) }
+            };
+            if self.nodes.get(&node.parent).is_none_or(|p| p.kind != Kind::Directory) {
+                return Err(damaged("a node has no directory"));
+            }
+            if self.entries.entry(node.parent).or_default().insert(name.clone(), *ino).is_some() {
+                return Err(damaged("a name is there twice"));
+            }
+        }
+        for ino in self.entries.keys() {
+            self.path(*ino).ok_or_else(|| damaged("a circle of directories"))?;
+        }
+        let mut seen = HashSet::new();
+        let refs = self.nodes.values().flat_map(|n| &n.versions).chain(self.graves.values().flat_map(|g| &g.1.versions));
+        for version in refs {
+            if !seen.insert(version.blob) {
+                *self.shared.entry(version.blob).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A node.
+    pub fn get(&self, ino: Ino) -> Option<&Arc<Node>> {
+        self.nodes.get(&ino)
+    }
+
+    /// The inode of a name in a directory.
+    pub fn child(&self, directory: Ino, name: &str) -> Option<Ino> {
+        self.entries.get(&directory)?.get(name).copied()
+    }
+
+    /// The entries of a directory, sorted by name.
+    pub fn children(&self, directory: Ino) -> Option<&BTreeMap<Name, Ino>> {
+        self.entries.get(&directory)
+    }
+
+    /// The node at a path. Follows no symlink.
+    pub fn find(&self, path: &SecretPath) -> Option<Ino> {
+        path.names().iter().try_fold(Ino::ROOT, |at, name| self.child(at, name.as_str()))
+    }
+
+    /// The path of a node; `None` if it is not linked to the root.
+    pub fn path(&self, ino: Ino) -> Option<SecretPath> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let node = self.nodes.get(&at)?;
+            names.push(node.name.clone()?);
+            at = node.parent;
+            if names.len() > 4096 {
+                return None;
+            }
+        }
+        names.reverse();
+        Some(SecretPath::from_names(names))
+    }
+
+    /// Whether `ino` is `above` or lies below it.
+    pub fn is_below(&self, ino: Ino, above: Ino) -> bool {
+        let mut at = ino;
+        loop {
+            if at == above {
+                return true;
+            }
+            match self.nodes.get(&at) {
+                Some(node) if at != Ino::ROOT => at = node.parent,
+                Some(_) | None => return false,
+            }
+        }
+    }
+
+    /// Puts a new node, or a changed one in the place of what it was. Links it under its parent and name.
+    pub fn put(&mut self, ino: Ino, node: Node) {
+        self.unlink(ino);
+        if let Some(name) = &node.name {
+            self.entries.entry(node.parent).or_default().insert(name.clone(), ino);
+        }
+        if node.kind == Kind::Directory {
+            self.entries.entry(ino).or_default();
+        }
+        self.count(&node, true);
+        self.nodes.insert(ino, Arc::new(node));
+    }
+
+    /// Takes a node out. Its blobs are the caller's business.
+    pub fn remove(&mut self, ino: Ino) -> Option<Arc<Node>> {
+        let node = self.unlink(ino)?;
+        self.entries.remove(&ino);
+        Some(node)
+    }
+
+    fn unlink(&mut self, ino: Ino) -> Option<Arc<Node>> {
+        let node = self.nodes.remove(&ino)?;
+        if let (Some(name), Some(entries)) = (&node.name, self.entries.get_mut(&node.parent)) {
+            if entries.get(name.as_str()) == Some(&ino) {
+                entries.remove(name.as_str());
+            }
+        }
+        self.count(&node, false);
+        Some(node)
+    }
+
+    fn count(&mut self, node: &Node, more: bool) {
+        let step = |n: &mut u64| *n = if more { *n + 1 } else { n.saturating_sub(1) };
+        if node.kind == Kind::File {
+            step(&mut self.files);
+        }
+        let owned = self.owned.entry(node.meta.uid).or_default();
+        step(owned);
+        if *owned == 0 {
+            self.owned.remove(&node.meta.uid);
+        }
+    }
+
+    /// The removed secret that had this path.
+    pub fn grave(&self, path: &str) -> Option<&(Ino, Arc<Grave>)> {
+        self.graves.get(path)
+    }
+
+    /// Buries a removed secret. Gives back the oldest one, if there are too many now, for the caller to clear away.
+    pub fn bury(&mut self, ino: Ino, grave: Grave) -> Option<(Ino, Arc<Grave>)> {
+        self.graves.insert(grave.path.clone(), (ino, Arc::new(grave)));
+        if self.graves.len() <= MAX_GRAVES {
+            return None;
+        }
+        let oldest = self.graves.iter().min_by_key(|(_, (ino, g))| (g.removed, *ino)).map(|(path, _)| path.clone())?;
+        self.graves.remove(&oldest)
+    }
+
+    /// Takes a removed secret out again.
+    pub fn exhume(&mut self, path: &str) -> Option<(Ino, Arc<Grave>)> {
+        self.graves.remove(path)
+    }
+
+    /// One more name has this blob in its history.
+    pub fn share(&mut self, blob: BlobKey) {
+        *self.shared.entry(blob).or_default() += 1;
+    }
+
+    /// One name fewer has this blob; whether it was the last one, so that the blob can go.
+    pub fn release(&mut self, blob: BlobKey) -> bool {
+        match self.shared.get_mut(&blob) {
+            Some(1) => {
+                self.shared.remove(&blob);
+                false
+            }
+            Some(more) => {
+                *more -= 1;
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Remembers that a secret was renamed away from a path.
+    pub fn note_left(&mut self, path: String, ino: Ino) {
+        self.left.retain(|(p, _)| *p != path);
+        if self.left.len() >= MAX_LEFT {
+            self.left.pop_front();
+        }
+        self.left.push_back((path, ino));
+    }
+
+    /// The secret that was last renamed away from this path, if it is still there.
+    pub fn left(&self, path: &str) -> Option<&Arc<Node>> {
+        let (_, ino) = self.left.iter().find(|(p, _)| p == path)?;
+        self.nodes.get(ino)
+    }
+
+    /// Whether no other name has this blob.
+    pub fn is_last(&self, blob: BlobKey) -> bool {
+        !self.shared.contains_key(&blob)
+    }
+
+    /// Secrets in the tree.
+    pub fn files(&self) -> u64 {
+        self.files
+    }
+
+    /// Nodes of all kinds.
+    pub fn len(&self) -> u64 {
+        self.nodes.len() as u64
+    }
+
+    /// Nodes that belong to a uid.
+    pub fn owned(&self, uid: Uid) -> u64 {
+        self.owned.get(&uid).copied().unwrap_or(0)
+    }
+
+    /// All nodes, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = (Ino, &Arc<Node>)> {
+        self.nodes.iter().map(|(ino, node)| (*ino, node))
+    }
+
+    /// All removed secrets, in no order.
+    pub fn graves(&self) -> impl Iterator<Item = (Ino, &Arc<Grave>)> {
+        self.graves.values().map(|(ino, grave)| (*ino, grave))
+    }
+}

@@ -1,0 +1,235 @@
+//! Locked and unlocked: the keys, how they come into memory and how they leave it.
+
+use super::node::{FACTS_INO, Facts, Record};
+use super::tree::Tree;
+use super::writer::Writer;
+use super::{Caller, Change, State, Unlocked, Vault, VaultError};
+use crate::access::ScopeState;
+use crate::audit::{self, Anchor};
+use crate::keyring::ScopeEntry;
+use crate::model::Scope;
+use crate::seal::{self, Kek, RecordKey, StoreIdentity};
+use crate::secret::Secret;
+use crate::store::StoreError;
+use age::x25519;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The identity file of a store that is opened with a passphrase.
+pub const IDENTITY_FILE: &str = "identity.age";
+/// Where the index key is: sealed to the identity and to the recovery recipients.
+pub const INDEX_META: &str = "index";
+
+/// What the store's identity opened. The KEKs are in the kernel keyring.
+#[derive(Clone)]
+pub(super) struct Keys {
+    pub record: Arc<RecordKey>,
+    pub index: Arc<Secret>,
+    pub recovery: Vec<x25519::Recipient>,
+    pub identity: x25519::Recipient,
+    pub scopes: Arc<HashMap<Scope, ScopeEntry>>,
+    pub revoked: Vec<Scope>,
+}
+
+impl Keys {
+    /// Reads a scope's KEK from the kernel, now.
+    pub fn kek(&self, scope: &Scope) -> Result<Kek, ScopeState> {
+        if self.revoked.contains(scope) {
+            return Err(ScopeState::Revoked);
+        }
+        self.scopes.get(scope).ok_or(ScopeState::Missing)?.read()
+    }
+
+    pub fn state(&self, scope: &Scope) -> ScopeState {
+        self.kek(scope).err().unwrap_or(ScopeState::Alive)
+    }
+
+    /// The identity's and the recovery recipients.
+    pub fn recipients(&self) -> Vec<x25519::Recipient> {
+        std::iter::once(self.identity.clone()).chain(self.recovery.iter().cloned()).collect()
+    }
+}
+
+/// What opens the store.
+pub enum UnlockBy<'a> {
+    /// The passphrase of `identity.age`.
+    Passphrase(&'a Secret),
+    /// The text of an identity: the store's own unencrypted one, or a recovery key.
+    Identity(&'a Secret),
+}
+
+impl Vault {
+    /// Unlocks: opens the identity, verifies the store against its manifest, puts the KEKs into the keyring. On an
+    /// unlocked store it brings back scopes whose key was revoked.
+    ///
+    /// # Errors
+    /// [`VaultError::WrongKey`] if that does not open it; [`VaultError::Damaged`]; [`VaultError::NothingToDo`].
+    pub fn unlock(&self, caller: &impl Caller, by: &UnlockBy<'_>) -> Result<(), VaultError> {
+        let result = self.try_unlock(by);
+        match &result {
+            Ok(()) => {
+                self.record(audit::Operation::Unlock, "", None, &caller.who(), by.method())?;
+                self.tell(Change::Unlocked);
+            }
+            Err(VaultError::NothingToDo(_)) => {}
+            Err(error) => self.refuse(audit::Operation::Unlock, "", None, &caller.who(), &error.to_string()),
+        }
+        result
+    }
+
+    fn try_unlock(&self, by: &UnlockBy<'_>) -> Result<(), VaultError> {
+        let identity = self.open_identity(by)?;
+        let mut writer = self.lock_writer();
+        let unlocked = self.locked_since().is_none();
+        if unlocked {
+            return self.reinstate(&mut writer, &identity);
+        }
+        let sealed = self.store.meta(INDEX_META)?.ok_or_else(|| VaultError::Damaged("it has no index key".into()))?;
+        let index = seal::open_key(identity.key(), &sealed).map_err(wrong_key)?;
+        let (tree, facts, audit) = self.load(&index)?;
+        if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
+            tracing::warn!("the audit log is not the one the store knows: lines were removed or altered");
+        }
+        let keys = self.make_keys(&identity, index, &facts)?;
+        writer.begin(facts);
+        *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys) }));
+        Ok(())
+    }
+
+    /// Locks: what is not yet durable is made so, then names, keys and KEKs leave the memory.
+    ///
+    /// # Errors
+    /// [`VaultError::NothingToDo`] if it is locked; the store's error if the last changes cannot be made durable, and
+    /// then it stays unlocked.
+    pub fn lock(&self, caller: &impl Caller) -> Result<(), VaultError> {
+        {
+            let mut writer = self.lock_writer();
+            if self.locked_since().is_some() {
+                return Err(VaultError::NothingToDo("it is locked"));
+            }
+            self.flush(&mut writer)?;
+            *writer = Writer::default();
+            let at = crate::model::Timestamp::now();
+            *self.write_state() = State::Locked { since: Instant::now(), at };
+            self.store.forget_key();
+        }
+        self.tell(Change::Locked);
+        self.record(audit::Operation::Lock, "", None, &caller.who(), "locked")
+    }
+
+    fn open_identity(&self, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
+        match by {
+            UnlockBy::Passphrase(passphrase) => {
+                let file = self.store.read_file(IDENTITY_FILE)?;
+                let file = file.ok_or_else(|| {
+                    VaultError::WrongKey("this store has no passphrase; it opens with its keyfile".into())
+                })?;
+                seal::open_identity(&file, Some(passphrase)).map_err(wrong_key)
+            }
+            UnlockBy::Identity(text) => seal::open_identity(text.expose(), None).map_err(wrong_key),
+        }
+    }
+
+    /// Reads and opens every record, once.
+    fn load(&self, index: &Secret) -> Result<(Tree, Facts, Anchor), VaultError> {
+        let record_key = RecordKey::derive(index);
+        let mut tree = Tree::default();
+        let mut facts = None;
+        let mut load = |ino, sealed: &[u8]| {
+            let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
+            let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
+            match Record::decode(&plain).map_err(|e| damaged(&e))? {
+                Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
+                Record::Node(node) if ino != FACTS_INO => tree.load_node(ino, node),
+                Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
+                Record::Facts(_) | Record::Node(_) | Record::Grave(_) => return Err(damaged(&"out of place")),
+            }
+            Ok(())
+        };
+        let verified = self.store.verify(index, &mut load)?;
+        tree.finish()?;
+        let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
+        Ok((tree, facts, Anchor { count: verified.audit.count, head: verified.audit.head }))
+    }
+
+    fn make_keys(&self, identity: &StoreIdentity, index: Secret, facts: &Facts) -> Result<Keys, VaultError> {
+        let mut scopes = HashMap::new();
+        for (name, sealed) in self.store.scopes()? {
+            let scope = Scope::try_from(name).map_err(|e| VaultError::Damaged(e.to_string()))?;
+            let kek = seal::open_key(identity.key(), &sealed)?;
+            let entry = ScopeEntry::install(&scope, &kek)
+                .map_err(|e| VaultError::Failed(format!("the kernel keyring does not take the key of {scope}: {e}")))?;
+            scopes.insert(scope, entry);
+        }
+        let parse = |text: &String| seal::parse_recipient(text);
+        Ok(Keys {
+            record: Arc::new(RecordKey::derive(&index)),
+            index: Arc::new(index),
+            recovery: facts.recovery.iter().map(parse).collect::<Result<_, _>>()?,
+            identity: parse(&facts.identity)?,
+            scopes: Arc::new(scopes),
+            revoked: facts.revoked.clone(),
+        })
+    }
+
+    /// Puts back what was revoked, on the word of somebody who can open the identity.
+    fn reinstate(&self, writer: &mut Writer, identity: &StoreIdentity) -> Result<(), VaultError> {
+        let keys = self.keys()?;
+        let alive = |scope: &Scope| keys.state(scope) == ScopeState::Alive;
+        if keys.scopes.keys().all(alive) {
+            return Err(VaultError::NothingToDo("it is unlocked"));
+        }
+        let mut facts = writer.facts()?.clone();
+        facts.revoked.clear();
+        let fresh = self.make_keys(identity, Secret::copy_of(keys.index.expose())?, &facts)?;
+        writer.set_facts(facts);
+        self.flush(writer)?;
+        self.set_keys(fresh);
+        Ok(())
+    }
+
+    pub(super) fn set_keys(&self, keys: Keys) {
+        if let State::Unlocked(open) = &mut *self.write_state() {
+            open.keys = Arc::new(keys);
+        }
+    }
+
+    /// Keeps a revocation that was seen, so that a restart does not undo it.
+    pub(super) fn note_revoked(&self, scope: &Scope) {
+        let mut writer = self.lock_writer();
+        let Ok(keys) = self.keys() else { return };
+        let Ok(mut facts) = writer.facts().cloned() else { return };
+        if facts.revoked.contains(scope) {
+            return;
+        }
+        facts.revoked.push(scope.clone());
+        let revoked = facts.revoked.clone();
+        writer.set_facts(facts);
+        if let Err(error) = self.flush(&mut writer) {
+            tracing::error!(%error, %scope, "a revoked key could not be noted in the store; it will be tried again");
+        }
+        self.set_keys(Keys { revoked, ..(*keys).clone() });
+        self.refuse(audit::Operation::Revoke, "", None, &crate::caller::Daemon.who(), &format!("the key of {scope} was revoked"));
+    }
+}
+
+impl UnlockBy<'_> {
+    fn method(&self) -> &'static str {
+        match self {
+            UnlockBy::Passphrase(_) => "passphrase",
+            UnlockBy::Identity(_) => "identity",
+        }
+    }
+}
+
+fn wrong_key(error: seal::SealError) -> VaultError {
+    match error {
+        seal::SealError::NotForThisKey(_) => VaultError::WrongKey("this key is not one of the store's".into()),
+        seal::SealError::Format(what) => VaultError::WrongKey(format!("{what} is not in a known format")),
+        seal::SealError::WrongPassphrase
+        | seal::SealError::Tampered(_)
+        | seal::SealError::NotGranted
+        | seal::SealError::ArenaFull(_) => error.into(),
+    }
+}

@@ -1,0 +1,181 @@
+//! Extended attributes: `user.*`, the conditions among them, and POSIX ACLs.
+
+use super::node::Node;
+use super::{Caller, Vault, VaultError};
+use crate::access::Operation;
+use crate::audit;
+use crate::model::{Acl, CONDITION_PREFIX, Ino, Kind, Timestamp};
+
+/// The access ACL's name.
+const ACCESS: &str = "system.posix_acl_access";
+/// The default ACL's name.
+const DEFAULT: &str = "system.posix_acl_default";
+/// The most attributes a node has.
+const MAX_COUNT: usize = 64;
+/// The most bytes they have in all, names included.
+const MAX_BYTES: usize = 16 * 1024;
+/// The longest name (xattr(7)).
+const NAME_MAX: usize = 255;
+
+/// Whether the attribute may, must or must not be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Either.
+    Set,
+    /// XATTR_CREATE.
+    Create,
+    /// XATTR_REPLACE.
+    Replace,
+}
+
+impl Vault {
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`] for other namespaces.
+    pub fn get_xattr(&self, ino: Ino, name: &str) -> Result<Vec<u8>, VaultError> {
+        let node = self.node(ino)?;
+        let value = match name {
+            ACCESS => node.meta.acl.as_ref().map(Acl::to_xattr),
+            DEFAULT => node.meta.default_acl.as_ref().map(Acl::to_xattr),
+            _ if name.starts_with("user.") => node.meta.xattrs.get(name).cloned(),
+            _ => return Err(VaultError::UnknownAttribute),
+        };
+        value.ok_or(VaultError::NoAttribute)
+    }
+
+    /// The names of all attributes.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Locked`].
+    pub fn list_xattr(&self, ino: Ino) -> Result<Vec<String>, VaultError> {
+        let node = self.node(ino)?;
+        let acls = [(ACCESS, &node.meta.acl), (DEFAULT, &node.meta.default_acl)];
+        let acls = acls.iter().filter(|(_, acl)| acl.is_some()).map(|(name, _)| (*name).to_owned());
+        Ok(acls.chain(node.meta.xattrs.keys().cloned()).collect())
+    }
+
+    /// Sets an attribute.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`], [`VaultError::Invalid`], [`VaultError::NoSpace`], [`VaultError::Exists`],
+    /// [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`].
+    pub fn set_xattr(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        name: &str,
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Result<(), VaultError> {
+        let mut writer = self.lock_writer();
+        let (node, path) = self.node_and_path(ino)?;
+        let event = operation_of(name)?;
+        let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
+        let mut next = (*node).clone();
+        match name {
+            ACCESS => set_access(&mut next, &Acl::parse(value)?),
+            DEFAULT if node.kind != Kind::Directory => {
+                return Err(VaultError::NotPermitted("only a directory has a default ACL"));
+            }
+            // An empty list, as setfacl -k writes, takes it away.
+            DEFAULT if value.len() == 4 => next.meta.default_acl = None,
+            DEFAULT => next.meta.default_acl = Some(Acl::parse(value)?),
+            _ => set_user(&mut next, name, value, mode)?,
+        }
+        next.meta.ctime = Timestamp::now();
+        self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
+        self.put(&mut writer, ino, next)
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`], [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`].
+    pub fn remove_xattr(&self, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), VaultError> {
+        let mut writer = self.lock_writer();
+        let (node, path) = self.node_and_path(ino)?;
+        let event = operation_of(name)?;
+        let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
+        let mut next = (*node).clone();
+        let was_there = match name {
+            ACCESS => next.meta.acl.take().map(|acl| drop_access(&mut next, &acl)).is_some(),
+            DEFAULT => next.meta.default_acl.take().is_some(),
+            _ => next.meta.xattrs.remove(name).is_some(),
+        };
+        if !was_there {
+            return Err(VaultError::NoAttribute);
+        }
+        next.meta.ctime = Timestamp::now();
+        self.record(event, &path, None, &caller.who(), &format!("{}: removed {name}", grant.rule()))?;
+        self.put(&mut writer, ino, next)
+    }
+}
+
+fn operation_of(name: &str) -> Result<audit::Operation, VaultError> {
+    match name {
+        ACCESS | DEFAULT => Ok(audit::Operation::SetAcl),
+        _ if name.starts_with("user.") && name.len() > 5 && name.len() <= NAME_MAX => Ok(audit::Operation::SetXattr),
+        _ => Err(VaultError::UnknownAttribute),
+    }
+}
+
+fn needed(name: &str) -> Operation {
+    if name.starts_with(CONDITION_PREFIX) { Operation::ChangeConditions } else { Operation::ChangeMeta }
+}
+
+/// The mode follows the list, and a list that says no more than the mode is not kept (acl(5)).
+fn set_access(node: &mut Node, acl: &Acl) {
+    node.meta.mode = node.meta.mode & 0o1000 | acl.mode();
+    node.meta.acl = (!acl.is_minimal()).then(|| acl.clone());
+}
+
+/// Without its list the group's bits are what the group's own entry said, not the mask.
+fn drop_access(node: &mut Node, acl: &Acl) {
+    let group = acl.perm(crate::model::AclTag::GroupObj).unwrap_or(0);
+    node.meta.mode = node.meta.mode & 0o1707 | u16::from(group) << 3;
+}
+
+fn set_user(node: &mut Node, name: &str, value: &[u8], mode: XattrMode) -> Result<(), VaultError> {
+    match (mode, node.meta.xattrs.contains_key(name)) {
+        (XattrMode::Create, true) => return Err(VaultError::Exists),
+        (XattrMode::Replace, false) => return Err(VaultError::NoAttribute),
+        (XattrMode::Create | XattrMode::Set, false) | (XattrMode::Replace | XattrMode::Set, true) => {}
+    }
+    if name.starts_with(CONDITION_PREFIX) {
+        check_condition(node, name, value)?;
+    }
+    node.meta.xattrs.insert(name.to_owned(), value.to_vec());
+    let bytes: usize = node.meta.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
+    if node.meta.xattrs.len() > MAX_COUNT || bytes > MAX_BYTES {
+        return Err(VaultError::NoSpace("64 attributes of 16 KiB in all"));
+    }
+    Ok(())
+}
+
+/// A condition that could never hold, or that this pinfold does not know, is refused when it is set: nobody should
+/// believe in a restriction that is none.
+fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultError> {
+    let invalid = |why: &str| VaultError::Invalid(format!("{name}: {why}"));
+    if node.kind != Kind::File {
+        return Err(invalid("conditions are for secrets, not for directories and links"));
+    }
+    let text = std::str::from_utf8(value).map_err(|_| invalid("not UTF-8"))?.trim();
+    match name {
+        "user.pinfold.unit" => {
+            let whole = text.rsplit_once('.').is_some_and(|(stem, kind)| {
+                !stem.is_empty() && ["service", "socket", "scope", "timer", "mount", "path"].contains(&kind)
+            });
+            if whole && !text.contains('/') { Ok(()) } else { Err(invalid("a unit's full name, as in nginx.service")) }
+        }
+        "user.pinfold.exe" => {
+            let path = std::path::Path::new(text);
+            let plain = path.is_absolute() && !path.components().any(|c| c.as_os_str() == "..");
+            if plain { Ok(()) } else { Err(invalid("an absolute path")) }
+        }
+        "user.pinfold.expires" => humantime::parse_rfc3339_weak(text)
+            .map(|_| ())
+            .map_err(|_| invalid("a time in UTC, as in 2027-01-31T12:00:00Z")),
+        _ => Err(invalid("not a condition that this version knows")),
+    }
+}
