@@ -7,14 +7,16 @@ pub mod access;
 pub mod audit;
 pub mod caller;
 pub mod config;
-pub mod enrol;
 pub mod control;
+pub mod enrol;
 pub mod exit;
+pub mod keyring;
 pub mod model;
 pub mod seal;
 pub mod secret;
 pub mod store;
 pub mod sys;
 pub mod unlock;
+pub mod vault;
 pub mod wire;
 pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }

@@ -129,7 +129,7 @@ impl Handle {
     fn still_there(&self) -> Result<(), Doubt> {
         let there = match &self.by {
             By::Pidfd(fd, _) => proc::is_there(fd),
-            By::Folder { .. } => std::fs::symlink_metadata(format!("{}/exe", self.base)).is_ok(),
+            By::Folder { .. } => std::fs::symlink_metadata(format!("{}/status", self.base)).is_ok(),
         };
         if there { Ok(()) } else { Err(Doubt("the process has gone".into())) }
     }

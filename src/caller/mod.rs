@@ -68,9 +68,10 @@ impl Callers {
         Process::new(Arc::clone(&self.0), uid, gid, tid, process::During::AnyRequest)
     }
 
-    /// The caller of a FLUSH. An exec that closes a write handle sends one while it holds a lock that reading
-    /// `/proc/PID/stat` and `syscall` needs: the reader would hang with it. So those two are never read for this one;
-    /// the start time is known if the same thread was seen before.
+    /// The caller of a FLUSH. An exec that closes a write handle sends one while it holds a lock (exec_update_lock) that
+    /// reading `/proc/PID/stat`, `syscall`, `exe` and `ns/*` waits for: the reader would hang until it is itself killed.
+    /// So none of these is read for this one. Its start time is known if the same thread was seen before; its executable
+    /// is not, and whether it is an admin is a doubt. Decide, and take [`Process::who`], at OPEN or CREATE.
     pub fn identify_in_flush(&self, uid: Uid, gid: Gid, tid: u32) -> Process {
         Process::new(Arc::clone(&self.0), uid, gid, tid, process::During::Flush)
     }
@@ -95,5 +96,7 @@ fn file_id(path: impl AsRef<std::path::Path>) -> io::Result<FileId> {
     Ok(FileId { dev: found.dev(), ino: found.ino() })
 }
 
+#[cfg(test)]
+mod flush_test;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 pub(super) enum During {
     /// Its files in `/proc` may be read.
     AnyRequest,
-    /// `stat` and `syscall` must not be read: the reader would hang.
+    /// `stat`, `syscall`, `exe` and `ns/*` must not be read: the reader would hang.
     Flush,
 }
 
@@ -39,11 +39,12 @@ impl Process {
         let inode = handle.info().map(|i| i.inode);
         let seen = inode.and_then(|i| self.shared.cache.thread(i));
         let now = Seen {
-            start: seen.as_ref().and_then(|s| s.start).or_else(|| self.read_start(handle)),
-            exe: exe_path(handle, seen.as_ref()),
+            start: seen.as_ref().and_then(|s| s.start).or_else(|| self.read_start()),
+            exe: self.careless().ok().and_then(|handle| exe_path(handle, seen.as_ref())),
         };
         (who.start, who.exe) = (now.start, now.exe.clone());
         if let Some(inode) = inode
+            && self.during == During::AnyRequest
             && seen.is_none_or(|s| s.start != now.start || s.exe != now.exe)
         {
             self.shared.cache.keep_thread(inode, now);
@@ -60,7 +61,7 @@ impl Process {
     pub fn start(&self) -> Option<u64> {
         let handle = self.handle().ok()?;
         let seen = handle.info().and_then(|i| self.shared.cache.thread(i.inode));
-        seen.and_then(|s| s.start).or_else(|| self.read_start(handle))
+        seen.and_then(|s| s.start).or_else(|| self.read_start())
     }
 
     /// The process (thread group) id; the thread's if that cannot be found out, 0 if the kernel gave none.
@@ -71,28 +72,30 @@ impl Process {
     /// The number of the system call it is in (asm/unistd.h), if it is in one and that can be read. Never asks during
     /// FLUSH.
     pub fn current_syscall(&self) -> Option<u32> {
-        if self.during == During::Flush {
-            return None;
-        }
-        let line = self.handle().ok()?.read("syscall").ok()?;
+        let line = self.careless().ok()?.read("syscall").ok()?;
         line.split_ascii_whitespace().next()?.parse().ok()
     }
 
     /// Whether it is in the daemon's own user and pid namespaces and in no attached instance.
     pub(super) fn is_outside(&self) -> Result<bool, Doubt> {
         // Read every time: a process can leave its user namespace for a new one.
-        Ok(self.handle()?.namespaces()? == self.shared.own && self.instance()?.is_none())
+        Ok(self.careless()?.namespaces()? == self.shared.own && self.instance()?.is_none())
     }
 
     fn handle(&self) -> Result<&Handle, Doubt> {
         self.handle.get_or_init(|| Handle::open(&self.shared, self.tid)).as_ref().map_err(Doubt::clone)
     }
 
-    fn read_start(&self, handle: &Handle) -> Option<u64> {
+    /// The handle, for a file that must not be read during FLUSH.
+    fn careless(&self) -> Result<&Handle, Doubt> {
         match self.during {
-            During::AnyRequest => handle.start().ok(),
-            During::Flush => None,
+            During::AnyRequest => self.handle(),
+            During::Flush => Err(Doubt("it cannot be looked at during FLUSH".into())),
         }
+    }
+
+    fn read_start(&self) -> Option<u64> {
+        self.careless().and_then(Handle::start).ok()
     }
 
     /// Its cgroup, from memory if the kernel gives ids.
@@ -154,7 +157,7 @@ impl Subject for Process {
 
     fn exe(&self) -> Result<FileId, Doubt> {
         // Not by the link's text: that is a path in the caller's own mount namespace, where it can be anything.
-        self.handle()?.file_id("exe")
+        self.careless()?.file_id("exe")
     }
 
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
@@ -164,7 +167,7 @@ impl Subject for Process {
         }
         let handle = self.handle()?;
         let cgroup = unit::v2_path(&handle.read("cgroup")?)?.to_owned();
-        let namespaces = handle.namespaces()?;
+        let namespaces = self.careless()?.namespaces()?;
         self.shared.instances.holding(&Place { cgroup, user_ns: namespaces.user, pid_ns: namespaces.pid })
     }
 }

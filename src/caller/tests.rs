@@ -119,7 +119,9 @@ fn a_system_call_is_named_but_never_in_a_flush() {
         let flush = callers.identify_in_flush(Uid(0), Gid(0), cat.pid());
         assert_eq!(flush.current_syscall(), None);
         assert_eq!(flush.start(), None);
-        assert!(flush.who().exe.is_some());
+        assert!(flush.exe().is_err() && flush.is_admin().is_err());
+        assert_eq!((flush.who().exe, flush.who().pid), (None, cat.pid()));
+        assert_eq!((flush.in_group(Gid(0)), flush.unit().is_ok()), (Ok(true), true));
         let known = root(&callers, cat.pid()).who().start;
         assert_eq!(known, Some(field_22(cat.pid())));
         let remembered = callers.identify_in_flush(Uid(0), Gid(0), cat.pid()).who().start;

@@ -108,6 +108,11 @@ pub enum Promise {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels(Vec<&'static str>);
 
+/// Whether the name promises anything, so that content under it is looked at.
+pub fn applies(name: &Name) -> bool {
+    Promise::of(name).is_some()
+}
+
 /// Looks at content that is to be committed under `name`.
 ///
 /// # Errors

@@ -36,6 +36,19 @@ pub enum Existing {
     SetAside,
 }
 
+/// What [`backup`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Records of all trees.
+    pub records: u64,
+    /// Those of `nodes`.
+    pub nodes: u64,
+    /// Those of `blobs`.
+    pub blobs: u64,
+    /// The generation it shows; 0 if the store was not verified.
+    pub generation: u64,
+}
+
 /// What [`restore`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
@@ -45,34 +58,35 @@ pub struct Restored {
     pub set_aside: Option<PathBuf>,
 }
 
-/// Writes the store as one tar stream and returns the number of records. The store serves meanwhile; commits wait while
+/// Writes the store as one tar stream. The store serves meanwhile; commits wait while
 /// its records are copied into a nameless file beside it, or, if there is no room for that, until all is written.
 /// Memory: one chunk, and the largest value.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] if a value cannot be read whole; [`StoreError::Io`], also for what `out` returned.
-pub fn backup(store: &Store, out: &mut dyn Write) -> Result<u64, StoreError> {
+pub fn backup(store: &Store, out: &mut dyn Write) -> Result<Written, StoreError> {
     let ledger = store.ledger();
+    let generation = ledger.generation().map_or(0, |g| g.0);
     let db = store.db()?;
     let estimate = db.size_on_disk()?;
     if store.folder.room_for(estimate, 0).is_err() {
-        let records = write_all(&db, &store.folder, out)?;
+        let written = write_all(&db, &store.folder, out)?;
         out.flush()?;
-        return Ok(records);
+        return Ok(Written { generation, ..written });
     }
     let mut scratch = store.folder.scratch()?;
     let mut buffered = BufWriter::with_capacity(1 << 16, &mut scratch);
-    let records = write_all(&db, &store.folder, &mut buffered)?;
+    let written = write_all(&db, &store.folder, &mut buffered)?;
     buffered.flush().map_err(super::db::io_error)?;
     drop(buffered);
     drop((db, ledger));
     scratch.rewind()?;
     io::copy(&mut scratch, out)?;
     out.flush()?;
-    Ok(records)
+    Ok(Written { generation, ..written })
 }
 
-fn write_all(db: &Db, folder: &Folder, out: &mut dyn Write) -> Result<u64, StoreError> {
+fn write_all(db: &Db, folder: &Folder, out: &mut dyn Write) -> Result<Written, StoreError> {
     let mut tar = Writer { tar: tar::Builder::new(out), digest: Sha256::new() };
     tar.entry(BEGIN, BEGIN_CONTENT)?;
     tar.entry(FORMAT, folder::FORMAT)?;
@@ -86,11 +100,16 @@ fn write_all(db: &Db, folder: &Folder, out: &mut dyn Write) -> Result<u64, Store
             tar.entry(&format!("{FILES}{name}"), &bytes)?;
         }
     }
-    let (mut records, mut chunks, mut chunk) = (0u64, 0u32, Vec::with_capacity(CHUNK));
+    let (mut written, mut chunks, mut chunk) = (Written::default(), 0u32, Vec::with_capacity(CHUNK));
     for tree in Tree::ALL {
         db.each(tree, &mut |key, value| {
             encode(&mut chunk, tree, key, value);
-            records += 1;
+            written.records += 1;
+            match tree {
+                Tree::Nodes => written.nodes += 1,
+                Tree::Blobs => written.blobs += 1,
+                Tree::Scopes | Tree::Meta => {}
+            }
             if chunk.len() >= CHUNK {
                 tar.entry(&format!("{RECORDS}{chunks:08}"), &chunk)?;
                 chunks += 1;
@@ -102,8 +121,8 @@ fn write_all(db: &Db, folder: &Folder, out: &mut dyn Write) -> Result<u64, Store
     if !chunk.is_empty() {
         tar.entry(&format!("{RECORDS}{chunks:08}"), &chunk)?;
     }
-    tar.end(records)?;
-    Ok(records)
+    tar.end(written.records)?;
+    Ok(written)
 }
 
 /// tree (1 byte), length of key (u16), key, length of value (u32), value; big-endian.

@@ -31,6 +31,9 @@ const WHOLE: u8 = 0;
 /// A value in parts: the first byte, and its length (u32, big-endian).
 const PARTED: u8 = 1;
 
+/// Done, or why not.
+pub(super) type Outcome = Result<(), StoreError>;
+
 /// The trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -211,11 +214,7 @@ impl Db {
     }
 
     /// Calls `f` with every record of a tree, in the order of keys.
-    pub(super) fn each(
-        &self,
-        tree: Tree,
-        f: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn each(&self, tree: Tree, f: &mut dyn FnMut(&[u8], &[u8]) -> Outcome) -> Outcome {
         let mut records = self.tree(tree as usize).iter();
         while let Some((key, head)) = guarded("reading", || records.next().transpose().map_err(StoreError::from))? {
             let value = guarded("reading", || self.whole(tree, &key, head))?;
@@ -225,11 +224,7 @@ impl Db {
     }
 
     /// Calls `f` with every key of a tree, in order.
-    pub(super) fn each_key(
-        &self,
-        tree: Tree,
-        f: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn each_key(&self, tree: Tree, f: &mut dyn FnMut(&[u8]) -> Outcome) -> Outcome {
         let mut keys = self.tree(tree as usize).iter().keys();
         while let Some(key) = guarded("reading", || keys.next().transpose().map_err(StoreError::from))? {
             f(&key)?;
@@ -239,9 +234,8 @@ impl Db {
 
     /// The changes that put a value, or delete it, whatever is stored under that key now.
     pub(super) fn plan(&self, put: &Put<'_>, changes: &mut Vec<Change>) -> Result<(), StoreError> {
-        let old_parts = guarded("reading", || {
-            Ok(self.tree(put.tree as usize).get(&put.key)?.map_or(Ok(0), |head| parts_of(&head))?)
-        })?;
+        let old_parts =
+            guarded("reading", || self.tree(put.tree as usize).get(&put.key)?.map_or(Ok(0), |head| parts_of(&head)))?;
         let (head, parts) = match put.value {
             None => (None, Vec::new()),
             Some(v) if v.len() < PART => (Some([&[WHOLE], v].concat()), Vec::new()),

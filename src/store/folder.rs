@@ -22,6 +22,9 @@ const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "lock";
 const MANIFEST_FILE: &str = "manifest";
 const DB_DIR: &str = "db";
+/// Room kept for opening on a full disk: sled writes when it opens.
+const SPARE_FILE: &str = "spare";
+const SPARE: u64 = 2 << 20;
 /// There while a store is being made, gone when it is one.
 const CREATING: &str = "creating";
 
@@ -75,6 +78,29 @@ impl Folder {
 
     pub(super) fn manifest_slots(&self) -> Slots<'_> {
         Slots(&self.manifest)
+    }
+
+    /// Gives up the room that was kept for opening on a full disk. Whether there was any.
+    pub(super) fn spend_spare(&self) -> bool {
+        let spare = private().open(self.path.join(SPARE_FILE));
+        let spent = spare.and_then(|f| Ok(f.metadata()?.len() > 0 && f.set_len(0).is_ok()));
+        spent.unwrap_or(false)
+    }
+
+    /// Takes that room, unless it is taken already or there is little left. Not having it is no error.
+    pub(super) fn keep_spare(&self) {
+        let kept = std::fs::metadata(self.path.join(SPARE_FILE)).is_ok_and(|m| m.len() >= SPARE);
+        if kept || self.room_for(SPARE, 0).is_err() {
+            return;
+        }
+        let spare = private().create(true).truncate(true).open(self.path.join(SPARE_FILE));
+        let taken = spare.and_then(|f| {
+            nix::fcntl::posix_fallocate(&f, 0, SPARE as i64).map_err(io::Error::from)?;
+            f.sync_all()
+        });
+        if let Err(error) = taken {
+            tracing::debug!(%error, "no room is kept for opening on a full disk");
+        }
     }
 
     pub(super) fn space(&self) -> Result<Space, StoreError> {
@@ -194,6 +220,7 @@ fn fill(
     let manifest = private().open(path.join(MANIFEST_FILE))?;
     let folder = Folder { path: path.to_owned(), dir, manifest, _lock: lock };
     build(&folder)?;
+    folder.keep_spare();
     sync_tree(&folder.db_dir())?;
     write_new(&path.join(FORMAT_FILE), FORMAT)?;
     folder.dir.sync_all()?;
@@ -212,7 +239,7 @@ fn clear_unfinished(path: &Path, files: &[(&str, &[u8])]) -> Result<(), StoreErr
         _ => Ok(()),
     };
     gone(std::fs::remove_dir_all(path.join(DB_DIR)))?;
-    for name in files.iter().map(|f| f.0).chain([MANIFEST_FILE, LOCK_FILE, CREATING]) {
+    for name in files.iter().map(|f| f.0).chain([MANIFEST_FILE, LOCK_FILE, SPARE_FILE, CREATING]) {
         gone(std::fs::remove_file(path.join(name)))?;
     }
     Ok(())
@@ -297,7 +324,7 @@ fn lock(path: &Path) -> Result<Flock<File>, StoreError> {
 
 /// A file name that an extra file may have: it can neither leave the folder nor be taken for the store's own.
 pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
-    let own = [FORMAT_FILE, LOCK_FILE, MANIFEST_FILE, DB_DIR, CREATING].contains(&name);
+    let own = [FORMAT_FILE, LOCK_FILE, MANIFEST_FILE, DB_DIR, SPARE_FILE, CREATING].contains(&name);
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if own || !plain || name.is_empty() || name.len() > 64 || name.starts_with('.') {
         return Err(StoreError::Failed(format!("'{name}' cannot be a file of the store")));

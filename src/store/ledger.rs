@@ -4,18 +4,25 @@
 //! transaction, sync it, and only then overwrite the other slot too. So at every moment one slot says what the database
 //! holds, and between commits only that: the commit before the last is not accepted either. Owns no file and no lock.
 
-use super::db::{self, Change, Db, Put, Tree};
+use super::db::{self, Change, Db, Outcome, Put, Tree};
 use super::folder::{self, Folder};
 use super::manifest::{Contents, Keys, State};
 use super::{AuditAnchor, Batch, StoreError, Verified};
 use crate::model::{Generation, Ino};
+use std::time::{Duration, Instant};
 
 /// What the store knows of itself. Default: nothing, it is not verified.
 #[derive(Default)]
 pub(super) struct Ledger {
     verified: Option<Known>,
     failure: Option<Failure>,
+    /// Whether the database was opened again since that failure.
+    reopened: bool,
+    healed: Option<Instant>,
 }
+
+/// How long a database that was opened again for a reader must stand before that is done once more.
+const HEAL_EVERY: Duration = Duration::from_secs(10);
 
 struct Known {
     keys: Keys,
@@ -24,6 +31,33 @@ struct Known {
     slot: usize,
     /// The highest generation ever written to a slot: none is given twice.
     highest: u64,
+}
+
+/// What a batch comes to.
+struct Planned {
+    changes: Vec<Change>,
+    undo: Vec<Change>,
+    contents: Contents,
+}
+
+impl Known {
+    fn plan(&self, db: &Db, batch: &Batch) -> Result<Planned, StoreError> {
+        let mut contents = self.state.contents;
+        let mut changes = Vec::new();
+        for put in db::puts(batch) {
+            if Tree::SUMMED.contains(&put.tree) {
+                if let Some(old) = db.get(put.tree, &put.key)? {
+                    contents.subtract(&self.keys, put.tree, &put.key, &old);
+                }
+                if let Some(new) = put.value {
+                    contents.add(&self.keys, put.tree, &put.key, new);
+                }
+            }
+            db.plan(&put, &mut changes)?;
+        }
+        let undo = db.reverse(&changes)?;
+        Ok(Planned { changes, undo, contents })
+    }
 }
 
 /// Why nothing can be committed as things are.
@@ -54,9 +88,33 @@ pub(super) fn first_commit(db: &Db, folder: &Folder, keys: &Keys, batch: &Batch)
 }
 
 impl Ledger {
+    /// The last commit, if it is verified.
+    pub(super) fn generation(&self) -> Option<Generation> {
+        self.verified.as_ref().map(|known| known.state.generation)
+    }
+
     /// Whether the database must be opened again before it is used.
     pub(super) fn needs_reopening(&self) -> bool {
+        self.has_failed() && !self.reopened
+    }
+
+    /// Whether a transaction failed and was not undone yet.
+    pub(super) fn has_failed(&self) -> bool {
         matches!(self.failure, Some(Failure::Uncertain { .. } | Failure::Stale))
+    }
+
+    /// The database was opened again.
+    pub(super) fn reopened(&mut self) {
+        self.reopened = true;
+    }
+
+    /// Whether the database may be opened again for a reader.
+    pub(super) fn may_heal(&mut self) -> bool {
+        let may = self.healed.is_none_or(|at| at.elapsed() > HEAL_EVERY);
+        if may {
+            self.healed = Some(Instant::now());
+        }
+        may
     }
 
     /// Drops the keys and all that was known.
@@ -73,7 +131,7 @@ impl Ledger {
         db: &Db,
         folder: &Folder,
         keys: Keys,
-        f: &mut dyn FnMut(Ino, &[u8]) -> Result<(), StoreError>,
+        f: &mut dyn FnMut(Ino, &[u8]) -> Outcome,
     ) -> Result<Verified, StoreError> {
         let contents = add_up(db, &keys, &mut |tree, key, value| match tree {
             Tree::Nodes => {
@@ -85,17 +143,17 @@ impl Ledger {
         let known = accept(folder, keys, contents)?;
         let State { generation, contents, audit } = known.state;
         self.verified = Some(known);
-        if self.needs_reopening() {
+        if self.has_failed() {
             self.failure = None;
         }
         Ok(Verified { generation, records: contents.records, audit })
     }
 
-    /// Whether opening the database again may be tried: it needs some room, and a disk that syncs.
-    pub(super) fn may_reopen(&self, folder: &Folder) -> Result<(), StoreError> {
+    /// Whether a repair may be tried: it needs some room, and the key.
+    pub(super) fn may_repair(&self, folder: &Folder) -> Result<(), StoreError> {
         match self.failure {
             Some(Failure::Stale) => Err(unverified()),
-            _ => folder.room_for(0, 0),
+            _ => folder.room_for(0, 1),
         }
     }
 
@@ -130,22 +188,17 @@ impl Ledger {
             return Err(StoreError::Failed(format!("the disk did not sync ({why}): check it, then restart")));
         }
         let known = self.verified.as_ref().ok_or_else(unverified)?;
-        let mut contents = known.state.contents;
-        let mut changes = Vec::new();
-        for put in db::puts(batch) {
-            if Tree::SUMMED.contains(&put.tree) {
-                if let Some(old) = db.get(put.tree, &put.key)? {
-                    contents.subtract(&known.keys, put.tree, &put.key, &old);
-                }
-                if let Some(new) = put.value {
-                    contents.add(&known.keys, put.tree, &put.key, new);
-                }
+        let before = known.state;
+        let planned = known.plan(db, batch).inspect_err(|error| {
+            // Reading failed, as it does in sled after a failed write: open it again, with nothing to undo.
+            if let StoreError::Io(_) | StoreError::NoSpace = error {
+                (self.failure, self.reopened) = (Some(Failure::Uncertain { undo: Vec::new(), before }), false);
             }
-            db.plan(&put, &mut changes)?;
+        })?;
+        if fault::at(fault::Point::Room).is_ok() {
+            folder.room_for(bytes(&planned.changes), bytes(&planned.undo))?;
         }
-        let undo = db.reverse(&changes)?;
-        folder.room_for(bytes(&changes), bytes(&undo))?;
-        self.step(db, folder, &changes, undo, contents, *audit)
+        self.step(db, folder, &planned.changes, planned.undo, planned.contents, *audit)
     }
 
     /// One transaction with its slot before it and the other slot after it.
@@ -171,7 +224,7 @@ impl Ledger {
             .and_then(|()| db.transact(changes))
             .and_then(|()| fault::at(fault::Point::AfterTransaction));
         if let Err(error) = done {
-            self.failure = Some(Failure::Uncertain { undo, before });
+            (self.failure, self.reopened) = (Some(Failure::Uncertain { undo, before }), false);
             return Err(error);
         }
         if let Err(error) = fault::at(fault::Point::Sync).and_then(|()| db.sync()) {
@@ -187,12 +240,11 @@ impl Ledger {
     }
 }
 
+/// Called with tree, key and value of a record.
+type Visit<'a> = &'a mut dyn FnMut(Tree, &[u8], &[u8]) -> Outcome;
+
 /// Counts and adds up all summed records, and shows each to `f`.
-fn add_up(
-    db: &Db,
-    keys: &Keys,
-    f: &mut dyn FnMut(Tree, &[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<Contents, StoreError> {
+fn add_up(db: &Db, keys: &Keys, f: Visit<'_>) -> Result<Contents, StoreError> {
     let mut contents = Contents::default();
     for tree in Tree::SUMMED {
         db.each(tree, &mut |key, value| {
@@ -239,6 +291,8 @@ mod fault {
 
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub(in crate::store) enum Point {
+        /// The room is not looked at, as if somebody took it just afterwards.
+        Room,
         Slot,
         Transaction,
         AfterTransaction,

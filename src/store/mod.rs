@@ -12,7 +12,7 @@ mod manifest;
 #[cfg(test)]
 mod tests;
 
-pub use backup::{Existing, Restored, backup, restore};
+pub use backup::{Existing, Restored, Written, backup, restore};
 pub use db::Blob;
 pub use folder::Space;
 
@@ -167,7 +167,8 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
         let folder = Folder::open(dir)?;
-        let db = Db::open(&folder.db_dir())?;
+        let db = open_db(&folder)?;
+        folder.keep_spare();
         let store = Store { ledger: Mutex::default(), db: RwLock::new(Some(Arc::new(db))), folder };
         match store.meta(folder::FORMAT_KEY)? {
             Some(format) if format == folder::FORMAT => Ok(store),
@@ -216,7 +217,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] if this blob cannot be read whole (others may still), [`StoreError::Io`].
     pub fn blob(&self, key: BlobKey) -> Result<Option<Blob>, StoreError> {
-        self.db()?.get(Tree::Blobs, &key.to_bytes())
+        match self.db()?.get(Tree::Blobs, &key.to_bytes()) {
+            // After one failed write sled fails reads as well, though nothing is wrong with what they read.
+            Err(StoreError::NoSpace | StoreError::Io(_)) if self.heal() => self.db()?.get(Tree::Blobs, &key.to_bytes()),
+            other => other,
+        }
     }
 
     /// The names of all blobs, sorted.
@@ -241,12 +246,12 @@ impl Store {
     pub fn verify(
         &self,
         index_key: &Secret,
-        f: &mut dyn FnMut(Ino, &[u8]) -> Result<(), StoreError>,
+        f: &mut dyn FnMut(Ino, &[u8]) -> db::Outcome,
     ) -> Result<Verified, StoreError> {
         let mut ledger = self.ledger();
         ledger.forget();
         if ledger.needs_reopening() {
-            self.reopen()?;
+            self.reopen(&mut ledger)?;
         }
         ledger.verify(&*self.db()?, &self.folder, manifest::Keys::derive(index_key), f)
     }
@@ -260,12 +265,27 @@ impl Store {
     pub fn apply(&self, batch: &Batch, anchor: &AuditAnchor) -> Result<Generation, StoreError> {
         check(batch)?;
         let mut ledger = self.ledger();
-        if ledger.needs_reopening() {
-            ledger.may_reopen(&self.folder)?;
-            self.reopen()?;
+        if ledger.has_failed() {
+            ledger.may_repair(&self.folder)?;
+            if ledger.needs_reopening() {
+                self.reopen(&mut ledger)?;
+            }
             ledger.repair(&*self.db()?, &self.folder)?;
         }
-        ledger.commit(&*self.db()?, &self.folder, batch, anchor)
+        let db = self.db()?;
+        let done = ledger.commit(&db, &self.folder, batch, anchor);
+        drop(db);
+        if ledger.needs_reopening()
+            && let Err(error) = self.reopen(&mut ledger)
+        {
+            tracing::error!(%error, "the database failed and could not be opened again");
+        }
+        done
+    }
+
+    /// The last commit; `None` before [`Store::verify`]. Waits for a commit that is under way.
+    pub fn generation(&self) -> Option<Generation> {
+        self.ledger().generation()
     }
 
     /// Drops the copy of the index key. [`Store::verify`] must be called again before [`Store::apply`].
@@ -302,12 +322,26 @@ impl Store {
     }
 
     fn db(&self) -> Result<Arc<Db>, StoreError> {
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        db.clone().ok_or_else(|| StoreError::Failed("the database failed and could not be opened again".into()))
+        if let Some(db) = self.current() {
+            return Ok(db);
+        }
+        self.heal();
+        self.current().ok_or_else(|| StoreError::Failed("the database failed and could not be opened again".into()))
     }
 
-    /// Drops the database and opens it anew. Readers wait meanwhile. Called with the ledger locked.
-    fn reopen(&self) -> Result<(), StoreError> {
+    fn current(&self) -> Option<Arc<Db>> {
+        self.db.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens the database anew for a reader that found it failed, unless somebody is at work on it or did so just now.
+    /// Between commits all of it is on disk, so this loses nothing.
+    fn heal(&self) -> bool {
+        let Ok(mut ledger) = self.ledger.try_lock() else { return false };
+        ledger.may_heal() && self.reopen(&mut ledger).is_ok()
+    }
+
+    /// Drops the database and opens it anew. Readers wait meanwhile.
+    fn reopen(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = db.take() {
             match db::sole(old) {
@@ -318,8 +352,17 @@ impl Store {
                 }
             }
         }
-        *db = Some(Arc::new(Db::open(&self.folder.db_dir())?));
+        *db = Some(Arc::new(open_db(&self.folder)?));
+        ledger.reopened();
         Ok(())
+    }
+}
+
+/// Opens the database, on a full disk with the room that was kept for it.
+fn open_db(folder: &Folder) -> Result<Db, StoreError> {
+    match Db::open(&folder.db_dir()) {
+        Err(StoreError::NoSpace) if folder.spend_spare() => Db::open(&folder.db_dir()),
+        other => other,
     }
 }
 

@@ -92,7 +92,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -185,10 +189,8 @@ fn a_second_opener_is_refused_and_told_by_whom() {
     let place = Place::new();
     let store = place.open();
     let me = std::process::id();
-    for refused in [
-        Store::open(&place.dir).map(drop),
-        restore(&place.dir, &mut &b""[..], Existing::SetAside).map(drop),
-    ] {
+    for refused in [Store::open(&place.dir).map(drop), restore(&place.dir, &mut &b""[..], Existing::SetAside).map(drop)]
+    {
         match refused {
             Err(StoreError::InUse { pid, .. }) => assert_eq!(pid, Some(me)),
             other => panic!("{other:?}"),
@@ -311,7 +313,9 @@ fn after_a_failed_sync_nothing_is_committed_any_more() {
     let store = place.open();
     NEXT_FAULT.set(Some(FaultPoint::Sync));
     assert!(store.apply(&secret(2000, 1, 10), &anchor(1)).is_err());
-    assert!(matches!(store.apply(&secret(2001, 1, 10), &anchor(1)), Err(StoreError::Failed(why)) if why.contains("sync")));
+    assert!(
+        matches!(store.apply(&secret(2001, 1, 10), &anchor(1)), Err(StoreError::Failed(why)) if why.contains("sync"))
+    );
     assert!(store.meta("index").unwrap().is_some(), "reading goes on");
     drop(store);
     place.open().apply(&secret(2001, 1, 10), &anchor(1)).unwrap();
@@ -434,7 +438,11 @@ fn batter(rounds: u64, seed: u64) {
                     // A blob that is not in the sums: whoever reads it compares the digest that its node has.
                     whole &= store.blob(blob_key(2000 + i % 50, i)).is_ok_and(|b| b.is_some_and(|b| *b == expected));
                 }
-                if whole { harmless += 1 } else { partly += 1 }
+                if whole {
+                    harmless += 1
+                } else {
+                    partly += 1
+                }
                 // What was accepted can be written to, or says that it cannot.
                 match store.apply(&secret(5000, 1, 100), &anchor(1)) {
                     Ok(_) => {
@@ -481,7 +489,8 @@ fn damage_is_found_or_harmless_long() {
 fn a_full_disk_refuses_and_leaves_things_as_they_were() {
     assert!(nix::unistd::geteuid().is_root(), "this test mounts a small tmpfs and needs root");
     let tmp = TempDir::new().unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "none"]).arg(tmp.path()).status().unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "none"]).arg(tmp.path()).status().unwrap();
     assert!(mounted.success());
     let dir = tmp.path().join("store");
     let outcome = std::panic::catch_unwind(|| {
@@ -513,15 +522,50 @@ fn a_full_disk_refuses_and_leaves_things_as_they_were() {
         assert!(matches!(store.apply(&secret(9000, 1, 20_000), &anchor(0)), Err(StoreError::NoSpace)));
         assert!(matches!(store.apply(&removal, &anchor(0)), Err(StoreError::NoSpace)));
         assert_eq!(*store.blob(blob_key(2000 + last, 1)).unwrap().unwrap(), content(2000 + last, 1, 20_000));
+        // Even if it is taken between the look and the write, and sled fails in the middle.
+        let (mut failed, mut left) = (false, 0);
+        for i in 0..100 {
+            NEXT_FAULT.set(Some(FaultPoint::Room));
+            match store.apply(&secret(9000 + i, 1, 20_000), &anchor(0)) {
+                Ok(_) => left += u64::from(removed_again(&store, 9000 + i).is_err()),
+                Err(StoreError::NoSpace) => failed = true,
+                Err(other) => panic!("{other:?}"),
+            }
+            assert_eq!(*store.blob(blob_key(2000 + last, 1)).unwrap().unwrap(), content(2000 + last, 1, 20_000));
+            if failed {
+                break;
+            }
+        }
+        assert!(failed);
+        assert!(matches!(store.apply(&secret(9000, 1, 20_000), &anchor(0)), Err(StoreError::NoSpace)));
+        NEXT_FAULT.set(None);
+        // The disk is still full, and a daemon starts: it serves.
         drop(store);
+        let store = Store::open(&dir).unwrap();
+        verify(&store).unwrap();
+        assert_eq!(*store.blob(blob_key(2000 + last, 1)).unwrap().unwrap(), content(2000 + last, 1, 20_000));
         drop(hog);
         fs::remove_file(tmp.path().join("hog")).unwrap();
+        let records = verify(&store).unwrap().records;
+        assert_eq!(records, 4 + last + left, "root, scope, index, format, the secrets; nothing that was refused");
+        removal.nodes.insert(Ino(2001), None);
+        removal.blobs.insert(blob_key(2001, 1), None);
+        store.apply(&removal, &anchor(0)).unwrap();
+        drop(store);
         let store = Store::open(&dir).unwrap();
-        assert_eq!(verify(&store).unwrap().records, 1 + last + 3);
+        assert_eq!(verify(&store).unwrap().records, records - 1);
     });
     let unmounted = Command::new("umount").arg(tmp.path()).status().unwrap();
     assert!(unmounted.success());
     outcome.unwrap();
+}
+
+fn removed_again(store: &Store, ino: u64) -> Result<Generation, StoreError> {
+    let mut batch = Batch::default();
+    batch.nodes.insert(Ino(ino), None);
+    batch.blobs.insert(blob_key(ino, 1), None);
+    NEXT_FAULT.set(Some(FaultPoint::Room));
+    store.apply(&batch, &anchor(0))
 }
 
 #[test]
@@ -624,7 +668,11 @@ fn a_cut_or_altered_backup_restores_nothing() {
         let dir = tmp.path().join("copy");
         let mut bad = saved.clone();
         let at = random(&mut seed) as usize % saved.len();
-        if round % 2 == 0 { bad.truncate(at) } else { bad[at] ^= 1 << (random(&mut seed) % 8) }
+        if round % 2 == 0 {
+            bad.truncate(at)
+        } else {
+            bad[at] ^= 1 << (random(&mut seed) % 8)
+        }
         match restore(&dir, &mut &bad[..], Existing::Refuse) {
             Err(StoreError::BadBackup(_) | StoreError::UnknownFormat(_)) => {
                 refused += 1;

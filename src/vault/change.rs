@@ -261,10 +261,12 @@ impl Vault {
         match target {
             Some((_, t)) if t.kind != Kind::Directory && node.kind == Kind::Directory => Err(VaultError::NotADirectory),
             Some((_, t)) if t.kind == Kind::Directory && node.kind != Kind::Directory => Err(VaultError::IsADirectory),
-            Some((i, t)) if t.kind == Kind::Directory => match self.with_tree(|t| t.children(*i).is_none_or(|c| c.is_empty()))? {
-                true => Ok(()),
-                false => Err(VaultError::NotEmpty),
-            },
+            Some((i, t)) if t.kind == Kind::Directory => {
+                match self.with_tree(|t| t.children(*i).is_none_or(|c| c.is_empty()))? {
+                    true => Ok(()),
+                    false => Err(VaultError::NotEmpty),
+                }
+            }
             Some(_) | None => Ok(()),
         }
     }

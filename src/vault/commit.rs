@@ -136,7 +136,9 @@ impl Vault {
             return Err(VaultError::TooBig { max: self.limits.max_secret_size });
         }
         match &node.name {
-            Some(name) => enrol::check(name, bytes).map(|_| ()).map_err(|refusal| VaultError::Invalid(refusal.to_string())),
+            Some(name) => {
+                enrol::check(name, bytes).map(|_| ()).map_err(|refusal| VaultError::Invalid(refusal.to_string()))
+            }
             None => Ok(()),
         }
     }

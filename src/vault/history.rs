@@ -38,16 +38,18 @@ impl Vault {
         let grant = self.allow(caller, ino, &node, Operation::Write, event, &text)?;
         let mut next = (*node).clone();
         next.last_number += 1;
-        let new = Version {
-            number: VersionNo(next.last_number),
-            time: Timestamp::now(),
-            uid: caller.uid(),
-            ..old.clone()
-        };
+        let new =
+            Version { number: VersionNo(next.last_number), time: Timestamp::now(), uid: caller.uid(), ..old.clone() };
         next.versions.push(new.clone());
         next.meta.mtime = new.time;
         next.meta.ctime = new.time;
-        self.record(event, &text, Some(new.number.0), &caller.who(), &format!("{}: from version {number}", grant.rule()))?;
+        self.record(
+            event,
+            &text,
+            Some(new.number.0),
+            &caller.who(),
+            &format!("{}: from version {number}", grant.rule()),
+        )?;
         // Before the prune, so that the blob counts twice when the old version falls out at once.
         self.with_tree_mut(|tree| tree.share(old.blob))?;
         let pruned = super::commit::prune(&mut next, self.limits.keep_versions);

@@ -353,7 +353,14 @@ impl Vault {
     }
 
     /// Records a refusal that another part of pinfold decided: a hard link, a device, a queue that is full.
-    pub fn record_refusal(&self, op: audit::Operation, ino: Ino, name: Option<&str>, caller: &impl Caller, reason: &str) {
+    pub fn record_refusal(
+        &self,
+        op: audit::Operation,
+        ino: Ino,
+        name: Option<&str>,
+        caller: &impl Caller,
+        reason: &str,
+    ) {
         let path = self.path_of(ino, name);
         self.refuse(op, &path, None, &caller.who(), reason);
     }

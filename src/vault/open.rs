@@ -124,7 +124,8 @@ impl Vault {
     pub(super) fn decrypt(&self, grant: &Grant, kek: &Kek, version: Option<&Version>) -> Result<Secret, VaultError> {
         let Some(version) = version else { return Ok(Secret::zeroed(0)?) };
         let blob = self.store.blob(version.blob)?;
-        let blob = blob.ok_or_else(|| VaultError::Damaged(format!("the blob of version {} is missing", version.number)))?;
+        let blob =
+            blob.ok_or_else(|| VaultError::Damaged(format!("the blob of version {} is missing", version.number)))?;
         Ok(seal::open_blob(grant, grant.ino(), kek, &blob, &version.digest)?)
     }
 

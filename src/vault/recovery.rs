@@ -35,9 +35,7 @@ impl Vault {
                 (true, true) => return Err(VaultError::NothingToDo("it is a recovery recipient already")),
                 (false, false) => return Err(VaultError::NotFound),
                 (false, true) if facts.recovery.len() == 1 => {
-                    return Err(VaultError::Invalid(
-                        "it is the only recovery recipient; add another one first".into(),
-                    ));
+                    return Err(VaultError::Invalid("it is the only recovery recipient; add another one first".into()));
                 }
                 (true, false) if facts.recovery.len() >= MAX_RECIPIENTS => {
                     return Err(VaultError::NoSpace("16 recovery recipients"));
@@ -80,7 +78,8 @@ impl Vault {
 
     /// Seals every blob anew, a batch at a time; between batches everything else goes on.
     fn reseal_blobs(&self) -> Result<u64, VaultError> {
-        let all: Vec<Ino> = self.with_tree(|t| t.nodes().filter(|(_, n)| n.last_number > 0).map(|(i, _)| i).collect())?;
+        let all: Vec<Ino> =
+            self.with_tree(|t| t.nodes().filter(|(_, n)| n.last_number > 0).map(|(i, _)| i).collect())?;
         let mut done: BTreeMap<BlobKey, seal::BlobDigest> = BTreeMap::new();
         for some in all.chunks(BATCH) {
             let mut writer = self.lock_writer();

@@ -2,8 +2,8 @@
 //!
 //! Owns the links between nodes and the counts that bounds are kept by. Knows nothing of callers, seals or the store.
 
-use super::node::{Grave, Node};
 use super::VaultError;
+use super::node::{Grave, Node};
 use crate::model::{Ino, Kind, Name, SecretPath, Uid};
 use crate::store::BlobKey;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -68,7 +68,8 @@ impl Tree {
             self.path(*ino).ok_or_else(|| damaged("a circle of directories"))?;
         }
         let mut seen = HashSet::new();
-        let refs = self.nodes.values().flat_map(|n| &n.versions).chain(self.graves.values().flat_map(|g| &g.1.versions));
+        let refs =
+            self.nodes.values().flat_map(|n| &n.versions).chain(self.graves.values().flat_map(|g| &g.1.versions));
         for version in refs {
             if !seen.insert(version.blob) {
                 *self.shared.entry(version.blob).or_default() += 1;

@@ -210,7 +210,13 @@ impl Vault {
             tracing::error!(%error, %scope, "a revoked key could not be noted in the store; it will be tried again");
         }
         self.set_keys(Keys { revoked, ..(*keys).clone() });
-        self.refuse(audit::Operation::Revoke, "", None, &crate::caller::Daemon.who(), &format!("the key of {scope} was revoked"));
+        self.refuse(
+            audit::Operation::Revoke,
+            "",
+            None,
+            &crate::caller::Daemon.who(),
+            &format!("the key of {scope} was revoked"),
+        );
     }
 }
 

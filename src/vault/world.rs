@@ -19,7 +19,8 @@ impl World for SystemWorld<'_> {
     fn file_id(&self, path: &str) -> Result<FileId, Doubt> {
         let path = Path::new(path);
         // A system call on our own mount could hang the daemon for ever; it is noexec anyway.
-        if !path.is_absolute() || path.starts_with(self.mountpoint) || path.components().any(|c| c.as_os_str() == "..") {
+        if !path.is_absolute() || path.starts_with(self.mountpoint) || path.components().any(|c| c.as_os_str() == "..")
+        {
             return Err(Doubt(format!("{} cannot be a caller's program", path.display())));
         }
         let meta = std::fs::symlink_metadata(path).map_err(|e| Doubt(format!("{}: {e}", path.display())))?;

@@ -95,7 +95,11 @@ impl Writer {
     }
 
     fn is_clean(&self) -> bool {
-        self.dirty.is_empty() && self.gone.is_empty() && !self.facts_dirty && self.scopes.is_empty() && self.meta.is_empty()
+        self.dirty.is_empty()
+            && self.gone.is_empty()
+            && !self.facts_dirty
+            && self.scopes.is_empty()
+            && self.meta.is_empty()
     }
 
     fn clean(&mut self) {

@@ -1,0 +1,366 @@
+//! What is measured, in which order, and what it should come to.
+
+use crate::guard::{Folder, Interrupt, own_mounts};
+use crate::measure::{Plan, Results, interleaved, median};
+use crate::others::{self, Other, Sample};
+use crate::pinfold::Pinfold;
+use crate::report::Report;
+use crate::worker::{Act, Worker};
+use crate::{Result, audit, failed, machine};
+use std::path::PathBuf;
+
+/// Who reads: a uid without a name, root, or groups.
+const READER: u32 = 61_234;
+/// Bytes of a secret in most measurements.
+const SMALL: usize = 64;
+/// Bytes of a large one.
+const LARGE: usize = 1 << 20;
+/// Client threads in the second measurement of opens.
+const THREADS: usize = 4;
+
+/// From the command line.
+pub struct Options {
+    quick: bool,
+    pinfold: bool,
+    /// Secrets in each store, ascending.
+    sizes: Vec<usize>,
+}
+
+impl Options {
+    pub fn parse(args: &[String]) -> Result<Self> {
+        let mut options = Options { quick: false, pinfold: true, sizes: vec![] };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--quick" => options.quick = true,
+                "--without-pinfold" => options.pinfold = false,
+                "--secrets" => {
+                    let list = args.next().map(String::as_str).unwrap_or_default();
+                    options.sizes = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
+                }
+                other => return failed(format!("'{other}': it takes --quick, --secrets A,B,C, --without-pinfold")),
+            }
+        }
+        if options.sizes.is_empty() {
+            options.sizes = if options.quick { vec![100, 1000] } else { vec![100, 10_000, 100_000] };
+        }
+        Ok(options)
+    }
+
+    fn rounds(&self, rounds: usize) -> usize {
+        if self.quick { 3 } else { rounds }
+    }
+
+    fn samples(&self, samples: usize) -> usize {
+        if self.quick { samples.div_ceil(10) } else { samples }
+    }
+}
+
+/// Everything that is mounted and running, and where the results go.
+struct Bench<'a> {
+    options: &'a Options,
+    interrupt: Interrupt,
+    reader: Worker,
+    admin: Worker,
+    bare: Other,
+    tmpfs: Other,
+    gocryptfs: Other,
+    disk: Other,
+    /// With the number of secrets in each.
+    stores: Vec<(usize, Pinfold)>,
+    report: Report,
+    folder: Folder,
+}
+
+/// All of it.
+pub fn run(options: &Options) -> Result<()> {
+    own_mounts()?;
+    let interrupt = Interrupt::watch()?;
+    let folder = Folder::new()?;
+    let facts = machine::facts(folder.path());
+    // The reader must be able to execute it, wherever it was built.
+    let program = folder.path().join("openbench");
+    std::fs::copy(std::env::current_exe()?, &program)?;
+    let files = files();
+    let mut bench = Bench {
+        options,
+        interrupt,
+        reader: Worker::start(&program, READER)?,
+        admin: Worker::start(&program, 0)?,
+        bare: others::bare(&folder, &program, &files, READER)?,
+        tmpfs: others::tmpfs(&folder, &files, READER)?,
+        gocryptfs: others::gocryptfs(&folder, &files, READER)?,
+        disk: others::disk(&folder, &files, READER)?,
+        stores: vec![],
+        report: Report::default(),
+        folder,
+    };
+    if options.pinfold {
+        bench.fill_stores()?;
+    }
+    bench.opens()?;
+    bench.opens_by_threads()?;
+    bench.stats()?;
+    bench.enrolments()?;
+    bench.large()?;
+    bench.audit_line()?;
+    bench.starts()?;
+    print!("{}", bench.report.markdown(&facts));
+    Ok(())
+}
+
+/// What is read: a small file for each thread, one that nobody reads, a large one.
+fn files() -> Vec<Sample> {
+    let small = (0..THREADS).map(|t| (format!("small-{t}"), SMALL));
+    small.chain([("unread".into(), SMALL), ("large".into(), LARGE)]).collect()
+}
+
+impl Bench<'_> {
+    fn fill_stores(&mut self) -> Result<()> {
+        for &size in &self.options.sizes {
+            eprintln!("openbench: a store of {size} secrets");
+            // Room for the enrolments that are measured, besides.
+            let store = Pinfold::new(&self.folder, &format!("pinfold-{size}"), size + 20_000)?;
+            for (name, bytes) in files() {
+                store.put(&name, bytes, READER)?;
+            }
+            store.fill(size.saturating_sub(files().len()), &mut self.admin, &self.interrupt)?;
+            self.stores.push((size, store));
+        }
+        Ok(())
+    }
+
+    /// The store of the usual measurements: the smallest.
+    fn usual(&self) -> Option<&Pinfold> {
+        self.stores.first().map(|(_, store)| store)
+    }
+
+    /// The others, and pinfold if it is measured, with the file of that name.
+    fn targets(&self, names: &[&'static str], file: &str) -> Vec<(&'static str, String)> {
+        let at = |folder: &PathBuf| folder.join(file).to_string_lossy().into_owned();
+        let all = [
+            ("bare FUSE", Some(&self.bare.bench)),
+            ("pinfold", self.usual().map(|p| &p.bench)),
+            ("tmpfs", Some(&self.tmpfs.bench)),
+            ("gocryptfs", Some(&self.gocryptfs.bench)),
+            ("disk", Some(&self.disk.bench)),
+        ];
+        all.iter().filter(|(name, _)| names.contains(name)).filter_map(|(n, f)| f.map(|f| (*n, at(f)))).collect()
+    }
+
+    fn measure(&mut self, as_admin: bool, plan: &Plan<'_>) -> Result<Results> {
+        let worker = if as_admin { &mut self.admin } else { &mut self.reader };
+        interleaved(plan, worker, &self.interrupt)
+    }
+
+    fn opens(&mut self) -> Result<()> {
+        eprintln!("openbench: open, read, close");
+        let mut targets = self.targets(&["bare FUSE", "pinfold", "tmpfs", "gocryptfs"], "small-0");
+        let names: Vec<String> = self.stores.iter().map(|(n, _)| format!("pinfold, {n} secrets")).collect();
+        for ((_, store), name) in self.stores.iter().zip(&names).skip(1) {
+            targets.push((name, store.bench.join("small-0").to_string_lossy().into_owned()));
+        }
+        let results = self.measure(
+            false,
+            &Plan {
+                act: Act::Open,
+                targets: &targets,
+                rounds: self.options.rounds(21),
+                samples: self.options.samples(2000),
+                warm: 100,
+                threads: 1,
+                size: SMALL,
+                synced: &[],
+            },
+        )?;
+        let smallest = self.options.sizes[0];
+        self.report.section("open + read + close of 64 bytes", &format!(
+            "A process of a uid that is not root, which owns the file, on a read-write mount with ACLs negotiated; one thread. \
+             Authorised and audited,\nthe line written before open(2) returns. \"pinfold\" has {smallest} secrets; the same \
+             open is measured with more. \"bare FUSE\" answers the\nsame requests with the same flags from memory."
+        ));
+        self.report.latencies(&results, &["bare FUSE", "pinfold", "tmpfs", "gocryptfs"]);
+        let (Some(pinfold), Some(bare), Some(gocryptfs)) =
+            (results.get("pinfold"), results.get("bare FUSE"), results.get("gocryptfs"))
+        else {
+            return Ok(());
+        };
+        let over = pinfold.over(bare);
+        self.report.goal("open+read+close over bare FUSE", "p50 + 20 µs", format!("+ {over:.1} µs"), over <= 20.0);
+        let (ratio, ..) = pinfold.ratio(gocryptfs);
+        self.report.goal("open+read+close against gocryptfs", "≤ 0.8 ×", format!("{ratio:.2} ×"), ratio <= 0.8);
+        let ratios: Vec<f64> = names.iter().skip(1).filter_map(|n| Some(results.get(n)?.ratio(pinfold).0)).collect();
+        let shown: Vec<String> = ratios.iter().map(|r| format!("{r:.2} ×")).collect();
+        let flat = ratios.iter().all(|r| (1.0 / 1.1..=1.1).contains(r));
+        self.report.goal("the same with more secrets", "within 1.1 ×", shown.join(", "), flat);
+        Ok(())
+    }
+
+    fn opens_by_threads(&mut self) -> Result<()> {
+        eprintln!("openbench: open, read, close by {THREADS} threads");
+        let targets = self.targets(&["bare FUSE", "pinfold", "tmpfs", "gocryptfs"], "small-{t}");
+        let results = self.measure(
+            false,
+            &Plan {
+                act: Act::Open,
+                targets: &targets,
+                rounds: self.options.rounds(11),
+                samples: self.options.samples(1000),
+                warm: 50,
+                threads: THREADS,
+                size: SMALL,
+                synced: &[],
+            },
+        )?;
+        self.report.section(
+            "The same by 4 threads",
+            "Each thread has a file of its own. Clients and daemon share the processors.",
+        );
+        self.report.latencies(&results, &["bare FUSE", "gocryptfs"]);
+        Ok(())
+    }
+
+    fn stats(&mut self) -> Result<()> {
+        eprintln!("openbench: stat");
+        let targets = self.targets(&["bare FUSE", "pinfold", "tmpfs"], "unread");
+        let results = self.measure(
+            false,
+            &Plan {
+                act: Act::Stat,
+                targets: &targets,
+                rounds: self.options.rounds(21),
+                samples: self.options.samples(5000),
+                warm: 100,
+                threads: 1,
+                size: SMALL,
+                synced: &[],
+            },
+        )?;
+        self.report.section(
+            "stat",
+            "Of a file not read since: the kernel answers. (On a read-write mount a read makes the next stat ask once.)",
+        );
+        self.report.latencies(&results, &["tmpfs"]);
+        if let (Some(pinfold), Some(tmpfs)) = (results.get("pinfold"), results.get("tmpfs")) {
+            let (ratio, ..) = pinfold.ratio(tmpfs);
+            self.report.goal("stat against tmpfs", "≤ 1.1 ×", format!("{ratio:.2} ×"), ratio <= 1.1);
+        }
+        Ok(())
+    }
+
+    fn enrolments(&mut self) -> Result<()> {
+        eprintln!("openbench: enrolment");
+        let targets = self.targets(&["pinfold", "disk"], "new-{n}");
+        let results = self.measure(
+            true,
+            &Plan {
+                act: Act::Enrol,
+                targets: &targets,
+                rounds: self.options.rounds(11),
+                samples: self.options.samples(200),
+                warm: 0,
+                threads: 1,
+                size: SMALL,
+                synced: &["disk"],
+            },
+        )?;
+        self.report.section(
+            "Durable enrolment",
+            "By root. pinfold: create, write 64 bytes, close, which returns once it is on the disk. The disk's own filesystem: \
+             create, write, fsync,\nclose.",
+        );
+        self.report.latencies(&results, &["disk"]);
+        if let (Some(pinfold), Some(disk)) = (results.get("pinfold"), results.get("disk")) {
+            let (ratio, ..) = pinfold.ratio(disk);
+            self.report.goal("durable enrolment against the disk", "≤ 4 ×", format!("{ratio:.2} ×"), ratio <= 4.0);
+        }
+        Ok(())
+    }
+
+    fn large(&mut self) -> Result<()> {
+        eprintln!("openbench: secrets of 1 MiB");
+        let targets = self.targets(&["bare FUSE", "pinfold", "tmpfs", "gocryptfs"], "large");
+        let read = self.measure(
+            false,
+            &Plan {
+                act: Act::Open,
+                targets: &targets,
+                rounds: self.options.rounds(11),
+                samples: self.options.samples(50),
+                warm: 2,
+                threads: 1,
+                size: LARGE,
+                synced: &[],
+            },
+        )?;
+        let targets = self.targets(&["pinfold", "disk"], "large-new");
+        let write = self.measure(
+            true,
+            &Plan {
+                act: Act::Enrol,
+                targets: &targets,
+                rounds: self.options.rounds(11),
+                samples: self.options.samples(20),
+                warm: 1,
+                threads: 1,
+                size: LARGE,
+                synced: &["disk"],
+            },
+        )?;
+        self.report.section(
+            "Secrets of 1 MiB",
+            "Opened, read to the end and closed; and a new version written and closed, durable, with the disk's filesystem \
+             doing fsync.",
+        );
+        self.report.throughputs("read", &read, LARGE);
+        self.report.throughputs("written, durable", &write, LARGE);
+        Ok(())
+    }
+
+    fn audit_line(&mut self) -> Result<()> {
+        eprintln!("openbench: the audit line");
+        let cost = audit::cost(&self.folder, self.options.rounds(21))?;
+        self.report.section("The audit line", &format!(
+            "Recording an allowed open ({} bytes, hashed, written) takes {:.2} µs at p50; write(2) of the same bytes to a \
+             file takes {:.2} µs; the\nmedian of the rounds' differences is {:.2} µs.",
+            cost.line, cost.allowed, cost.write, cost.over
+        ));
+        let met = cost.over <= 2.0;
+        self.report.goal("recording an allowed open, over write(2)", "≤ 2 µs", format!("{:.2} µs", cost.over), met);
+        Ok(())
+    }
+
+    fn starts(&mut self) -> Result<()> {
+        let goal = ("start with the largest store", "≤ 1.5 s from unlock to serving");
+        let memory = ("memory after that start", "RSS ≤ 128 MiB");
+        let Some((size, mut store)) = self.stores.pop() else {
+            self.report.unmeasured(goal.0, goal.1);
+            self.report.unmeasured(memory.0, memory.1);
+            return Ok(());
+        };
+        eprintln!("openbench: start with {size} secrets");
+        let (mut ready, mut serving, mut now, mut most) = (vec![], vec![], vec![], vec![]);
+        let probe = store.bench.join("small-0");
+        for _ in 0..self.options.rounds(7) {
+            self.interrupt.check()?;
+            store.stop()?;
+            let started = store.start(Some((&mut self.reader, &probe)))?;
+            ready.push(started.ready.as_secs_f64());
+            serving.push(started.serving.as_secs_f64());
+            let (rss, peak) = store.resident();
+            now.push(rss);
+            most.push(peak);
+        }
+        let worst = serving.iter().copied().fold(0.0, f64::max);
+        let least = serving.iter().copied().fold(f64::INFINITY, f64::min);
+        let (ready, serving, now, most) = (median(ready), median(serving), median(now), median(most));
+        self.report.section(&format!("Start with {size} secrets"), &format!(
+            "From the start of `pinfold mount` to READY, locked: {ready:.3} s. From the start of `pinfold unlock` with a \
+             keyfile to the end of the\nreader's first open, read and close: {serving:.3} s ({least:.3}–{worst:.3}). Resident \
+             then {now:.0} MiB, at most {most:.0} MiB on the way."
+        ));
+        self.report.goal(goal.0, goal.1, format!("{serving:.2} s"), serving <= 1.5);
+        self.report.goal(memory.0, memory.1, format!("{now:.0} MiB"), now <= 128.0);
+        store.stop()
+    }
+}

@@ -1,0 +1,441 @@
+//! The grammar of the command line.
+//!
+//! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
+
+use crate::exit::Exit;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Serves pin files, keys and certificates, sealed at rest, opened only for whom they are for.
+#[derive(Debug, Parser)]
+#[command(name = "pinfold", version, max_term_width = 100)]
+#[command(after_help = "A PATH is a path in the tree (svc/pin), or the same with the mount point before it.\n\
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 locked, 5 damaged store, 6 not found, 7 daemon unreachable, \
+    8 nothing to do.")]
+pub struct Cli {
+    /// The configuration file [default: /etc/pinfold/pinfold.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a store, its identity and a recovery key
+    Init(Init),
+    /// Mount the tree and serve it, in the foreground
+    Mount(Mount),
+    /// Give the daemon what opens the store
+    Unlock(Key),
+    /// Make the daemon forget it
+    Lock,
+    /// Show how the daemon is
+    Status(Json),
+    /// List what is in the tree
+    Ls(Ls),
+    /// Enrol a secret, or a new version of one, from stdin
+    Put(Put),
+    /// Show a secret's content
+    Cat(Cat),
+    /// Remove secrets
+    Rm(Rm),
+    /// List the versions that are kept of a secret
+    History(OnePath),
+    /// Make an old version current again
+    Rollback(Rollback),
+    /// Show who could open a secret by which rule, and who did
+    Who(Who),
+    /// Show, follow, check or rotate the audit log
+    Log(Log),
+    /// Add, remove or list the recovery keys' recipients
+    Recovery(Recovery),
+    /// Check the store, or take a sealed file out of it
+    Fsck(Fsck),
+    /// Write the store, sealed as it is, to one file
+    Backup(Backup),
+    /// Bring a backup back
+    Restore(Restore),
+    /// Check the configuration and show what is in force
+    CheckConfig(Json),
+}
+
+/// Output for programs.
+#[derive(Debug, Args)]
+pub struct Json {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What opens the store.
+#[derive(Debug, Default, Args)]
+#[group(multiple = false)]
+pub struct Key {
+    /// Read the passphrase from FILE, less one newline at its end; - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Use this unencrypted identity file; - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub keyfile: Option<PathBuf>,
+    /// Use this recovery key; - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub recovery: Option<PathBuf>,
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Encrypt the identity with the passphrase in FILE, less one newline at its end; - is stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "keyfile")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Make the identity an unencrypted FILE, 0600
+    #[arg(long, value_name = "FILE")]
+    pub keyfile: Option<PathBuf>,
+    /// Let the owner of this age recipient (age1…) bring the store back
+    #[arg(long, value_name = "RECIPIENT", required_unless_present = "recovery_out", conflicts_with = "recovery_out")]
+    pub recovery: Option<String>,
+    /// Make a recovery key and write it to FILE, 0600
+    #[arg(long, value_name = "FILE")]
+    pub recovery_out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mount`
+#[derive(Debug, Args)]
+pub struct Mount {
+    /// Where [default: the configured mountpoint]
+    #[arg(value_name = "MOUNTPOINT")]
+    pub mountpoint: Option<PathBuf>,
+}
+
+/// `ls`
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// What [default: the root of the tree]
+    #[arg(value_name = "PATH")]
+    pub path: Option<String>,
+    /// With mode, owner, group, size, time and version
+    #[arg(short, long)]
+    pub long: bool,
+    /// With everything below
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// The directory itself, not what is in it
+    #[arg(short, long, conflicts_with = "recursive")]
+    pub directory: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `put`
+#[derive(Debug, Args)]
+pub struct Put {
+    /// Where
+    pub path: String,
+    /// The owner, by name or number
+    #[arg(short, long, value_name = "USER")]
+    pub owner: Option<String>,
+    /// The group, by name or number
+    #[arg(short, long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// The permission bits, octal [default: 0600 for a new secret]
+    #[arg(short, long, value_name = "MODE", value_parser = octal)]
+    pub mode: Option<u16>,
+    /// Make missing directories, 0755 of root
+    #[arg(short, long)]
+    pub parents: bool,
+    /// Take an empty content, which is refused otherwise
+    #[arg(long)]
+    pub allow_empty: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cat`
+#[derive(Debug, Args)]
+pub struct Cat {
+    /// Which
+    pub path: String,
+    /// Yes, show it
+    #[arg(long)]
+    pub reveal: bool,
+    /// Which version [default: the current one]
+    #[arg(long, value_name = "N")]
+    pub version: Option<u64>,
+    /// Print JSON, the content as base64
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rm`
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// Which
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<String>,
+    /// With everything below
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Keep no version either; works on a name that was removed before, too
+    #[arg(long)]
+    pub purge: bool,
+}
+
+/// One path.
+#[derive(Debug, Args)]
+pub struct OnePath {
+    /// Which
+    pub path: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rollback`
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Which
+    pub path: String,
+    /// To which version
+    #[arg(value_name = "N")]
+    pub version: u64,
+}
+
+/// `who`
+#[derive(Debug, Args)]
+pub struct Who {
+    /// Which
+    pub path: String,
+    /// How many past decisions
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    pub lines: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `log`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Log {
+    /// Something to do with it
+    #[command(subcommand)]
+    pub action: Option<LogAction>,
+    /// Wait for more
+    #[arg(short, long, conflicts_with = "verify")]
+    pub follow: bool,
+    /// Begin with the last N lines of the current file
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub lines: usize,
+    /// Check the chain over all files, and its end against the store
+    #[arg(long)]
+    pub verify: bool,
+    /// Print JSON: the lines as they are in the file
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be done with the log.
+#[derive(Debug, Subcommand)]
+pub enum LogAction {
+    /// Begin a new file
+    Rotate,
+}
+
+/// `recovery`
+#[derive(Debug, Args)]
+pub struct Recovery {
+    /// What to do
+    #[command(subcommand)]
+    pub action: RecoveryAction,
+}
+
+/// What can be done with recipients.
+#[derive(Debug, Subcommand)]
+pub enum RecoveryAction {
+    /// Seal everything to one more recipient (age1…)
+    Add {
+        /// Who
+        recipient: String,
+    },
+    /// Seal everything anew without a recipient
+    Rm {
+        /// Who
+        recipient: String,
+    },
+    /// List them
+    Ls(Json),
+}
+
+/// `fsck`
+#[derive(Debug, Args)]
+pub struct Fsck {
+    /// Open each sealed file too, not only compare its digest
+    #[arg(long, conflicts_with = "extract")]
+    pub deep: bool,
+    /// Write the sealed file of a secret to stdout: `age -d -i recovery.key` opens it
+    #[arg(long, value_name = "PATH")]
+    pub extract: Option<String>,
+    /// Which version of it [default: the current one]
+    #[arg(long, value_name = "N", requires = "extract")]
+    pub version: Option<u64>,
+    /// What opens the store when no daemon runs.
+    #[command(flatten)]
+    pub key: Key,
+    /// Print JSON
+    #[arg(long, conflicts_with = "extract")]
+    pub json: bool,
+}
+
+/// `backup`
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Where to; - is stdout
+    pub file: PathBuf,
+    /// Replace the file if there is one
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Where from; - is stdin
+    pub file: PathBuf,
+    /// What opens it, to check it before it counts.
+    #[command(flatten)]
+    pub key: Key,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn octal(text: &str) -> Result<u16, String> {
+    match u16::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
+        _ => Err("a mode is octal, 0777 at most".into()),
+    }
+}
+
+/// Prints help as it is, and what is wrong with the command line in our own form.
+pub fn explain(error: &clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that went away has seen enough.
+            let _ = error.print();
+            Exit::Ok
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            Exit::Usage
+        }
+        _ => {
+            let text = error.render().to_string();
+            let first = text.split("\n\n").next().unwrap_or_default();
+            let line = first.split_whitespace().collect::<Vec<_>>().join(" ");
+            super::failure::Failure::usage(line.trim_start_matches("error: ")).hint("pinfold help").tell()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map(|c| c.command).map_err(|e| e.kind())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_the_manual_parses() {
+        for line in [
+            "pinfold init --recovery age1x",
+            "pinfold init --passphrase-file - --recovery-out /r",
+            "pinfold init --keyfile /k --recovery-out /r --json",
+            "pinfold mount",
+            "pinfold mount /mnt --config /c",
+            "pinfold --config /c unlock",
+            "pinfold unlock --recovery /r",
+            "pinfold lock",
+            "pinfold status --json",
+            "pinfold ls",
+            "pinfold ls -l svc/pin",
+            "pinfold ls -lR --json",
+            "pinfold put svc/pin -o nobody -g adm -m 0640",
+            "pinfold put -p svc/pin",
+            "pinfold cat --reveal svc/pin",
+            "pinfold rm svc/pin",
+            "pinfold rm --purge -r svc other",
+            "pinfold history svc/pin --json",
+            "pinfold rollback svc/pin 3",
+            "pinfold who svc/pin",
+            "pinfold log",
+            "pinfold log -f --json",
+            "pinfold log --verify",
+            "pinfold log rotate",
+            "pinfold recovery add age1x",
+            "pinfold recovery rm age1x",
+            "pinfold recovery ls --json",
+            "pinfold fsck",
+            "pinfold fsck --extract svc/pin --recovery /r",
+            "pinfold backup /b",
+            "pinfold restore - --keyfile /k",
+            "pinfold check-config",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for line in [
+            "pinfold init",
+            "pinfold init --recovery age1x --recovery-out /r",
+            "pinfold init --passphrase-file /p --keyfile /k --recovery age1x",
+            "pinfold unlock --passphrase-file /p --keyfile /k",
+            "pinfold unlock hunter2",
+            "pinfold put",
+            "pinfold put svc/pin -m 0888",
+            "pinfold put svc/pin -m 4755",
+            "pinfold put svc/pin hunter2",
+            "pinfold rm",
+            "pinfold rollback svc/pin",
+            "pinfold rollback svc/pin latest",
+            "pinfold log rotate --json",
+            "pinfold log --verify -f",
+            "pinfold fsck --version 3",
+            "pinfold nothing",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));
+            assert_eq!(explain(&error), Exit::Usage, "{line}");
+        }
+        let help = Cli::try_parse_from(["pinfold", "--version"]).unwrap_err();
+        assert_eq!(explain(&help), Exit::Ok);
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(octal("0640"), Ok(0o640));
+        assert_eq!(octal("400"), Ok(0o400));
+        for bad in ["", "8", "1777", "u+r", "-1", "+1"] {
+            assert!(octal(bad).is_err(), "{bad}");
+        }
+    }
+}

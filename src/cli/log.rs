@@ -1,0 +1,178 @@
+//! `pinfold log`: showing, following, checking and rotating the audit log.
+//!
+//! Owns its lines as people read them. The file is read by the command itself; the daemon says where it should end.
+
+use super::args::{Log, LogAction};
+use super::names::Names;
+use super::show::{self, visible};
+use super::{Failure, with_stdout};
+use crate::audit::{self, Anchor, AuditError, Follow, Record};
+use crate::config::Config;
+use crate::control::client::{Client, ClientError};
+use crate::exit::Exit;
+use crate::wire::{CallError, Fault, LogAnchor, LogPosition, LogRotate};
+use std::io::{self, Write};
+
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Self {
+        Failure::new(Exit::Failed, error.to_string()).hint("the audit log is root's: run it as root")
+    }
+}
+
+/// `pinfold log`
+pub fn log(config: &Config, args: Log) -> Result<Exit, Failure> {
+    if let Some(LogAction::Rotate) = args.action {
+        let rotated = Client::connect(config)?.call(&LogRotate {})?;
+        with_stdout(|out| Ok(writeln!(out, "{}", visible(&rotated.rotated))?))?;
+        return Ok(Exit::Ok);
+    }
+    if args.verify {
+        return verify(config, args.json);
+    }
+    let mut names = Names::default();
+    let mut follow = Follow::open(&config.audit_log, args.lines)?;
+    let mut out = io::stdout().lock();
+    let mut show = |line: &str| -> Result<(), Failure> {
+        match Record::parse(line.as_bytes()) {
+            Some(record) if !args.json => writeln!(out, "{}", tell(&record, &mut names))?,
+            // As it is in the file, so that it can be checked; JSON escapes control characters by itself.
+            Some(_) => writeln!(out, "{line}")?,
+            None => writeln!(out, "{}", visible(line))?,
+        }
+        Ok(())
+    };
+    for line in follow.read()? {
+        show(&line)?;
+    }
+    if args.follow {
+        for line in follow {
+            show(&line?)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// One line: when, what, by whom, and why.
+fn tell(record: &Record, names: &mut Names) -> String {
+    let mut line = record.time.clone();
+    let mut add = |text: &str| {
+        line.push(' ');
+        line.push_str(&visible(text));
+    };
+    if let Some(decision) = record.decision {
+        add(decision.as_str());
+    }
+    add(&record.op);
+    if let Some(path) = &record.path {
+        add(path);
+    }
+    if let Some(version) = record.version {
+        add(&format!("v{version}"));
+    }
+    if let Some(uid) = record.uid {
+        add(&format!("uid={}", names.user_or_number(uid)));
+    }
+    if let Some(pid) = record.pid {
+        add(&format!("pid={pid}"));
+    }
+    for (name, value) in [("exe", &record.exe), ("unit", &record.unit), ("container", &record.container)] {
+        if let Some(value) = value {
+            add(&format!("{name}={value}"));
+        }
+    }
+    if let Some(count) = record.count {
+        add(&format!("times={count}"));
+    }
+    if let Some(errno) = &record.errno {
+        add(errno);
+    }
+    if let Some(reason) = &record.reason {
+        add(&format!("({reason})"));
+    }
+    line
+}
+
+fn verify(config: &Config, json: bool) -> Result<Exit, Failure> {
+    let anchor = anchor(config)?;
+    let report = audit::verify(&config.audit_log, anchor)?;
+    with_stdout(|out| {
+        if json {
+            return show::json(out, &report);
+        }
+        for problem in &report.problems {
+            writeln!(out, "{}", visible(&problem.to_string()))?;
+        }
+        for note in &report.notes {
+            writeln!(out, "note: {}", visible(&note.to_string()))?;
+        }
+        writeln!(out, "{} lines in {} files", report.lines, report.files.len())?;
+        if let (Some(first), Some(last)) = (&report.first, &report.last) {
+            writeln!(out, "from line {} of {} to line {} of {}", first.seq, first.time, last.seq, last.time)?;
+        }
+        if let Some(anchor) = &anchor {
+            writeln!(out, "the store vouches for the first {} lines", anchor.count)?;
+        }
+        Ok(())
+    })?;
+    if report.problems.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    Err(Failure::new(Exit::Damaged, "the audit log is not whole"))
+}
+
+/// What the store vouches for, if a daemon can say; else a warning: then a cut tail does not show.
+fn anchor(config: &Config) -> Result<Option<Anchor>, Failure> {
+    let asked = Client::connect(config).and_then(|mut client| client.call(&LogAnchor {}));
+    match asked {
+        Ok(position) => parse(&position).map(Some),
+        Err(
+            error @ (ClientError::Unreachable { .. }
+            | ClientError::Gone
+            | ClientError::Call(CallError::Fault(Fault::Locked(_)))),
+        ) => {
+            let _ = writeln!(io::stderr(), "pinfold: warning: {error}: whether the end is missing cannot be told");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn parse(position: &LogPosition) -> Result<Anchor, Failure> {
+    let wrong = || Failure::new(Exit::Failed, "the daemon's anchor is no SHA-256");
+    let mut head = [0u8; 32];
+    if position.head.len() != 64 || !position.head.is_ascii() {
+        return Err(wrong());
+    }
+    for (i, byte) in head.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&position.head[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
+    }
+    Ok(Anchor { count: position.count, head })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_told_without_driving_the_terminal() {
+        let json = r#"{"time":"2026-01-02T03:04:05.000006Z","seq":7,"op":"open","path":"svc/pi\u001bn","version":3,
+            "uid":0,"gid":0,"pid":12,"exe":"/usr/sbin/nginx","decision":"denied","reason":"not the owner",
+            "errno":"EACCES","hash":"00"}"#;
+        let record = Record::parse(json.as_bytes()).unwrap();
+        assert_eq!(
+            tell(&record, &mut Names::default()),
+            "2026-01-02T03:04:05.000006Z denied open svc/pi\\u{1b}n v3 uid=root pid=12 exe=/usr/sbin/nginx EACCES \
+             (not the owner)"
+        );
+    }
+
+    #[test]
+    fn the_anchor_is_hexadecimal() {
+        let position = |head: &str| LogPosition { head: head.into(), count: 5 };
+        let anchor = parse(&position(&"0a".repeat(32))).unwrap();
+        assert_eq!((anchor.count, anchor.head), (5, [10; 32]));
+        for bad in ["", &"0a".repeat(31), &"zz".repeat(32), &"é".repeat(32)] {
+            assert!(parse(&position(bad)).is_err(), "{bad}");
+        }
+    }
+}

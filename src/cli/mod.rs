@@ -1,0 +1,87 @@
+//! The command line: what is typed, what is shown, and how it ends.
+//!
+//! Owns the words and the layout of the output. It speaks to the daemon over the control socket, or, for what works
+//! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
+
+mod args;
+mod failure;
+mod log;
+mod look;
+mod names;
+mod prompt;
+mod show;
+mod store;
+mod take;
+mod tree;
+
+use crate::config::Config;
+use crate::exit::Exit;
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use failure::Failure;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Runs the command that was typed.
+pub fn main() -> ExitCode {
+    let exit = match Cli::try_parse() {
+        Ok(cli) => match run(cli) {
+            Ok(exit) => exit,
+            Err(failure) => failure.tell(),
+        },
+        Err(error) => args::explain(&error),
+    };
+    exit.into()
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let config = Config::load(cli.config.as_deref())?;
+    if let Command::Mount(args) = cli.command {
+        return store::mount(config, args);
+    }
+    guard(&config);
+    match cli.command {
+        Command::Init(args) => store::init(&config, args),
+        Command::Mount(_) => unreachable!("it was taken above"),
+        Command::Unlock(args) => store::unlock(&config, args),
+        Command::Lock => store::lock(&config),
+        Command::Status(args) => store::status(&config, args),
+        Command::Ls(args) => look::ls(&config, args),
+        Command::Put(args) => tree::put(&config, args),
+        Command::Cat(args) => tree::cat(&config, args),
+        Command::Rm(args) => tree::rm(&config, args),
+        Command::History(args) => look::history(&config, args),
+        Command::Rollback(args) => tree::rollback(&config, args),
+        Command::Who(args) => look::who(&config, args),
+        Command::Log(args) => log::log(&config, args),
+        Command::Recovery(args) => store::recovery(&config, args),
+        Command::Fsck(args) => store::fsck(&config, args),
+        Command::Backup(args) => store::backup(&config, args),
+        Command::Restore(args) => store::restore(&config, args),
+        Command::CheckConfig(args) => store::check_config(&config, args),
+    }
+}
+
+/// Locked memory for a few copies of the largest secret, and a process whose memory others cannot read. What a limit
+/// forbids is done as far as it goes: a member of the admin group has no CAP_IPC_LOCK.
+fn guard(config: &Config) {
+    // Fails where RLIMIT_MEMLOCK is low, after it has done the rest; the arena below is locked by itself.
+    let _ = crate::sys::process::harden();
+    let mut bytes = usize::try_from(config.max_secret_size).unwrap_or(1 << 24).next_power_of_two().max(1 << 20) * 8;
+    while crate::sys::arena::init(bytes).is_err() && bytes > 1 << 17 {
+        bytes /= 2;
+    }
+}
+
+/// Standard output, for text; an error of the last write must not be lost.
+fn with_stdout(write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    write(&mut out)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// The command as clap sees it, for completions and manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

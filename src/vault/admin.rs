@@ -1,0 +1,490 @@
+//! What an admin asks for through the control socket, in the words of `wire`.
+
+use super::node::Node;
+use super::unlock::UnlockBy;
+use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError};
+use crate::access::{Denial, ScopeState};
+use crate::audit;
+use crate::caller::Control;
+use crate::model::{AclTag, Gid, Ino, Kind, SecretPath, Subject, Timestamp, Uid};
+use crate::secret::Secret;
+use crate::store;
+use crate::wire::{
+    self, Actor, Admin, BackupReport, Entry, Extract, Fault, Fsck, FsckReport, Happened, List, LogPosition, Problem,
+    Put, Remove, Removed, Reveal, Rollback, Rotated, Rule, ScopeStatus, Status, UnlockWith, VersionInfo, WhoReply,
+};
+use std::io::Write;
+use std::sync::Arc;
+
+/// The most entries one listing has.
+const MAX_LISTED: usize = 200_000;
+/// Decisions shown by `who` if nothing else is asked for, and at most.
+const RECENT: (usize, usize) = (20, 1000);
+
+impl Admin for Vault {
+    fn status(&self, _: &Actor) -> Result<Status, Fault> {
+        let observer = self.observer.get();
+        let (arena_used, arena_size) = crate::sys::arena::usage();
+        let head = self.audit.head();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime: self.started.elapsed().as_secs(),
+            store: self.store.dir().display().to_string(),
+            mountpoint: self.limits.mountpoint.display().to_string(),
+            max_secrets: self.limits.max_secrets,
+            open_handles: observer.map_or(0, |o| o.open_handles()),
+            waiting: observer.map_or(0, |o| o.waiting()),
+            arena_used: arena_used as u64,
+            arena_size: arena_size as u64,
+            audit_head: head.head_hex(),
+            audit_count: head.count,
+            ..Status::default()
+        };
+        match &*self.read_state() {
+            State::Locked { at, .. } => {
+                status.locked = true;
+                status.locked_since = Some(*at);
+            }
+            State::Unlocked(open) => {
+                status.generation = self.store.generation().map(|g| g.0);
+                status.secrets = Some(open.tree.files());
+                status.versions = Some(open.tree.nodes().map(|(_, n)| n.versions.len() as u64).sum());
+                let state = |scope| match open.keys.state(scope) {
+                    ScopeState::Alive => "alive",
+                    ScopeState::Missing => "missing",
+                    ScopeState::Revoked => "revoked",
+                    ScopeState::Expired => "expired",
+                };
+                status.scopes = (open.keys.scopes.keys())
+                    .map(|scope| ScopeStatus { name: scope.to_string(), key: state(scope).into() })
+                    .collect();
+                status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
+            }
+        }
+        Ok(status)
+    }
+
+    fn unlock(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault> {
+        let by = match &with {
+            UnlockWith::Passphrase(passphrase) => UnlockBy::Passphrase(passphrase),
+            UnlockWith::Identity(text) | UnlockWith::Recovery(text) => UnlockBy::Identity(text),
+        };
+        Ok(Vault::unlock(self, &self.admin(actor)?, &by)?)
+    }
+
+    fn lock(&self, actor: &Actor) -> Result<(), Fault> {
+        Ok(Vault::lock(self, &self.admin(actor)?)?)
+    }
+
+    fn list(&self, actor: &Actor, list: List) -> Result<Vec<Entry>, Fault> {
+        self.admin(actor)?;
+        let mut out = Vec::new();
+        self.with_tree(|tree| {
+            let ino = tree.find(&list.path).ok_or(VaultError::NotFound)?;
+            let node = tree.get(ino).ok_or(VaultError::NotFound)?;
+            if list.itself || node.kind != Kind::Directory {
+                out.push(entry(list.path.clone(), node));
+                return Ok(());
+            }
+            let mut waiting = vec![(list.path.clone(), ino)];
+            while let Some((path, ino)) = waiting.pop() {
+                let at = out.len();
+                for (name, child) in tree.children(ino).into_iter().flatten() {
+                    let (Ok(path), Some(node)) = (path.join(name), tree.get(*child)) else { continue };
+                    if out.len() >= MAX_LISTED {
+                        return Err(VaultError::NoSpace("the listing is too long; name a folder"));
+                    }
+                    out.push(entry(path.clone(), node));
+                    if list.recursive && node.kind == Kind::Directory {
+                        waiting.push((path, *child));
+                    }
+                }
+                out[at..].sort_by(|a, b| a.path.cmp(&b.path));
+            }
+            out.sort_by(|a, b| a.path.cmp(&b.path));
+            Ok(())
+        })??;
+        Ok(out)
+    }
+
+    fn put(&self, actor: &Actor, put: Put) -> Result<u64, Fault> {
+        let caller = self.admin(actor)?;
+        let (directory, name) = put.path.split_last().ok_or_else(|| Fault::Usage("the root is not a secret".into()))?;
+        let parent = self.directory(&caller, &directory, put.parents)?;
+        let (ino, made) = match self.with_tree(|t| t.child(parent, name.as_str()))? {
+            Some(ino) => (ino, false),
+            None => {
+                // Checked before anything is made: a refusal leaves nothing behind.
+                crate::enrol::check(name, put.content.expose()).map_err(|r| Fault::Refused(r.to_string()))?;
+                let new = NewNode { parent, name, kind: Kind::File, mode: 0o600, umask: 0, target: None };
+                (self.create(&caller, new)?.ino, true)
+            }
+        };
+        let result = self.put_content(&caller, ino, &put);
+        if made && result.is_err() {
+            let _ = self.unlink(&caller, parent, name);
+        }
+        let version = result?;
+        self.tell(if made { Change::Entry { parent, name: name.clone() } } else { Change::Node(ino) });
+        Ok(version)
+    }
+
+    fn reveal(&self, actor: &Actor, reveal: Reveal) -> Result<Secret, Fault> {
+        let caller = self.admin(actor)?;
+        let ino = self.with_tree(|t| t.find(&reveal.path))?.ok_or(VaultError::NotFound)?;
+        if !self.limits.allow_reveal {
+            let path = reveal.path.to_string();
+            self.refuse(audit::Operation::Reveal, &path, reveal.version, &caller.who(), "allow_reveal is not set");
+            return Err(Fault::Refused(
+                "content is shown only where the configuration says allow_reveal = true".into(),
+            ));
+        }
+        Ok(self.open_as(&caller, ino, reveal.version, audit::Operation::Reveal)?.content)
+    }
+
+    fn remove(&self, actor: &Actor, remove: Remove) -> Result<Removed, Fault> {
+        let caller = self.admin(actor)?;
+        let (directory, name) =
+            remove.path.split_last().ok_or_else(|| Fault::Usage("the root cannot be removed".into()))?;
+        let Some(ino) = self.with_tree(|t| t.find(&remove.path))? else {
+            if !remove.purge {
+                return Err(VaultError::NotFound.into());
+            }
+            let purged = self.purge_grave(&caller, &remove.path.to_string())?;
+            self.sync()?;
+            return Ok(Removed { nodes: 0, purged });
+        };
+        let parent = self.with_tree(|t| t.find(&directory))?.ok_or(VaultError::NotFound)?;
+        let mut removed = Removed::default();
+        let event = if remove.purge { audit::Operation::Purge } else { audit::Operation::Remove };
+        self.remove_tree(&caller, parent, name, ino, remove.recursive, event, &mut removed)?;
+        self.sync()?;
+        Ok(removed)
+    }
+
+    fn history(&self, actor: &Actor, path: SecretPath) -> Result<Vec<VersionInfo>, Fault> {
+        self.admin(actor)?;
+        let (versions, live) = self.versions(&path)?;
+        let last = versions.len().saturating_sub(1);
+        let info = |(i, v): (usize, &super::node::Version)| VersionInfo {
+            number: v.number.0,
+            time: v.time,
+            size: v.size,
+            digest: hex(&v.digest),
+            uid: Some(v.uid.0),
+            current: live && i == last,
+        };
+        Ok(versions.iter().enumerate().map(info).rev().collect())
+    }
+
+    fn rollback(&self, actor: &Actor, rollback: Rollback) -> Result<u64, Fault> {
+        Ok(self.rollback_to(&self.admin(actor)?, &rollback.path, rollback.version)?)
+    }
+
+    fn who(&self, actor: &Actor, who: wire::Who) -> Result<WhoReply, Fault> {
+        self.admin(actor)?;
+        let rules = self.with_tree(|t| t.find(&who.path).and_then(|ino| t.get(ino)).map(|n| rules(n)))?;
+        let limit = who.recent.map_or(RECENT.0, |n| (n as usize).min(RECENT.1));
+        let found = self.audit.recent(&who.path.to_string(), limit).map_err(|e| Fault::Failed(e.to_string()))?;
+        let recent = found.into_iter().filter_map(happened).filter(|h| who.since.is_none_or(|s| h.time >= s)).collect();
+        let rules = match rules {
+            Some(rules) => rules,
+            None if self.with_tree(|t| t.grave(&who.path.to_string()).is_some())? => Vec::new(),
+            None => return Err(VaultError::NotFound.into()),
+        };
+        Ok(WhoReply { rules, recent })
+    }
+
+    fn log_head(&self, _: &Actor) -> Result<LogPosition, Fault> {
+        let head = self.audit.head();
+        Ok(LogPosition { head: head.head_hex(), count: head.count })
+    }
+
+    fn log_anchor(&self, _: &Actor) -> Result<LogPosition, Fault> {
+        let synced = self.audit.synced();
+        Ok(LogPosition { head: synced.head_hex(), count: synced.count })
+    }
+
+    fn log_rotate(&self, actor: &Actor) -> Result<Rotated, Fault> {
+        let caller = self.admin(actor)?;
+        self.record(audit::Operation::Rotate, "", None, &caller.who(), "admin")?;
+        let rotated = self.audit.rotate().map_err(|e| Fault::Failed(e.to_string()))?;
+        Ok(Rotated { rotated: rotated.display().to_string() })
+    }
+
+    fn recovery_add(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault> {
+        Ok(self.change_recovery(&self.admin(actor)?, recipient, true)?)
+    }
+
+    fn recovery_remove(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault> {
+        Ok(self.change_recovery(&self.admin(actor)?, recipient, false)?)
+    }
+
+    fn recovery_list(&self, actor: &Actor) -> Result<Vec<String>, Fault> {
+        self.admin(actor)?;
+        Ok(self.recovery_recipients()?)
+    }
+
+    fn fsck(&self, actor: &Actor, fsck: Fsck) -> Result<FsckReport, Fault> {
+        self.admin(actor)?;
+        self.sync()?;
+        Ok(self.fsck_report(fsck)?)
+    }
+
+    fn extract(&self, actor: &Actor, extract: Extract) -> Result<Vec<u8>, Fault> {
+        let caller = self.admin(actor)?;
+        let blob = self.sealed_blob(&extract.path, extract.version)?;
+        let path = extract.path.to_string();
+        self.record(audit::Operation::Extract, &path, extract.version, &caller.who(), "admin")?;
+        Ok(blob)
+    }
+
+    fn backup(&self, actor: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault> {
+        let caller = self.admin(actor)?;
+        if self.locked_since().is_none() {
+            self.sync()?;
+        }
+        self.record(audit::Operation::Backup, "", None, &caller.who(), "admin")?;
+        backup_report(&self.store, out)
+    }
+
+    fn denied(&self, actor: &Actor, reason: &str) {
+        self.refuse(audit::Operation::Control, "", None, &self.control(actor).who(), reason);
+    }
+}
+
+/// Writes a backup and says what is in it.
+///
+/// # Errors
+/// What the store or the reader of the backup says.
+pub(crate) fn backup_report(store: &store::Store, out: &mut dyn Write) -> Result<BackupReport, Fault> {
+    let mut counted = Counted { out, bytes: 0 };
+    let done = store::backup(store, &mut counted).map_err(VaultError::from)?;
+    Ok(BackupReport { generation: done.generation, nodes: done.nodes, blobs: done.blobs, bytes: counted.bytes })
+}
+
+impl Vault {
+    fn control(&self, actor: &Actor) -> Control {
+        let member = actor.uid != 0 && self.limits.admin_gid.is_some();
+        let pid = u32::try_from(actor.pid).unwrap_or(0);
+        Control::new(&self.callers, Uid(actor.uid), Gid(actor.gid), pid, member)
+    }
+
+    /// The peer, if he is an admin. The socket let him in; where he is, is asked here.
+    fn admin(&self, actor: &Actor) -> Result<Control, Fault> {
+        let caller = self.control(actor);
+        let reason = match caller.is_admin() {
+            Ok(true) => return Ok(caller),
+            Ok(false) => "not an admin".to_owned(),
+            Err(doubt) => doubt.to_string(),
+        };
+        self.refuse(audit::Operation::Control, "", None, &caller.who(), &reason);
+        Err(Fault::Refused(reason))
+    }
+
+    fn directory(&self, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
+        let mut at = Ino::ROOT;
+        for name in path.names() {
+            at = match self.with_tree(|t| t.child(at, name.as_str()))? {
+                Some(ino) => ino,
+                None if make => {
+                    let new = NewNode { parent: at, name, kind: Kind::Directory, mode: 0o755, umask: 0, target: None };
+                    let made = self.create(caller, new)?.ino;
+                    self.tell(Change::Entry { parent: at, name: name.clone() });
+                    made
+                }
+                None => return Err(Fault::NotFound(format!("the folder {path} is not there"))),
+            };
+        }
+        Ok(at)
+    }
+
+    fn put_content(&self, caller: &Control, ino: Ino, put: &Put) -> Result<u64, VaultError> {
+        let mut grant = self.open_write(caller, ino)?;
+        if put.uid.is_some() || put.gid.is_some() || put.mode.is_some() {
+            // Owner and mode first: the content must never be open to more than will have it in the end.
+            let set = SetAttr { mode: put.mode, uid: put.uid.map(Uid), gid: put.gid.map(Gid), ..SetAttr::default() };
+            self.set_attr(caller, ino, set)?;
+            grant = self.open_write(caller, ino)?;
+        }
+        let content = Content { bytes: put.content.expose(), mtime: Some(Timestamp::now()) };
+        let version = self.commit(&grant, &caller.who(), content)?;
+        self.sync()?;
+        version.map(|v| v.0).ok_or(VaultError::NotFound)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a walk that carries its way and its count")]
+    fn remove_tree(
+        &self,
+        caller: &Control,
+        parent: Ino,
+        name: &crate::model::Name,
+        ino: Ino,
+        recursive: bool,
+        event: audit::Operation,
+        removed: &mut Removed,
+    ) -> Result<(), VaultError> {
+        let node = self.node(ino)?;
+        if node.kind == Kind::Directory {
+            for (child, _, child_name) in self.entries(ino)? {
+                if !recursive {
+                    return Err(VaultError::NotEmpty);
+                }
+                self.remove_tree(caller, ino, &child_name, child, true, event, removed)?;
+            }
+            self.rmdir(caller, parent, name)?;
+        } else {
+            let mut writer = self.lock_writer();
+            self.unlink_locked(&mut writer, caller, parent, name, event)?;
+            if event == audit::Operation::Purge {
+                removed.purged += node.versions.len() as u64;
+            }
+        }
+        removed.nodes += 1;
+        self.tell(Change::Entry { parent, name: name.clone() });
+        Ok(())
+    }
+
+    pub(crate) fn fsck_report(&self, fsck: Fsck) -> Result<FsckReport, VaultError> {
+        let checked = self.check(fsck.open)?;
+        let problem = |(what, problem)| Problem { what, problem };
+        Ok(FsckReport {
+            generation: self.store.generation().map_or(0, |g| g.0),
+            nodes: checked.nodes,
+            blobs: checked.blobs,
+            opened: fsck.open,
+            problems: checked.problems.into_iter().map(problem).collect(),
+        })
+    }
+
+    /// As [`Admin::extract`], for the command that works without a daemon.
+    pub(crate) fn extract_blob(&self, extract: &Extract) -> Result<Vec<u8>, VaultError> {
+        self.sealed_blob(&extract.path, extract.version)
+    }
+}
+
+impl From<VaultError> for Fault {
+    fn from(error: VaultError) -> Self {
+        let text = error.to_string();
+        match error {
+            VaultError::Denied(Denial::NoKey) | VaultError::Locked => Fault::Locked(text),
+            VaultError::Denied(_)
+            | VaultError::Exists
+            | VaultError::NotADirectory
+            | VaultError::IsADirectory
+            | VaultError::NotEmpty
+            | VaultError::CrossScope
+            | VaultError::NotPermitted(_)
+            | VaultError::Invalid(_)
+            | VaultError::UnknownAttribute
+            | VaultError::TooBig { .. }
+            | VaultError::Quota
+            | VaultError::WrongKey(_) => Fault::Refused(text),
+            VaultError::NotFound | VaultError::NoAttribute => Fault::NotFound(text),
+            VaultError::BadName(_) | VaultError::BadAcl(_) => Fault::Usage(text),
+            VaultError::Damaged(_) => Fault::Damaged(text),
+            VaultError::NothingToDo(_) => Fault::NothingToDo(text),
+            VaultError::NoSpace(_) | VaultError::ArenaFull(_) | VaultError::NotRecorded(_) | VaultError::Failed(_) => {
+                Fault::Failed(text)
+            }
+        }
+    }
+}
+
+fn entry(path: SecretPath, node: &Arc<Node>) -> Entry {
+    let attr = node.attr(Ino::ROOT);
+    Entry {
+        path,
+        kind: node.kind.into(),
+        size: attr.size,
+        mode: attr.mode,
+        uid: attr.uid,
+        gid: attr.gid,
+        mtime: attr.mtime,
+        version: node.current().map(|v| v.number.0),
+        acl: node.meta.acl.is_some() || node.meta.default_acl.is_some(),
+        conditions: node.meta.conditions().any(),
+        target: node.target.as_ref().map(|t| t.to_string()),
+    }
+}
+
+/// Who could open it, in the order in which the judge looks.
+fn rules(node: &Node) -> Vec<Rule> {
+    let object = node.object(Ino::ROOT);
+    let mut rules = Vec::new();
+    let mut add = |who: String, rule: &str, perm: u8| {
+        let allowed = perm & crate::access::READ != 0;
+        rules.push(Rule { who, rule: rule.into(), allowed });
+    };
+    let bits = |shift: u16| ((object.mode >> shift) & 7) as u8;
+    add(format!("uid {}", object.uid), "owner", bits(6));
+    let mask = object.acl.and_then(|acl| acl.perm(AclTag::Mask)).unwrap_or(7);
+    match object.acl {
+        None => add(format!("gid {}", object.gid), "group", bits(3)),
+        Some(acl) => {
+            for entry in acl.entries() {
+                match entry.tag {
+                    AclTag::User(uid) => add(format!("uid {uid}"), "named user entry", entry.perm & mask),
+                    AclTag::GroupObj => add(format!("gid {}", object.gid), "group", entry.perm & mask),
+                    AclTag::Group(gid) => add(format!("gid {gid}"), "named group entry", entry.perm & mask),
+                    AclTag::UserObj | AclTag::Mask | AclTag::Other => {}
+                }
+            }
+        }
+    }
+    add("everybody else".into(), "other", bits(0));
+    if object.uid != Uid::ROOT {
+        add("root".into(), "no exemption: as the rules above say, or by an audited change of them", 0);
+    }
+    let conditions = object.conditions;
+    for (text, value) in [("the unit", conditions.unit), ("the program", conditions.exe)] {
+        if let Some(value) = value {
+            add("of these".into(), &format!("only {text} {value}"), 4);
+        }
+    }
+    if let Some(expires) = conditions.expires {
+        add("all of these".into(), &format!("until {expires}"), 4);
+    }
+    rules
+}
+
+fn happened(record: audit::Record) -> Option<Happened> {
+    let time = humantime::parse_rfc3339(&record.time).ok()?;
+    Some(Happened {
+        time: time.into(),
+        operation: record.op,
+        uid: record.uid?,
+        pid: record.pid.unwrap_or(0),
+        exe: record.exe,
+        unit: record.unit,
+        decision: record.decision.map(|d| d.as_str().to_owned()).unwrap_or_default(),
+        reason: record.reason,
+        version: record.version,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let n = self.out.write(buf)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}

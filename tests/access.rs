@@ -1,0 +1,418 @@
+//! `access::decide` over the whole cross product, against an oracle that was written from acl(5) and the design, not from
+//! the code: owner, named user, groups, mask, other × who asks × what is known of him × the scope's key.
+
+use pinfold::access::{Denial, Object, Operation, Rule, ScopeState, World, decide};
+use pinfold::model::{
+    Acl, AclEntry, AclTag, Conditions, Doubt, FileId, Gid, Ino, InstanceId, Scope, Subject, Timestamp, Uid,
+};
+use std::time::{Duration, UNIX_EPOCH};
+
+const OWNER: u32 = 10;
+const NAMED: u32 = 33;
+const STRANGER: u32 = 99;
+const GROUP: u32 = 20;
+const NAMED_GROUP: u32 = 50;
+const OTHER_GROUP: u32 = 77;
+
+const STATES: [ScopeState; 4] = [ScopeState::Alive, ScopeState::Missing, ScopeState::Revoked, ScopeState::Expired];
+/// He is an admin, he is none, nobody can say.
+const ADMIN: [Option<bool>; 3] = [Some(true), Some(false), None];
+/// Every answer to which of the two groups he is in.
+const MEMBERSHIPS: [&[u32]; 4] = [&[], &[GROUP], &[NAMED_GROUP], &[1000, GROUP, NAMED_GROUP]];
+
+/// Somebody, with everything that can be known of him.
+#[derive(Debug, Clone)]
+struct Fake {
+    uid: u32,
+    gid: u32,
+    /// Supplementary groups; `None` if they cannot be read.
+    groups: Option<&'static [u32]>,
+    /// `None` if it cannot be said.
+    admin: Option<bool>,
+    unit: Result<Option<&'static str>, ()>,
+    exe: Result<u64, ()>,
+    instance: Result<Option<&'static str>, ()>,
+    daemon: bool,
+}
+
+fn fake(uid: u32, gid: u32, groups: &'static [u32]) -> Fake {
+    Fake {
+        uid,
+        gid,
+        groups: Some(groups),
+        admin: Some(uid == 0),
+        unit: Ok(None),
+        exe: Ok(1),
+        instance: Ok(None),
+        daemon: false,
+    }
+}
+
+fn doubt<T>() -> Result<T, Doubt> {
+    Err(Doubt("it has gone".into()))
+}
+
+impl Fake {
+    fn is_in(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.is_some_and(|g| g.contains(&gid))
+    }
+}
+
+impl Subject for Fake {
+    fn uid(&self) -> Uid {
+        Uid(self.uid)
+    }
+
+    fn gid(&self) -> Gid {
+        Gid(self.gid)
+    }
+
+    fn in_group(&self, gid: Gid) -> Result<bool, Doubt> {
+        if gid.0 != self.gid && self.groups.is_none() { doubt() } else { Ok(self.is_in(gid.0)) }
+    }
+
+    fn is_admin(&self) -> Result<bool, Doubt> {
+        self.admin.map_or_else(doubt, Ok)
+    }
+
+    fn unit(&self) -> Result<Option<String>, Doubt> {
+        self.unit.map_or_else(|()| doubt(), |u| Ok(u.map(str::to_owned)))
+    }
+
+    fn exe(&self) -> Result<FileId, Doubt> {
+        self.exe.map_or_else(|()| doubt(), |ino| Ok(FileId { dev: 7, ino }))
+    }
+
+    fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
+        let named = |name: &str| InstanceId { scope: Scope::container(name).expect("a good name"), id: "0123".into() };
+        self.instance.map_or_else(|()| doubt(), |i| Ok(i.map(named)))
+    }
+
+    fn is_daemon(&self) -> bool {
+        self.daemon
+    }
+}
+
+/// One second past noon; `/usr/bin/right` is file 1, any other path is none.
+struct Noon;
+
+impl World for Noon {
+    fn now(&self) -> Timestamp {
+        (UNIX_EPOCH + Duration::from_secs(1_767_268_801)).into() // 2026-01-01T12:00:01Z
+    }
+
+    fn file_id(&self, path: &str) -> Result<FileId, Doubt> {
+        if path == "/usr/bin/right" { Ok(FileId { dev: 7, ino: 1 }) } else { doubt() }
+    }
+}
+
+/// What an object allows to whom, before it is written as mode and ACL.
+#[derive(Debug, Clone, Copy)]
+struct Perms {
+    owner: u8,
+    group: u8,
+    other: u8,
+    /// Named user, named group, mask.
+    named: Option<(u8, u8, u8)>,
+}
+
+impl Perms {
+    fn acl(&self) -> Option<Acl> {
+        let (user, group, mask) = self.named?;
+        let entry = |tag, perm| AclEntry { tag, perm };
+        let entries = vec![
+            entry(AclTag::UserObj, self.owner),
+            entry(AclTag::User(Uid(NAMED)), user),
+            entry(AclTag::GroupObj, self.group),
+            entry(AclTag::Group(Gid(NAMED_GROUP)), group),
+            entry(AclTag::Mask, mask),
+            entry(AclTag::Other, self.other),
+        ];
+        Some(Acl::from_entries(entries).expect("a valid list"))
+    }
+
+    fn mode(&self) -> u16 {
+        let group = self.named.map_or(self.group, |(_, _, mask)| mask);
+        u16::from(self.owner) << 6 | u16::from(group) << 3 | u16::from(self.other)
+    }
+
+    /// acl(5): the first class that fits decides; of several groups, one that allows all of it suffices.
+    fn allow(&self, who: &Fake, owner: u32, wanted: u8) -> bool {
+        let has = |perm: u8| perm & wanted == wanted;
+        if who.uid == owner {
+            return has(self.owner);
+        }
+        let Some((user, group, mask)) = self.named else {
+            return if who.is_in(GROUP) { has(self.group) } else { has(self.other) };
+        };
+        match (who.uid == NAMED, who.is_in(GROUP), who.is_in(NAMED_GROUP)) {
+            (true, _, _) => has(user & mask),
+            (false, true, true) => has(self.group & mask) || has(group & mask),
+            (false, true, false) => has(self.group & mask),
+            (false, false, true) => has(group & mask),
+            (false, false, false) => has(self.other),
+        }
+    }
+}
+
+/// Every object: all modes, and all ACLs of a named user and a named group over these permissions: x and rw tell apart
+/// a group that allows all from two that do so only together.
+fn every_perms() -> impl Iterator<Item = Perms> {
+    const OF_ACL: [u8; 4] = [0, 1, 6, 7];
+    let modes = (0..512u16).map(|m| Perms {
+        owner: (m >> 6 & 7) as u8,
+        group: (m >> 3 & 7) as u8,
+        other: (m & 7) as u8,
+        named: None,
+    });
+    let at = |n: usize, i: u32| OF_ACL[n / 4usize.pow(i) % 4];
+    let acls = (0..4usize.pow(6)).map(move |n| Perms {
+        owner: at(n, 0),
+        group: at(n, 1),
+        other: at(n, 2),
+        named: Some((at(n, 3), at(n, 4), at(n, 5))),
+    });
+    modes.chain(acls)
+}
+
+/// Every asker: uid × gid × supplementary groups.
+fn every_asker() -> Vec<Fake> {
+    let mut out = Vec::new();
+    for uid in [0, OWNER, NAMED, STRANGER] {
+        for gid in [GROUP, NAMED_GROUP, OTHER_GROUP] {
+            out.extend(MEMBERSHIPS.map(|groups| fake(uid, gid, groups)));
+        }
+    }
+    out
+}
+
+/// Calls `f` with the object that says this.
+fn with<T>(perms: Perms, owner: u32, scope: &Scope, conditions: Conditions<'_>, f: impl FnOnce(&Object<'_>) -> T) -> T {
+    let acl = perms.acl();
+    f(&Object {
+        ino: Ino(5000),
+        scope,
+        uid: Uid(owner),
+        gid: Gid(GROUP),
+        mode: perms.mode(),
+        acl: acl.as_ref(),
+        conditions,
+    })
+}
+
+fn plain<T>(perms: Perms, f: impl FnOnce(&Object<'_>) -> T) -> T {
+    with(perms, OWNER, &Scope::Host, Conditions::default(), f)
+}
+
+fn key(state: ScopeState) -> Option<Denial> {
+    match state {
+        ScopeState::Alive => None,
+        ScopeState::Missing => Some(Denial::NoKey),
+        ScopeState::Revoked => Some(Denial::KeyRevoked),
+        ScopeState::Expired => Some(Denial::KeyExpired),
+    }
+}
+
+#[test]
+fn reading_follows_acl_5_for_everybody_and_no_privilege_counts() {
+    let mut allowed = 0u32;
+    for perms in every_perms() {
+        for owner in [OWNER, 0] {
+            with(perms, owner, &Scope::Host, Conditions::default(), |object| {
+                for mut who in every_asker() {
+                    let may = perms.allow(&who, owner, 4);
+                    for state in STATES {
+                        for admin in ADMIN {
+                            who.admin = admin;
+                            let got = decide(&who, object, state, &Noon, Operation::Read);
+                            match (&got, may, key(state)) {
+                                (Ok(grant), true, None) => {
+                                    assert!(matches!(grant.rule(), Rule::Posix(_)) && grant.opens_content());
+                                    assert_eq!((grant.ino(), grant.operation()), (Ino(5000), Operation::Read));
+                                    allowed += 1;
+                                }
+                                // Who may not learns nothing of the key.
+                                (Err(Denial::NotAllowed(_)), false, _) => {}
+                                (Err(denial), true, Some(wanted)) if *denial == wanted => {}
+                                _ => panic!("{who:?} reads {perms:?} of {owner}, key {state:?}: {got:?}"),
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    }
+    assert!(allowed > 10_000, "the product must hold both answers: {allowed}");
+}
+
+#[test]
+fn unknown_groups_never_open_what_some_answer_would_keep_shut() {
+    for perms in every_perms() {
+        plain(perms, |object| {
+            for uid in [0, OWNER, NAMED, STRANGER] {
+                let who = Fake { groups: None, ..fake(uid, OTHER_GROUP, &[]) };
+                let answers = MEMBERSHIPS.map(|g| perms.allow(&fake(uid, OTHER_GROUP, g), OWNER, 4));
+                match decide(&who, object, ScopeState::Alive, &Noon, Operation::Read) {
+                    Ok(_) => assert!(answers.iter().all(|a| *a), "{uid} reads {perms:?} by a guess"),
+                    Err(Denial::NotAllowed(_)) => assert!(answers.iter().all(|a| !*a), "{uid}, {perms:?}: a doubt"),
+                    Err(Denial::Doubt(_)) => {}
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn changing_is_for_admins_and_for_whom_the_mode_lets() {
+    let operations = [(Operation::Write, 2), (Operation::ChangeEntries, 3), (Operation::Touch, 2)];
+    for perms in every_perms() {
+        plain(perms, |object| {
+            for mut who in every_asker() {
+                for (operation, wanted) in operations {
+                    let owner = operation == Operation::Touch && who.uid == OWNER;
+                    let may = perms.allow(&who, OWNER, wanted) || owner;
+                    for admin in ADMIN {
+                        who.admin = admin;
+                        let got = decide(&who, object, ScopeState::Alive, &Noon, operation);
+                        let right = match admin {
+                            Some(true) => got.is_ok(),
+                            Some(false) => got.is_ok() == may,
+                            // Doubt may cost an admin his exemption; it gives nobody one.
+                            None => got.is_err() || may,
+                        };
+                        assert!(right, "{who:?} {operation:?} {perms:?}: {got:?}");
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn only_what_opens_content_needs_the_key() {
+    let who = fake(OWNER, OTHER_GROUP, &[]);
+    plain(Perms { owner: 7, group: 0, other: 0, named: None }, |object| {
+        for state in STATES {
+            for (operation, content) in [
+                (Operation::Read, true),
+                (Operation::Write, true),
+                (Operation::ChangeEntries, false),
+                (Operation::ChangeMeta, false),
+                (Operation::Touch, false),
+                (Operation::ChangeOwner { uid: None, gid: None }, false),
+                (Operation::RemoveFromSticky { directory: Uid(OWNER) }, false),
+            ] {
+                match decide(&who, object, state, &Noon, operation) {
+                    Ok(grant) => assert_eq!(
+                        (grant.opens_content(), state),
+                        (content, if content { ScopeState::Alive } else { state })
+                    ),
+                    Err(denial) => assert_eq!(Some(denial), key(state).filter(|_| content), "{operation:?}"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn metadata_is_the_owners_and_the_admins() {
+    let open = Perms { owner: 7, group: 7, other: 7, named: None };
+    for asker in every_asker() {
+        for admin in ADMIN {
+            let who = Fake { admin, ..asker.clone() };
+            let (owns, rules) = (who.uid == OWNER, admin == Some(true));
+            // Whether somebody is an admin is asked first for a chown: without an answer there is none.
+            let gives = owns && admin.is_some();
+            plain(open, |object| {
+                let may = |operation| decide(&who, object, ScopeState::Alive, &Noon, operation).is_ok();
+                let chown = |uid: Option<u32>, gid: Option<u32>| {
+                    may(Operation::ChangeOwner { uid: uid.map(Uid), gid: gid.map(Gid) })
+                };
+                assert_eq!(may(Operation::ChangeConditions), rules, "{who:?}");
+                assert_eq!(chown(Some(STRANGER), None), rules, "{who:?}");
+                assert_eq!(chown(Some(STRANGER), Some(GROUP)), rules, "{who:?}");
+                assert_eq!(chown(Some(OWNER), Some(NAMED_GROUP)), rules || gives && who.is_in(NAMED_GROUP), "{who:?}");
+                assert_eq!(chown(None, Some(GROUP)), rules || gives, "{who:?}");
+                assert_eq!(may(Operation::ChangeMeta), rules || owns, "{who:?}");
+                let sticky = |directory| may(Operation::RemoveFromSticky { directory: Uid(directory) });
+                assert_eq!(sticky(STRANGER), rules || owns || who.uid == STRANGER, "{who:?}");
+            });
+        }
+    }
+}
+
+/// uid 0 of a container has the owner's rights over root's files nowhere but in reading what root may read.
+#[test]
+fn a_root_that_is_no_admin_does_not_own_what_root_owns() {
+    let perms = Perms { owner: 6, group: 0, other: 0, named: None };
+    for admin in [Some(false), None] {
+        let who = Fake { admin, ..fake(0, 0, &[]) };
+        with(perms, 0, &Scope::Host, Conditions::default(), |object| {
+            let may = |operation| decide(&who, object, ScopeState::Alive, &Noon, operation).is_ok();
+            assert!(may(Operation::Read));
+            assert!(!may(Operation::ChangeMeta));
+            assert!(!may(Operation::ChangeConditions));
+            assert!(!may(Operation::ChangeOwner { uid: Some(Uid(STRANGER)), gid: None }));
+        });
+    }
+}
+
+#[test]
+fn conditions_restrict_further_and_a_doubt_is_a_refusal() {
+    let perms = Perms { owner: 4, group: 0, other: 0, named: None };
+    let (noon, later) = ("2026-01-01T12:00:01Z", "2026-01-01T12:00:02Z");
+    let its_units = [Ok(None), Ok(Some("right.service")), Ok(Some("wrong.service")), Err(())];
+    for unit in [None, Some("right.service"), Some("\u{fffd}"), Some("")] {
+        for exe in [None, Some("/usr/bin/right"), Some("/usr/bin/none"), Some("")] {
+            for expires in [None, Some(noon), Some(later), Some("2025-01-01T00:00:00Z"), Some("tomorrow"), Some("")] {
+                with(perms, OWNER, &Scope::Host, Conditions { unit, exe, expires }, |object| {
+                    for (uid, its_unit) in [OWNER, STRANGER].into_iter().flat_map(|u| its_units.map(|i| (u, i))) {
+                        for its_exe in [Ok(1), Ok(2), Err(())] {
+                            let who = Fake { unit: its_unit, exe: its_exe, ..fake(uid, OTHER_GROUP, &[]) };
+                            let may = uid == OWNER
+                                && unit.is_none_or(|u| u == "right.service" && its_unit == Ok(Some(u)))
+                                && exe.is_none_or(|e| e == "/usr/bin/right" && its_exe == Ok(1))
+                                && expires.is_none_or(|t| t == later);
+                            let got = decide(&who, object, ScopeState::Alive, &Noon, Operation::Read);
+                            assert_eq!(got.is_ok(), may, "{who:?} with {unit:?} {exe:?} {expires:?}: {got:?}");
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_containers_secret_opens_inside_it_alone() {
+    let perms = Perms { owner: 4, group: 4, other: 4, named: None };
+    let web = Scope::container("web").unwrap();
+    for uid in [0, OWNER, STRANGER] {
+        for (instance, inside) in
+            [(Ok(Some("web")), true), (Ok(Some("db")), false), (Ok(None), false), (Err(()), false)]
+        {
+            for admin in ADMIN {
+                let who = Fake { instance, admin, ..fake(uid, OTHER_GROUP, &[]) };
+                with(perms, OWNER, &web, Conditions::default(), |object| {
+                    let got = decide(&who, object, ScopeState::Alive, &Noon, Operation::Read);
+                    assert_eq!(got.is_ok(), inside, "{who:?}: {got:?}");
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn the_daemon_passes_the_same_door_and_needs_the_key_too() {
+    let perms = Perms { owner: 0, group: 0, other: 0, named: None };
+    let daemon = Fake { daemon: true, ..fake(0, 0, &[]) };
+    with(perms, OWNER, &Scope::container("web").unwrap(), Conditions::default(), |object| {
+        for state in STATES {
+            match decide(&daemon, object, state, &Noon, Operation::Read) {
+                Ok(grant) => assert_eq!((grant.rule(), state), (Rule::Daemon, ScopeState::Alive)),
+                Err(denial) => assert_eq!(Some(denial), key(state)),
+            }
+        }
+    });
+}

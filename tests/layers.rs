@@ -1,0 +1,439 @@
+//! The table of modules, and what each may do: looks at the source text, so that a step upwards fails the build's tests.
+//!
+//! Owns design section 8 as code. It reads `src` only, comments and strings taken out, and compiles nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every module and its rank. A module uses modules of lower rank only. What is not here may not be there.
+const RANKS: &[(u8, &[&str])] = &[
+    (0, &["secret", "sys", "exit"]),
+    (1, &["model"]),
+    (2, &["config", "policy", "enrol", "view", "wire"]),
+    (3, &["access", "caller", "store", "unlock", "audit", "cert", "bundle"]),
+    (4, &["seal", "keyring"]),
+    (5, &["vault"]),
+    (6, &["fs", "upcall", "control"]),
+    (7, &["daemon"]),
+    (8, &["cli"]),
+];
+
+/// Edges between modules of one rank that are allowed, and why.
+const SAME_RANK: &[(&str, &str, &str)] =
+    &[("secret", "sys", "a secret lies in the arena, which is made of system calls; sys knows nothing of secrets")];
+
+/// Where an errno is looked at, not chosen: (file, constant, why). Choosing is for `src/fs/fuse*` alone.
+const ERRNO_READ: &[(&str, &str, &str)] = &[
+    ("src/cli/prompt.rs", "EINTR", "poll(2) on the terminal is begun again after a signal"),
+    ("src/control/listen.rs", "EADDRINUSE", "bind(2) says that another daemon was faster"),
+];
+
+/// One thing that is wrong.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    file: String,
+    line: usize,
+    what: String,
+}
+
+#[test]
+fn modules_look_down_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut findings = Vec::new();
+    let mut seen = 0;
+    for file in sources(&root.join("src")) {
+        let name = file.strip_prefix(root).expect("it was found below").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
+        findings.extend(check(&name, &text));
+        seen += 1;
+    }
+    assert!(seen > 20, "only {seen} files of source were found");
+    assert!(findings.is_empty(), "{}", told(&findings));
+}
+
+#[test]
+fn tests_and_benches_say_what_they_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut findings = Vec::new();
+    for folder in ["tests", "benches"] {
+        for file in sources(&root.join(folder)) {
+            let name = file.strip_prefix(root).expect("it was found below").to_string_lossy().into_owned();
+            let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
+            findings.extend(opening(&name, &text));
+        }
+    }
+    assert!(findings.is_empty(), "{}", told(&findings));
+}
+
+fn told(findings: &[Finding]) -> String {
+    findings.iter().fold(String::from("\n"), |mut all, f| {
+        let _ = writeln!(all, "{}:{}: {}", f.file, f.line, f.what);
+        all
+    })
+}
+
+/// All Rust files below a folder; none if it is not there.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.expect("a folder that was opened can be read").path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+fn rank(module: &str) -> Option<u8> {
+    RANKS.iter().find(|(_, modules)| modules.contains(&module)).map(|(rank, _)| *rank)
+}
+
+/// Everything that is wrong with a file of `src`.
+fn check(name: &str, text: &str) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = opening(name, text).into_iter().collect();
+    let mut found = |line, what: String| findings.push(Finding { file: name.into(), line, what });
+    let tokens = tokens(&without_comments_and_strings(text));
+    let place = Place::of(name);
+    if let Some(module) = &place.module
+        && rank(module).is_none()
+    {
+        found(1, format!("the module '{module}' is not in the table"));
+    }
+    let in_fuse = name == "src/fs/fuse.rs" || name.starts_with("src/fs/fuse/") || name.starts_with("src/fs/fuse_");
+    for (i, token) in tokens.iter().enumerate() {
+        match token.text.as_str() {
+            "unsafe" if !name.starts_with("src/sys/") && name != "src/sys.rs" => {
+                found(token.line, "unsafe outside src/sys".into());
+            }
+            "fuser" if !in_fuse => found(token.line, "fuser outside src/fs/fuse".into()),
+            "pinfold" if place.module.is_some() && path_follows(&tokens, i) => {
+                found(token.line, "the crate by its own name: say crate::".into());
+            }
+            errno if !in_fuse && !name.starts_with("src/sys/") && is_errno(&tokens, i) => {
+                if !ERRNO_READ.iter().any(|(file, constant, _)| *file == name && *constant == errno) {
+                    found(token.line, format!("{errno} outside src/fs/fuse and src/sys"));
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(module) = &place.module {
+        for (line, used) in uses(&tokens, place.depth) {
+            if let Some(what) = step(module, &used) {
+                found(line, what);
+            }
+        }
+    }
+    findings
+}
+
+/// What is wrong with `module` using `used`, if anything.
+fn step(module: &str, used: &str) -> Option<String> {
+    if used == "*" {
+        return Some("everything of the crate at once".into());
+    }
+    // An item of lib.rs itself would have to be a module; lib.rs has nothing else.
+    let (from, to) = (rank(module)?, rank(used));
+    match to {
+        None => Some(format!("crate::{used} is not a module of the table")),
+        Some(_) if used == module => None,
+        Some(to) if to < from => None,
+        Some(to) if to == from && SAME_RANK.iter().any(|(a, b, _)| (*a, *b) == (module, used)) => None,
+        Some(to) => Some(format!("'{module}' (rank {from}) uses '{used}' (rank {to})")),
+    }
+}
+
+/// A file's module at the top of the crate, and how deep below the crate the file itself is.
+struct Place {
+    module: Option<String>,
+    depth: usize,
+}
+
+impl Place {
+    fn of(name: &str) -> Place {
+        let inner = name.trim_start_matches("src/").trim_end_matches(".rs");
+        let mut parts: Vec<&str> = inner.split('/').collect();
+        if parts.last() == Some(&"mod") {
+            parts.pop();
+        }
+        if parts == ["lib"] || parts == ["main"] {
+            return Place { module: None, depth: 0 };
+        }
+        Place { module: parts.first().map(|p| (*p).to_owned()), depth: parts.len() }
+    }
+}
+
+/// The first line that says something must say what the file is.
+fn opening(name: &str, text: &str) -> Option<Finding> {
+    let first = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default();
+    let what = "does not open with //!: what it owns and what it never does".into();
+    (!first.starts_with("//!")).then(|| Finding { file: name.into(), line: 1, what })
+}
+
+/// The same text with blanks in the place of comments and of what is in strings and characters; lines stay.
+fn without_comments_and_strings(text: &str) -> String {
+    let source: Vec<char> = text.chars().collect();
+    let at = |i: usize| source.get(i).copied().unwrap_or('\0');
+    let mut out = String::with_capacity(text.len());
+    let mut i = 0;
+    while i < source.len() {
+        let end = match (at(i), at(i + 1)) {
+            ('/', '/') => (i..source.len()).find(|j| at(*j) == '\n').unwrap_or(source.len()),
+            ('/', '*') => end_of_comment(&source, i),
+            ('"', _) => end_of_string(&source, i + 1),
+            ('r', '"' | '#') if i == 0 || !is_word(at(i - 1)) || at(i - 1) == 'b' || at(i - 1) == 'c' => {
+                match end_of_raw(&source, i + 1) {
+                    Some(end) => end,
+                    None => i,
+                }
+            }
+            ('\'', '\\') => (i + 3..source.len()).find(|j| at(*j) == '\'').map_or(source.len(), |j| j + 1),
+            ('\'', _) if at(i + 2) == '\'' => i + 3,
+            _ => i,
+        };
+        if end == i {
+            out.push(at(i));
+            i += 1;
+        } else {
+            out.extend(source[i..end.min(source.len())].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+            i = end;
+        }
+    }
+    out
+}
+
+/// Block comments nest.
+fn end_of_comment(source: &[char], start: usize) -> usize {
+    let (mut i, mut depth) = (start, 0);
+    while i < source.len() {
+        match (source[i], source.get(i + 1)) {
+            ('/', Some('*')) => (depth, i) = (depth + 1, i + 2),
+            ('*', Some('/')) => {
+                (depth, i) = (depth - 1, i + 2);
+                if depth == 0 {
+                    return i;
+                }
+            }
+            _ => i += 1,
+        }
+    }
+    source.len()
+}
+
+fn end_of_string(source: &[char], start: usize) -> usize {
+    let mut i = start;
+    while i < source.len() {
+        match source[i] {
+            '\\' => i += 2,
+            '"' => return i + 1,
+            _ => i += 1,
+        }
+    }
+    source.len()
+}
+
+/// `r"…"`, `r#"…"#`; `None` for a raw identifier.
+fn end_of_raw(source: &[char], start: usize) -> Option<usize> {
+    let hashes = source[start..].iter().take_while(|c| **c == '#').count();
+    if source.get(start + hashes) != Some(&'"') {
+        return None;
+    }
+    let closing: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
+    let body = start + hashes + 1;
+    let end = source[body..].windows(closing.len()).position(|w| w == closing);
+    Some(end.map_or(source.len(), |e| body + e + closing.len()))
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// A word, `::`, or one other character.
+#[derive(Debug)]
+struct Token {
+    text: String,
+    line: usize,
+}
+
+fn tokens(text: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut line = 1;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\n' {
+            line += 1;
+        }
+        if c.is_whitespace() {
+            continue;
+        }
+        let mut word = String::from(c);
+        if is_word(c) {
+            while let Some(next) = chars.next_if(|n| is_word(*n)) {
+                word.push(next);
+            }
+        } else if c == ':' && chars.next_if_eq(&':').is_some() {
+            word.push(':');
+        }
+        tokens.push(Token { text: word, line });
+    }
+    tokens
+}
+
+fn text(tokens: &[Token], i: usize) -> &str {
+    tokens.get(i).map_or("", |t| &t.text)
+}
+
+fn path_follows(tokens: &[Token], i: usize) -> bool {
+    text(tokens, i + 1) == "::"
+}
+
+/// `libc::ENOENT`, `Errno::ENOENT`.
+fn is_errno(tokens: &[Token], i: usize) -> bool {
+    let word = text(tokens, i);
+    let shape =
+        word.len() > 2 && word.starts_with('E') && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    shape && i >= 2 && text(tokens, i - 1) == "::" && matches!(text(tokens, i - 2), "libc" | "Errno" | "errno")
+}
+
+/// Each use of a module at the top of the crate: by `crate::`, or by as many `super::` as lead there.
+fn uses(tokens: &[Token], file_depth: usize) -> Vec<(usize, String)> {
+    let mut used = Vec::new();
+    // Where inline modules end: the depth of braces at which each began.
+    let mut inline: Vec<usize> = Vec::new();
+    let mut braces = 0;
+    let mut i = 0;
+    while i < tokens.len() {
+        match text(tokens, i) {
+            "{" => {
+                if i >= 2 && text(tokens, i - 2) == "mod" {
+                    inline.push(braces);
+                }
+                braces += 1;
+            }
+            "}" => {
+                braces = usize::saturating_sub(braces, 1);
+                if inline.last() == Some(&braces) {
+                    inline.pop();
+                }
+            }
+            "crate" if path_follows(tokens, i) => roots(tokens, i + 2, &mut used),
+            "super" => {
+                let mut supers = 1;
+                while path_follows(tokens, i) && text(tokens, i + 2) == "super" {
+                    (supers, i) = (supers + 1, i + 2);
+                }
+                if supers >= file_depth + inline.len() && path_follows(tokens, i) {
+                    roots(tokens, i + 2, &mut used);
+                }
+            }
+            _ => {}
+        }
+        i += 1;
+    }
+    used
+}
+
+/// What is named after `crate::`: one word, or the first word of each item of a group.
+fn roots(tokens: &[Token], start: usize, used: &mut Vec<(usize, String)>) {
+    if text(tokens, start) != "{" {
+        if let Some(token) = tokens.get(start) {
+            used.push((token.line, token.text.clone()));
+        }
+        return;
+    }
+    let (mut depth, mut first) = (0, false);
+    for token in &tokens[start..] {
+        match token.text.as_str() {
+            "{" => (depth, first) = (depth + 1, depth == 0),
+            "}" if depth == 1 => return,
+            "}" => depth -= 1,
+            "," => first = depth == 1,
+            word => {
+                if first && word != "self" {
+                    used.push((token.line, word.to_owned()));
+                }
+                first = false;
+            }
+        }
+    }
+}
+
+fn whats(name: &str, text: &str) -> Vec<(usize, String)> {
+    check(name, &format!("//! x\n{text}")).into_iter().map(|f| (f.line - 1, f.what)).collect()
+}
+
+#[test]
+fn every_module_has_one_rank() {
+    let mut seen = BTreeMap::new();
+    for (rank, modules) in RANKS {
+        for module in *modules {
+            assert_eq!(seen.insert(*module, *rank), None, "{module} is there twice");
+        }
+    }
+}
+
+#[test]
+fn steps_upwards_and_sideways_are_found() {
+    for (name, text, line) in [
+        ("src/model/path.rs", "use crate::wire::Entry;", 1),
+        ("src/model/path.rs", "\nfn f() { crate::vault::open() }", 2),
+        ("src/wire/mod.rs", "use crate::{model::{Ino, Uid}, secret::Secret,\n  config::Config};", 2),
+        ("src/exit.rs", "use super::model::Ino;", 1),
+        ("src/exit.rs", "mod t { use super::super::model; }", 1),
+        ("src/config/load.rs", "use super::super::access;", 1),
+        ("src/sys/arena.rs", "use crate::secret::Secret;", 1),
+        ("src/vault/mod.rs", "use crate::*;", 1),
+        ("src/vault/mod.rs", "use pinfold::cli;", 1),
+        ("src/vault/mod.rs", "use crate::helpers::x;", 1),
+        ("src/helpers.rs", "", 0),
+        ("src/vault/mod.rs", "macro_rules! m { () => { $crate::cli::main() } }", 1),
+    ] {
+        let found = whats(name, text);
+        assert_eq!(found.len(), 1, "{name}: {text}: {found:?}");
+        assert_eq!(found[0].0, line, "{name}: {text}");
+    }
+}
+
+#[test]
+fn what_is_forbidden_elsewhere_is_found() {
+    for (name, text) in [
+        ("src/vault/mod.rs", "unsafe { x() }"),
+        ("src/main.rs", "unsafe { x() }"),
+        ("src/fs/tree.rs", "use fuser::Request;"),
+        ("src/vault/mod.rs", "Err(libc::EACCES)"),
+        ("src/fs/tree.rs", "nix::errno::Errno::ENOENT"),
+    ] {
+        assert_eq!(whats(name, text).len(), 1, "{name}: {text}");
+    }
+    assert_eq!(opening("src/x.rs", "\n// x\n//! y\n").unwrap().line, 1);
+}
+
+#[test]
+fn what_is_allowed_is_not_found() {
+    for (name, text) in [
+        ("src/wire/mod.rs", "use crate::{model::{Ino, Uid}, secret::Secret, wire::x};"),
+        ("src/secret.rs", "use crate::sys::arena;"),
+        ("src/sys/arena.rs", "unsafe { libc::ENOENT }"),
+        ("src/fs/fuse.rs", "use fuser::Request; const X: i32 = libc::ENOENT;"),
+        ("src/fs/fuse/reply.rs", "fuser::Errno::ENOENT"),
+        ("src/lib.rs", "pub mod cli; pub mod exit;"),
+        ("src/main.rs", "fn main() { pinfold::cli::main() }"),
+        ("src/config/load.rs", "use super::Config; mod tests { use super::super::units; use super::*; }"),
+        ("src/exit.rs", "mod tests { use super::*; use super::Exit; } pub fn super_() {}"),
+        ("src/model/mod.rs", "// use crate::cli;\n/* unsafe /* nested */ crate::cli */ let s = \"crate::cli\";"),
+        (
+            "src/model/mod.rs",
+            "let s = r#\"unsafe \" crate::cli\"#; let c = '\"'; let d = '\\''; let l: &'a str = b\"fuser\";",
+        ),
+        ("src/model/mod.rs", "let s = \"\\\" unsafe\"; let unsafe_ = 1; let EACCES = 2;"),
+        ("src/vault/mod.rs", "pub(crate) fn f() {} pub(super) fn g() {}"),
+    ] {
+        assert_eq!(whats(name, text), [], "{name}: {text}");
+    }
+}
