@@ -6,8 +6,7 @@
 
 use crate::access::ScopeState;
 use crate::model::Scope;
-use crate::seal::Kek;
-use crate::secret::Secret;
+use crate::secret::{Kek, Secret};
 use crate::sys::keyctl::{self, KeyError, KeyId};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -15,9 +14,6 @@ use zeroize::Zeroizing;
 
 /// Possessor everything; uid 0 elsewhere may see, spoil and revoke it, never read it.
 const ENTRY_PERMS: u32 = 0x3f05_0000;
-/// A KEK is 32 bytes.
-pub const KEK_LEN: usize = 32;
-
 /// One scope's entry. Dropping it revokes and removes the key.
 #[derive(Debug)]
 pub struct ScopeEntry {
@@ -45,9 +41,9 @@ impl ScopeEntry {
     /// # Errors
     /// What became of the entry. One that somebody wrote over counts as missing.
     pub fn read(&self) -> Result<Kek, ScopeState> {
-        let mut kek = Zeroizing::new([0; KEK_LEN]);
+        let mut kek = Zeroizing::new([0; Kek::LEN]);
         match keyctl::read(self.key, &mut *kek) {
-            Ok(KEK_LEN) if <[u8; 32]>::from(Sha256::digest(*kek)) == self.check => Ok(Kek::new(kek)),
+            Ok(n) if n == Kek::LEN && <[u8; 32]>::from(Sha256::digest(*kek)) == self.check => Ok(Kek::new(kek)),
             Ok(_) | Err(KeyError::Missing | KeyError::Denied | KeyError::Other(_)) => Err(ScopeState::Missing),
             Err(KeyError::Revoked) => Err(ScopeState::Revoked),
             Err(KeyError::Expired) => Err(ScopeState::Expired),
@@ -59,7 +55,7 @@ impl ScopeEntry {
     /// # Errors
     /// As [`ScopeEntry::read`], or [`ScopeState::Missing`] if the arena is full.
     pub fn read_secret(&self) -> Result<Secret, ScopeState> {
-        self.read()?.to_secret().map_err(|_| ScopeState::Missing)
+        Secret::copy_of(self.read()?.expose()).map_err(|_| ScopeState::Missing)
     }
 
     /// The entry's state, now.
@@ -87,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_entry_tells_what_became_of_it() {
-        let kek = Secret::random(KEK_LEN).unwrap();
+        let kek = Secret::random(Kek::LEN).unwrap();
         let entry = ScopeEntry::install(&Scope::Host, &kek).unwrap();
         assert_eq!(entry.state(), ScopeState::Alive);
         keyctl::revoke(entry.key).unwrap();
@@ -96,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_spoiled_entry_counts_as_missing() {
-        let kek = Secret::random(KEK_LEN).unwrap();
+        let kek = Secret::random(Kek::LEN).unwrap();
         let mut entry = ScopeEntry::install(&Scope::Host, &kek).unwrap();
         entry.check[0] ^= 1;
         assert_eq!(entry.state(), ScopeState::Missing);

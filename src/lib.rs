@@ -6,10 +6,13 @@
 pub mod access;
 pub mod audit;
 pub mod caller;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod enrol;
 pub mod exit;
+pub mod fs;
 pub mod keyring;
 pub mod model;
 pub mod seal;
@@ -19,4 +22,3 @@ pub mod sys;
 pub mod unlock;
 pub mod vault;
 pub mod wire;
-pub mod cli { #![allow(missing_docs)] pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }

@@ -4,7 +4,7 @@
 //! says [`Secret::expose`].
 
 use crate::sys::arena::{self, ArenaFull, LockedBuf};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes nobody else may see: locked, not dumpable, wiped on drop.
 ///
@@ -99,6 +99,24 @@ impl Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Secret({} bytes)", self.len)
+    }
+}
+
+/// The key-encryption key of a scope, as read from the kernel keyring for one operation. Wiped on drop.
+pub struct Kek(Zeroizing<[u8; Kek::LEN]>);
+
+impl Kek {
+    /// Its length in bytes.
+    pub const LEN: usize = 32;
+
+    /// Takes the bytes over.
+    pub fn new(bytes: Zeroizing<[u8; Kek::LEN]>) -> Self {
+        Kek(bytes)
+    }
+
+    /// The bytes.
+    pub fn expose(&self) -> &[u8; Kek::LEN] {
+        &self.0
     }
 }
 

@@ -17,6 +17,9 @@ pub enum Operation {
     Read,
     /// Replace or change a secret's content. An admin may.
     Write,
+    /// Write the first content of a file through the descriptor that made it, whatever its mode: who made it may
+    /// (open(2), O_CREAT).
+    WriteNew,
     /// Add, remove or rename an entry of this directory. An admin may.
     ChangeEntries,
     /// chmod, utimensat to a given time, setfacl, setting `user.*` attributes: owner or admin.
@@ -186,7 +189,7 @@ impl Grant {
 
     /// Whether content may be decrypted by it: to be shown (Read), or as the base of a change (Write).
     pub fn opens_content(&self) -> bool {
-        matches!(self.operation, Operation::Read | Operation::Write)
+        matches!(self.operation, Operation::Read | Operation::Write | Operation::WriteNew)
     }
 }
 
@@ -205,12 +208,16 @@ pub fn decide<S: Subject + ?Sized>(
     let rule = match operation {
         Operation::Read => may_read(subject, object, world)?,
         Operation::Write => admin_or(subject, || posix::check(subject, object, WRITE))?,
+        Operation::WriteNew if subject.uid() == object.uid => Rule::Posix(Class::Owner),
+        Operation::WriteNew => admin_or(subject, || Err(Denial::NotOwner))?,
         Operation::ChangeEntries => admin_or(subject, || posix::check(subject, object, WRITE | SEARCH))?,
         Operation::ChangeMeta => owner_or_admin(subject, object)?,
         Operation::Touch => owner_or_admin(subject, object).or_else(|_| posix::check(subject, object, WRITE))?,
         Operation::ChangeOwner { uid, gid } => may_chown(subject, object, uid, gid)?,
         Operation::ChangeConditions => admin_or(subject, || Err(Denial::NotAdmin))?,
-        Operation::RemoveFromSticky { directory } if subject.uid() == directory => Rule::Posix(Class::Owner),
+        Operation::RemoveFromSticky { directory } if subject.uid() == directory && directory != Uid::ROOT => {
+            Rule::Posix(Class::Owner)
+        }
         Operation::RemoveFromSticky { .. } => owner_or_admin(subject, object)?,
     };
     let grant = Grant { ino: object.ino, operation, rule };

@@ -15,7 +15,18 @@ use std::io::{self, Write};
 
 impl From<AuditError> for Failure {
     fn from(error: AuditError) -> Self {
-        Failure::new(Exit::Failed, error.to_string()).hint("the audit log is root's: run it as root")
+        let text = error.to_string();
+        match error {
+            AuditError::Open { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Failure::new(Exit::NotFound, text),
+                io::ErrorKind::PermissionDenied => {
+                    Failure::new(Exit::Refused, text).hint("the audit log is root's: run it as root")
+                }
+                _ => Failure::new(Exit::Failed, text),
+            },
+            AuditError::Write { .. } | AuditError::InUse { .. } => Failure::new(Exit::Failed, text),
+            AuditError::NotALog { .. } | AuditError::UnknownFormat { .. } => Failure::new(Exit::Damaged, text),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Blobs: one age v1 file for each version of a secret.
 
-use super::stanza::{Capture, Kek, Tap};
+use super::stanza::{Capture, Tap};
 use super::{SealError, payload};
 use crate::access::Grant;
 use crate::model::Ino;
-use crate::secret::Secret;
+use crate::secret::{Kek, Secret};
 use age::x25519;
 use sha2::{Digest, Sha256};
 

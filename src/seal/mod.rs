@@ -12,7 +12,6 @@ mod stanza;
 pub use blob::{BlobDigest, open_blob, open_key, seal_blob, seal_key};
 pub use identity::{Protection, StoreIdentity, new_identity, open_identity, parse_recipient};
 pub use record::RecordKey;
-pub use stanza::Kek;
 
 use crate::sys::arena::ArenaFull;
 use thiserror::Error;

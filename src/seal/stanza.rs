@@ -3,8 +3,7 @@
 //! `-> pinfold-kek <salt>`, salt 16 bytes in unpadded base64; body: the file key, sealed with age's AEAD (nonce zero)
 //! under HKDF-SHA-256(salt, "pinfold/kek", KEK). Stock tools skip it.
 
-use crate::secret::Secret;
-use crate::sys::arena::ArenaFull;
+use crate::secret::Kek;
 use age_core::format::{FileKey, Stanza};
 use age_core::primitives::{aead_decrypt, aead_encrypt, hkdf};
 use age_core::secrecy::ExposeSecret;
@@ -17,29 +16,11 @@ use zeroize::{Zeroize, Zeroizing};
 const TAG: &str = "pinfold-kek";
 const LABEL: &[u8] = b"pinfold/kek";
 
-/// The key-encryption key of a scope, as read from the kernel keyring for one operation. Wiped on drop.
-pub struct Kek(Zeroizing<[u8; 32]>);
-
-impl Kek {
-    /// Takes the bytes over.
-    pub fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
-        Kek(bytes)
-    }
-
-    /// A copy in the arena, to be sealed to other recipients.
-    ///
-    /// # Errors
-    /// [`ArenaFull`].
-    pub fn to_secret(&self) -> Result<Secret, ArenaFull> {
-        Secret::copy_of(&*self.0)
-    }
-}
-
 impl age::Recipient for Kek {
     fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
         let mut salt = [0; 16];
         getrandom::getrandom(&mut salt).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
-        let key = Zeroizing::new(hkdf(&salt, LABEL, &*self.0));
+        let key = Zeroizing::new(hkdf(&salt, LABEL, self.expose()));
         let body = aead_encrypt(&key, file_key.expose_secret());
         Ok((vec![Stanza { tag: TAG.into(), args: vec![BASE64_STANDARD_NO_PAD.encode(salt)], body }], HashSet::new()))
     }
@@ -52,7 +33,7 @@ impl age::Identity for Kek {
         }
         let [salt] = stanza.args.as_slice() else { return Some(Err(age::DecryptError::InvalidHeader)) };
         let Ok(salt) = BASE64_STANDARD_NO_PAD.decode(salt) else { return Some(Err(age::DecryptError::InvalidHeader)) };
-        let key = Zeroizing::new(hkdf(&salt, LABEL, &*self.0));
+        let key = Zeroizing::new(hkdf(&salt, LABEL, self.expose()));
         // A stanza of another KEK is "not mine", as for X25519.
         let mut opened = aead_decrypt(&key, 16, &stanza.body).ok()?;
         let file_key = FileKey::init_with_mut(|k| k.copy_from_slice(&opened));

@@ -54,6 +54,10 @@ pub struct Written {
 pub struct Restored {
     /// Records of all trees.
     pub records: u64,
+    /// Those of `nodes`.
+    pub nodes: u64,
+    /// Those of `blobs`.
+    pub blobs: u64,
     /// Where the store that was there before is now.
     pub set_aside: Option<PathBuf>,
 }
@@ -196,10 +200,10 @@ pub fn restore(dir: &Path, input: &mut dyn Read, existing: Existing) -> Result<R
     let _lock = if vacant { None } else { Some(folder::lock_any(dir)?) };
     let building = beside(dir, ".restoring")?;
     let built = build(&building, input);
-    let records = built.inspect_err(|_| drop(std::fs::remove_dir_all(&building)))?;
+    let restored = built.inspect_err(|_| drop(std::fs::remove_dir_all(&building)))?;
     let moved = put_in_place(&building, dir, vacant);
     let set_aside = moved.inspect_err(|_| drop(std::fs::remove_dir_all(&building)))?;
-    Ok(Restored { records, set_aside })
+    Ok(Restored { set_aside, ..restored })
 }
 
 fn put_in_place(building: &Path, dir: &Path, vacant: bool) -> Result<Option<PathBuf>, StoreError> {
@@ -232,16 +236,22 @@ fn beside(dir: &Path, suffix: &str) -> Result<PathBuf, StoreError> {
     free.next().ok_or_else(|| StoreError::Failed(format!("too many folders named like {}{suffix}", dir.display())))
 }
 
-fn build(building: &Path, input: &mut dyn Read) -> Result<u64, StoreError> {
+fn build(building: &Path, input: &mut dyn Read) -> Result<Restored, StoreError> {
     let mut reader = Reader { digest: Sha256::new(), input: tar::Archive::new(input) };
-    let mut records = 0;
+    let mut built = Restored { records: 0, nodes: 0, blobs: 0, set_aside: None };
     folder::create(building, &[], |folder| {
         let db = Db::create(&folder.db_dir())?;
-        records = reader.read_into(&db, folder)?;
+        built.records = reader.read_into(&db, folder)?;
+        for (tree, count) in [(Tree::Nodes, &mut built.nodes), (Tree::Blobs, &mut built.blobs)] {
+            db.each_key(tree, &mut |_| {
+                *count += 1;
+                Ok(())
+            })?;
+        }
         db.flush()?;
         db.sync()
     })?;
-    Ok(records)
+    Ok(built)
 }
 
 struct Reader<'a> {

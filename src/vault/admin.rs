@@ -233,11 +233,7 @@ impl Admin for Vault {
     }
 
     fn extract(&self, actor: &Actor, extract: Extract) -> Result<Vec<u8>, Fault> {
-        let caller = self.admin(actor)?;
-        let blob = self.sealed_blob(&extract.path, extract.version)?;
-        let path = extract.path.to_string();
-        self.record(audit::Operation::Extract, &path, extract.version, &caller.who(), "admin")?;
-        Ok(blob)
+        Ok(self.extract_blob(&self.admin(actor)?, &extract)?)
     }
 
     fn backup(&self, actor: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault> {
@@ -358,9 +354,12 @@ impl Vault {
         })
     }
 
-    /// As [`Admin::extract`], for the command that works without a daemon.
-    pub(crate) fn extract_blob(&self, extract: &Extract) -> Result<Vec<u8>, VaultError> {
-        self.sealed_blob(&extract.path, extract.version)
+    /// The sealed blob of a secret, recorded.
+    pub(crate) fn extract_blob(&self, caller: &impl Caller, extract: &Extract) -> Result<Vec<u8>, VaultError> {
+        let blob = self.sealed_blob(&extract.path, extract.version)?;
+        let path = extract.path.to_string();
+        self.record(audit::Operation::Extract, &path, extract.version, &caller.who(), "admin")?;
+        Ok(blob)
     }
 }
 

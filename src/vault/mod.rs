@@ -30,7 +30,10 @@ pub use error::VaultError;
 pub use node::Attr;
 pub use open::Opened;
 pub use setup::{Recovery, create_store};
+pub use unlock::UnlockBy;
 pub use xattr::XattrMode;
+
+pub(crate) use admin::backup_report;
 
 use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
@@ -155,6 +158,11 @@ impl Vault {
     /// Sets who hears of changes. Only the first counts.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
+    }
+
+    /// The audit log.
+    pub fn audit_log(&self) -> &Log {
+        &self.audit
     }
 
     /// Who callers are found out by.

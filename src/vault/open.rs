@@ -5,8 +5,8 @@ use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Grant, Operation, ScopeState};
 use crate::audit;
 use crate::model::{Ino, Kind, Scope, VersionNo};
-use crate::seal::{self, Kek};
-use crate::secret::Secret;
+use crate::seal;
+use crate::secret::{Kek, Secret};
 
 /// A secret, opened for a reader: the version that was current, whole.
 #[derive(Debug)]
@@ -67,16 +67,42 @@ impl Vault {
         Ok(Opened { content, version: number, scope: node.scope.clone() })
     }
 
+    /// As [`Vault::open_read`], of the version with this number; 0 for a file that was never written.
+    ///
+    /// # Errors
+    /// As [`Vault::open_read`]; [`VaultError::NotFound`] if that version is not kept any more.
+    pub fn open_version(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Opened, VaultError> {
+        let number = (number > 0).then_some(number);
+        self.open_as(caller, ino, number, audit::Operation::Open)
+    }
+
+    /// Whether a secret was never written.
+    pub fn is_new(&self, ino: Ino) -> bool {
+        self.with_tree(|tree| tree.get(ino).is_some_and(|node| node.last_number == 0)).unwrap_or(false)
+    }
+
+    /// As [`Vault::open_write`], for the descriptor that made the file: its own mode does not count yet.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`].
+    pub fn open_new(&self, caller: &impl Caller, ino: Ino) -> Result<Grant, VaultError> {
+        self.open_to_change(caller, ino, Operation::WriteNew)
+    }
+
     /// Decides whether a caller may change a secret's content. Recorded when it is committed.
     ///
     /// # Errors
     /// [`VaultError::Denied`].
     pub fn open_write(&self, caller: &impl Caller, ino: Ino) -> Result<Grant, VaultError> {
+        self.open_to_change(caller, ino, Operation::Write)
+    }
+
+    fn open_to_change(&self, caller: &impl Caller, ino: Ino, operation: Operation) -> Result<Grant, VaultError> {
         let (node, path) = self.node_and_path(ino)?;
         if node.kind != Kind::File {
             return Err(VaultError::IsADirectory);
         }
-        match self.grant(caller, ino, &node, Operation::Write) {
+        match self.grant(caller, ino, &node, operation) {
             Ok((grant, _)) => Ok(grant),
             Err(denial) => {
                 self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &denial.to_string());

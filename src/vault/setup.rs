@@ -3,10 +3,9 @@
 use super::node::{FACTS_INO, Facts, Node, Record};
 use super::unlock::{IDENTITY_FILE, INDEX_META};
 use super::{VaultError, change::CONTAINERS};
-use crate::keyring::KEK_LEN;
 use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
 use crate::seal::{self, Protection, RecordKey};
-use crate::secret::Secret;
+use crate::secret::{Kek, Secret};
 use crate::store::{Batch, Store};
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -39,7 +38,7 @@ pub fn create_store(
     }
     let (identity, file) = seal::new_identity(protection).map_err(invalid)?;
     let index = Secret::random(32)?;
-    let kek = Secret::random(KEK_LEN)?;
+    let kek = Secret::random(Kek::LEN)?;
     let all: Vec<_> = std::iter::once(identity.recipient()).chain(recipients.iter().cloned()).collect();
 
     let record_key = RecordKey::derive(&index);

@@ -1,0 +1,25 @@
+//! What the daemon tells: to journald as fields under systemd, to stderr as text otherwise.
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Sets it up, once. `PINFOLD_LOG` is a filter as in `debug` or `pinfold=debug,fuser=warn`.
+pub fn start() {
+    let journald = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    // On a terminal the audit log's own lines would drown everything else; they are in their file.
+    let default = if journald.is_some() { "info" } else { "info,pinfold::audit=warn" };
+    let filter = EnvFilter::try_from_env("PINFOLD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let registry = tracing_subscriber::registry().with(filter);
+    let done = match journald {
+        Some(layer) => registry.with(layer).try_init(),
+        None => registry
+            .with({
+                use std::io::IsTerminal;
+                fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).with_target(false)
+            })
+            .try_init(),
+    };
+    // It fails only where somebody set one up before, as a test may have.
+    drop(done);
+}

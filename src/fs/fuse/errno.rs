@@ -1,0 +1,62 @@
+//! The one place where an errno is chosen.
+
+use crate::access::Denial;
+use crate::fs::FsError;
+use crate::model::{AclError, PathError};
+use crate::vault::VaultError;
+use fuser::Errno;
+
+/// What the system call returns.
+pub(super) fn of(error: &FsError) -> Errno {
+    match error {
+        FsError::Vault(error) => of_vault(error),
+        FsError::Stale => Errno::from_i32(libc::ESTALE),
+        FsError::WrongHandle => Errno::EBADF,
+        FsError::Unsupported => Errno::EINVAL,
+    }
+}
+
+/// The store is locked, or the scope's entry is not there.
+pub(super) fn locked() -> Errno {
+    Errno::from_i32(libc::ENOKEY)
+}
+
+fn of_vault(error: &VaultError) -> Errno {
+    match error {
+        VaultError::Denied(denial) => of_denial(denial),
+        VaultError::Locked => locked(),
+        VaultError::NotFound => Errno::ENOENT,
+        VaultError::Exists => Errno::EEXIST,
+        VaultError::NotADirectory => Errno::ENOTDIR,
+        VaultError::IsADirectory => Errno::EISDIR,
+        VaultError::NotEmpty => Errno::from_i32(libc::ENOTEMPTY),
+        VaultError::CrossScope => Errno::EXDEV,
+        VaultError::NotPermitted(_) => Errno::EPERM,
+        VaultError::Invalid(_) | VaultError::NothingToDo(_) | VaultError::WrongKey(_) => Errno::EINVAL,
+        VaultError::BadName(PathError::TooLong) => Errno::from_i32(libc::ENAMETOOLONG),
+        VaultError::BadName(PathError::NotUtf8) => Errno::from_i32(libc::EILSEQ),
+        VaultError::BadName(PathError::NotAName | PathError::Nul) => Errno::EINVAL,
+        VaultError::BadAcl(AclError::TooMany) => Errno::ENOSPC,
+        VaultError::BadAcl(AclError::Malformed | AclError::Invalid) => Errno::EINVAL,
+        VaultError::NoAttribute => Errno::from_i32(libc::ENODATA),
+        VaultError::UnknownAttribute => Errno::from_i32(libc::EOPNOTSUPP),
+        VaultError::TooBig { .. } => Errno::EFBIG,
+        VaultError::NoSpace(_) => Errno::ENOSPC,
+        VaultError::Quota => Errno::from_i32(libc::EDQUOT),
+        VaultError::Damaged(_) => Errno::from_i32(libc::EBADMSG),
+        VaultError::ArenaFull(_) => Errno::ENOMEM,
+        VaultError::NotRecorded(_) | VaultError::Failed(_) => Errno::EIO,
+    }
+}
+
+fn of_denial(denial: &Denial) -> Errno {
+    match denial {
+        Denial::NotAllowed(_) | Denial::OutsideScope | Denial::Unit { .. } | Denial::Exe { .. } | Denial::Doubt(_) => {
+            Errno::EACCES
+        }
+        Denial::NotOwner | Denial::NotAdmin => Errno::EPERM,
+        Denial::NoKey => locked(),
+        Denial::KeyRevoked => Errno::from_i32(libc::EKEYREVOKED),
+        Denial::KeyExpired => Errno::from_i32(libc::EKEYEXPIRED),
+    }
+}

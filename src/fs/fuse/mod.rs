@@ -1,0 +1,608 @@
+//! The adapter between the kernel's FUSE requests and [`Fs`]: the only user of fuser.
+//!
+//! Each handler finds out who asks, calls one method, and answers. No handler panics through (fuser would unmount), and
+//! none waits for an unlock on its thread.
+
+mod errno;
+mod notify;
+mod session;
+
+pub use session::Mounted;
+
+use super::wait::{Outcome, Waiting};
+use super::{Fs, FsError, OpenMode, Opened, Seen};
+use crate::audit;
+use crate::caller::Process;
+use crate::model::{Gid, Ino, Kind, Name, Timestamp, Uid};
+use crate::vault::{NewNode, Rename, SetAttr, TimeChange, VaultError, XattrMode};
+use fuser::{
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use notify::Teller;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// How long the kernel may keep what does not change without its knowing.
+const LASTING: Duration = Duration::from_secs(1 << 30);
+/// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open.
+const NEEDED: [InitFlags; 3] = [InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK, InitFlags::FUSE_ATOMIC_O_TRUNC];
+/// System calls that only look: stat, fstat, lstat, newfstatat, statx (x86-64). A GETATTR under any other one precedes
+/// a refusal.
+const STATS: [u32; 5] = [4, 5, 6, 262, 332];
+
+/// The filesystem as fuser calls it.
+pub struct Adapter {
+    fs: Arc<Fs>,
+    teller: Arc<Teller>,
+    waiting: Arc<Waiting>,
+    /// For how long after the lock callers wait; `None` refuses at once.
+    patience: Option<Duration>,
+}
+
+impl Adapter {
+    fn caller(&self, req: &Request) -> Process {
+        self.fs.vault().callers().identify(Uid(req.uid()), Gid(req.gid()), req.pid())
+    }
+
+    /// Runs a handler; a panic becomes a dropped reply, which fuser answers with EIO.
+    fn guard(&self, what: &str, handler: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(handler)).is_err() {
+            tracing::error!(what, "a request failed inside; it was answered with EIO");
+        }
+    }
+
+    /// Does it, or, while the store is locked, lets the caller wait for the unlock. `done` gets the error to answer.
+    fn when_unlocked<R: Send + 'static>(
+        &self,
+        req: &Request,
+        path: (Ino, Option<&[u8]>),
+        act: impl Fn(&Fs) -> Result<R, FsError> + Send + 'static,
+        done: impl FnOnce(Result<R, Errno>) + Send + 'static,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        let first = act(&fs);
+        let since = match first {
+            Err(FsError::Vault(VaultError::Locked)) => fs.vault().locked_since(),
+            other => return done(other.map_err(|e| errno::of(&e))),
+        };
+        let name = path.1.map(|n| String::from_utf8_lossy(n).into_owned());
+        let (uid, gid, tid, ino) = (Uid(req.uid()), Gid(req.gid()), req.pid(), path.0);
+        let job = move |outcome| {
+            let again = match outcome {
+                Outcome::Unlocked => act(&fs),
+                Outcome::GiveUp => Err(VaultError::Locked.into()),
+            };
+            if matches!(again, Err(FsError::Vault(VaultError::Locked))) {
+                let caller = fs.vault().callers().identify(uid, gid, tid);
+                let reason = "the store is locked";
+                fs.vault().record_refusal(audit::Operation::Open, ino, name.as_deref(), &caller, reason);
+            }
+            done(again.map_err(|e| errno::of(&e)));
+        };
+        match (self.patience, since) {
+            (Some(patience), Some(since)) => self.waiting.park(uid.0, since, patience, Box::new(job)),
+            (Some(_), None) => job(Outcome::Unlocked),
+            (None, _) => job(Outcome::GiveUp),
+        }
+    }
+
+    fn make(&self, req: &Request, new: NewNode<'_>) -> Result<Seen, FsError> {
+        let attr = self.fs.make(&self.caller(req), new)?;
+        self.saw(new.parent, new.name);
+        Ok(Seen { attr, lasting: true })
+    }
+
+    fn saw(&self, parent: Ino, name: &Name) {
+        if parent == Ino::ROOT {
+            self.teller.saw_root_name(name);
+        }
+    }
+
+    fn note(&self, req: &Request, ino: Ino, error: &FsError) {
+        let told =
+            matches!(error, FsError::Vault(VaultError::Invalid(_) | VaultError::Damaged(_) | VaultError::Denied(_)));
+        if told {
+            self.fs.own().note_error(req.uid(), &self.fs.vault().path_of(ino, None), error);
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for flag in NEEDED {
+            config.add_capabilities(flag).map_err(|_| std::io::Error::other(format!("the kernel lacks {flag:?}")))?;
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.guard("lookup", || {
+            let (parent, bytes) = (Ino(parent.0), name.as_bytes().to_vec());
+            if parent == Ino::ROOT {
+                if let Ok(name) = Name::parse(&bytes) {
+                    self.saw(parent, &name);
+                }
+            }
+            let again = bytes.clone();
+            let act = move |fs: &Fs| fs.lookup(parent, &again);
+            self.when_unlocked(req, (parent, Some(&bytes)), act, |found| answer_entry(reply, found));
+        });
+    }
+
+    fn getattr(&self, req: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.guard("getattr", || {
+            let ino = Ino(ino.0);
+            let caller = self.caller(req);
+            // Before the reply: afterwards the thread may be doing something else.
+            self.fs.vault().probe(&caller, ino, || caller.current_syscall().is_some_and(|n| !STATS.contains(&n)));
+            answer_attr(reply, self.fs.attr(ino, req.pid()));
+        });
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        self.guard("setattr", || {
+            let (ino, caller) = (Ino(ino.0), self.caller(req));
+            let set = SetAttr {
+                mode: mode.map(|m| (m & 0o7777) as u16),
+                uid: uid.map(Uid),
+                gid: gid.map(Gid),
+                // With a size, the times are the kernel's own, for the truncation; the commit sets them.
+                atime: atime.filter(|_| size.is_none()).map(time_change),
+                mtime: mtime.filter(|_| size.is_none()).map(time_change),
+            };
+            let sized = size.map_or(Ok(()), |size| self.fs.truncate(&caller, ino, fh.map(|f| f.0), size));
+            let result = sized.and_then(|()| match set == SetAttr::default() {
+                true => self.fs.attr(ino, req.pid()),
+                false => self.fs.set_attr(&caller, req.pid(), ino, set),
+            });
+            if let Err(error) = &result {
+                self.note(req, ino, error);
+            }
+            answer_attr(reply, result);
+        });
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.guard("readlink", || match self.fs.read_link(Ino(ino.0)) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(error) => reply.error(errno::of(&error)),
+        });
+    }
+
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _: u32, reply: ReplyEntry) {
+        self.guard("mknod", || {
+            if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
+                let reason = "no devices, FIFOs or sockets";
+                let name = name.to_string_lossy();
+                let vault = self.fs.vault();
+                vault.record_refusal(audit::Operation::Mknod, Ino(parent.0), Some(&name), &self.caller(req), reason);
+                return reply.error(errno::of(&VaultError::NotPermitted(reason).into()));
+            }
+            let made = Name::parse(name.as_bytes())
+                .map_err(FsError::from)
+                .and_then(|name| self.make(req, new_node(parent, &name, Kind::File, mode, umask, None)));
+            answer_entry(reply, made.map_err(|e| errno::of(&e)));
+        });
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        self.guard("mkdir", || {
+            let made = Name::parse(name.as_bytes())
+                .map_err(FsError::from)
+                .and_then(|name| self.make(req, new_node(parent, &name, Kind::Directory, mode, umask, None)));
+            answer_entry(reply, made.map_err(|e| errno::of(&e)));
+        });
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.guard("symlink", || {
+            let made = Name::parse(name.as_bytes()).map_err(FsError::from).and_then(|name| {
+                let target = target.to_str().ok_or(crate::model::PathError::NotUtf8)?;
+                self.make(req, new_node(parent, &name, Kind::Symlink, 0o777, 0, Some(target)))
+            });
+            answer_entry(reply, made.map_err(|e| errno::of(&e)));
+        });
+    }
+
+    fn link(&self, req: &Request, ino: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        self.guard("link", || {
+            let reason = "a secret has one name";
+            self.fs.vault().record_refusal(audit::Operation::Link, Ino(ino.0), None, &self.caller(req), reason);
+            reply.error(errno::of(&VaultError::NotPermitted(reason).into()));
+        });
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guard("unlink", || {
+            let name = Name::parse(name.as_bytes()).map_err(FsError::from);
+            answer(reply, name.and_then(|name| self.fs.unlink(&self.caller(req), Ino(parent.0), &name)));
+        });
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guard("rmdir", || {
+            let name = Name::parse(name.as_bytes()).map_err(FsError::from);
+            answer(reply, name.and_then(|name| self.fs.rmdir(&self.caller(req), Ino(parent.0), &name)));
+        });
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.guard("rename", || {
+            let rename = || {
+                if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
+                    return Err(FsError::Unsupported);
+                }
+                let (name, new_name) = (Name::parse(name.as_bytes())?, Name::parse(new_name.as_bytes())?);
+                let rename = Rename {
+                    parent: Ino(parent.0),
+                    name: &name,
+                    new_parent: Ino(new_parent.0),
+                    new_name: &new_name,
+                    replace: flags.is_empty(),
+                };
+                let result = self.fs.rename(&self.caller(req), rename);
+                match &result {
+                    Ok(()) => self.saw(rename.new_parent, &new_name),
+                    Err(error) => self.note(req, rename.new_parent, error),
+                }
+                result
+            };
+            answer(reply, rename());
+        });
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.guard("open", || {
+            let (ino, mode, tid) = (Ino(ino.0), open_mode(flags.0), req.pid());
+            let caller = self.caller(req);
+            let act = move |fs: &Fs| {
+                let result = fs.open(&caller, tid, ino, mode);
+                if let Err(error @ FsError::Vault(VaultError::Denied(_) | VaultError::Damaged(_))) = &result {
+                    fs.own().note_error(crate::model::Subject::uid(&caller).0, &fs.vault().path_of(ino, None), error);
+                }
+                result
+            };
+            self.when_unlocked(req, (ino, None), act, |opened| match opened {
+                Ok(opened) => reply.opened(FileHandle(opened.number()), open_flags(opened)),
+                Err(errno) => reply.error(errno),
+            });
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.guard("create", || {
+            let result = Name::parse(name.as_bytes()).map_err(FsError::from).and_then(|name| {
+                let new = new_node(parent, &name, Kind::File, mode, umask, None);
+                let made = self.fs.create(&self.caller(req), req.pid(), new, open_mode(flags))?;
+                self.saw(new.parent, &name);
+                Ok(made)
+            });
+            match result {
+                Ok((attr, opened)) => {
+                    let ttl = Duration::ZERO;
+                    let fh = FileHandle(opened.number());
+                    reply.created(&ttl, &file_attr(&attr), Generation(0), fh, open_flags(opened));
+                }
+                Err(error) => reply.error(errno::of(&error)),
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.guard("read", || {
+            // Only a read into the page cache, for a private mmap, comes without its owner.
+            let filling = owner.is_none();
+            let mut reply = Some(reply);
+            let result = self.fs.read(&self.caller(req), Ino(ino.0), fh.0, (offset, size), filling, |bytes| {
+                if let Some(reply) = reply.take() {
+                    reply.data(bytes);
+                }
+            });
+            if let (Err(error), Some(reply)) = (result, reply.take()) {
+                reply.error(errno::of(&error));
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        flags: OpenFlags,
+        owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.guard("write", || {
+            let append = flags.0 & libc::O_APPEND != 0;
+            let len = data.len() as u32;
+            let result = self.fs.write(fh.0, offset, data, append, owner.map_or(0, |o| o.0));
+            // fuser's buffer would keep the plaintext until another request as large came.
+            if let Err(error) = crate::sys::process::wipe(data) {
+                tracing::error!(%error, ino = ino.0, "what was written could not be wiped from the receive buffer");
+            }
+            match result {
+                Ok(()) => reply.written(len),
+                Err(error) => reply.error(errno::of(&error)),
+            }
+        });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        self.guard("flush", || answer(reply, self.fs.flush(fh.0, owner.0)));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.guard("release", || {
+            if super::handle::is_writer(fh.0) {
+                answer(reply, self.fs.release_writer(fh.0));
+            } else {
+                let pages = self.fs.release_reader(fh.0);
+                reply.ok();
+                if let Some(ino) = pages {
+                    self.teller.drop_pages(ino);
+                }
+            }
+            let _ = ino;
+        });
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.guard("fsync", || answer(reply, self.fs.fsync(fh.0)));
+    }
+
+    fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.guard("opendir", || {
+            let ino = Ino(ino.0);
+            self.when_unlocked(
+                req,
+                (ino, None),
+                move |fs| fs.open_dir(ino),
+                |opened| match opened {
+                    Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
+                    Err(errno) => reply.error(errno),
+                },
+            );
+        });
+    }
+
+    fn readdir(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.guard("readdir", || match self.fs.dir(Ino(ino.0), fh.0) {
+            Ok(dir) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                for (i, (ino, kind, name)) in dir.entries.iter().enumerate().skip(from) {
+                    if reply.add(INodeNo(ino.0), i as u64 + 1, file_type(*kind), OsStr::new(&**name)) {
+                        break;
+                    }
+                }
+                reply.ok();
+            }
+            Err(error) => reply.error(errno::of(&error)),
+        });
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.guard("releasedir", || {
+            self.fs.release_dir(fh.0);
+            reply.ok();
+        });
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.guard("fsyncdir", || answer(reply, self.fs.sync()));
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.guard("statfs", || {
+            let vault = self.fs.vault();
+            let (total, free) = vault.space().map_or((0, 0), |s| (s.total / 4096, s.free / 4096));
+            let (max, used) = (vault.limits().max_secrets, vault.count());
+            reply.statfs(total, free, free, max, max.saturating_sub(used), 4096, 255, 4096);
+        });
+    }
+
+    fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
+        self.guard("setxattr", || {
+            let ino = Ino(ino.0);
+            let mode = match flags {
+                0 => XattrMode::Set,
+                libc::XATTR_CREATE => XattrMode::Create,
+                libc::XATTR_REPLACE => XattrMode::Replace,
+                _ => return reply.error(errno::of(&FsError::Unsupported)),
+            };
+            let result = xattr_name(name).and_then(|name| self.fs.set_xattr(&self.caller(req), ino, name, value, mode));
+            if let Err(error) = &result {
+                self.note(req, ino, error);
+            }
+            answer(reply, result);
+        });
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.guard("getxattr", || {
+            let value = xattr_name(name).and_then(|name| self.fs.get_xattr(Ino(ino.0), name));
+            answer_xattr(reply, size, value);
+        });
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.guard("listxattr", || {
+            let names = self
+                .fs
+                .list_xattr(Ino(ino.0))
+                .map(|names| names.iter().flat_map(|n| n.bytes().chain(std::iter::once(0))).collect());
+            answer_xattr(reply, size, names);
+        });
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guard("removexattr", || {
+            let result = xattr_name(name).and_then(|n| self.fs.remove_xattr(&self.caller(req), Ino(ino.0), n));
+            answer(reply, result);
+        });
+    }
+}
+
+fn xattr_name(name: &OsStr) -> Result<&str, FsError> {
+    name.to_str().ok_or_else(|| VaultError::UnknownAttribute.into())
+}
+
+fn answer(reply: ReplyEmpty, result: Result<(), FsError>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno::of(&error)),
+    }
+}
+
+fn answer_entry(reply: ReplyEntry, found: Result<Seen, Errno>) {
+    match found {
+        Ok(seen) => {
+            let attr_ttl = if seen.lasting { LASTING } else { Duration::ZERO };
+            reply.entry_with_ttls(&attr_ttl, &LASTING, &file_attr(&seen.attr), Generation(0));
+        }
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn answer_attr(reply: ReplyAttr, found: Result<Seen, FsError>) {
+    match found {
+        Ok(seen) => {
+            let ttl = if seen.lasting { LASTING } else { Duration::ZERO };
+            reply.attr(&ttl, &file_attr(&seen.attr));
+        }
+        Err(error) => reply.error(errno::of(&error)),
+    }
+}
+
+fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, FsError>) {
+    match value {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(errno::of(&error)),
+    }
+}
+
+fn new_node<'a>(
+    parent: INodeNo,
+    name: &'a Name,
+    kind: Kind,
+    mode: u32,
+    umask: u32,
+    target: Option<&'a str>,
+) -> NewNode<'a> {
+    let bits = |m: u32| (m & 0o7777) as u16;
+    NewNode { parent: Ino(parent.0), name, kind, mode: bits(mode), umask: bits(umask), target }
+}
+
+fn open_mode(flags: i32) -> OpenMode {
+    let access = flags & libc::O_ACCMODE;
+    OpenMode { read: access != libc::O_WRONLY, write: access != libc::O_RDONLY, truncate: flags & libc::O_TRUNC != 0 }
+}
+
+/// A read handle needs no FLUSH: a close() while no daemon is there would hang on it. A write handle does: its answer
+/// is what close(2) returns.
+fn open_flags(opened: Opened) -> FopenFlags {
+    match opened {
+        Opened::Reader(_) => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+        Opened::Writer(_) => FopenFlags::FOPEN_DIRECT_IO,
+    }
+}
+
+fn time_change(time: TimeOrNow) -> TimeChange {
+    match time {
+        TimeOrNow::SpecificTime(at) => TimeChange::At(Timestamp::from(at)),
+        TimeOrNow::Now => TimeChange::Now,
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+        Kind::Symlink => FileType::Symlink,
+    }
+}
+
+fn file_attr(attr: &crate::vault::Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino.0),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: attr.atime.into(),
+        mtime: attr.mtime.into(),
+        ctime: attr.ctime.into(),
+        crtime: attr.btime.into(),
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}

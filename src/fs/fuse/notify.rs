@@ -1,0 +1,137 @@
+//! Telling the kernel that what it caches has changed.
+//!
+//! From a thread of its own: a notification made inside a handler waits for a lock that the request holds.
+
+use crate::fs::wait::Waiting;
+use crate::model::{Ino, Name};
+use crate::vault::{Change, Observer};
+use fuser::{INodeNo, Notifier};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many notifications wait at most; beyond that everything is dropped from the kernel's caches at once.
+const MAX_WAITING: usize = 4096;
+/// How many names in the root are remembered, to be forgotten by the kernel at a lock.
+const MAX_NAMES: usize = 65_536;
+
+enum Task {
+    Change(Change),
+    Pages(Ino),
+    Everything,
+    Stop,
+}
+
+/// Where changes are told.
+pub(super) struct Teller {
+    queue: SyncSender<Task>,
+    names: Mutex<BTreeSet<Name>>,
+    waiting: Arc<Waiting>,
+    on_lock: Box<dyn Fn() + Send + Sync>,
+    handles: Box<dyn Fn() -> u64 + Send + Sync>,
+    overflows: AtomicU64,
+}
+
+impl Teller {
+    /// With what is to be done at a lock, and how open handles are counted. [`Teller::serve`] starts the thread.
+    pub fn new(
+        waiting: Arc<Waiting>,
+        on_lock: Box<dyn Fn() + Send + Sync>,
+        handles: Box<dyn Fn() -> u64 + Send + Sync>,
+    ) -> (Arc<Self>, Tasks) {
+        let (queue, tasks) = sync_channel(MAX_WAITING);
+        let overflows = AtomicU64::new(0);
+        let teller = Teller { queue, names: Mutex::default(), waiting, on_lock, handles, overflows };
+        (Arc::new(teller), Tasks(tasks))
+    }
+
+    /// The kernel learns this name in the root.
+    pub fn saw_root_name(&self, name: &Name) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() < MAX_NAMES && !names.contains(name.as_str()) {
+            names.insert(name.clone());
+        }
+    }
+
+    /// Pages that the kernel filled for a private mmap are to go.
+    pub fn drop_pages(&self, ino: Ino) {
+        self.send(Task::Pages(ino));
+    }
+
+    /// Runs the tasks until [`Teller::stop`].
+    pub fn serve(self: &Arc<Self>, tasks: Tasks, notifier: Notifier) -> std::io::Result<()> {
+        let own = Arc::clone(self);
+        std::thread::Builder::new().name("notify".into()).spawn(move || own.run(&tasks.0, &notifier)).map(|_| ())
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        // A full queue ends too: the receiver is gone with the daemon.
+        let _ = self.queue.try_send(Task::Stop);
+    }
+
+    fn send(&self, task: Task) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(task) {
+            self.overflows.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn run(&self, tasks: &Receiver<Task>, notifier: &Notifier) {
+        for task in tasks {
+            if self.overflows.swap(0, Ordering::Relaxed) > 0 {
+                self.forget_all(notifier);
+            }
+            // ENOENT says that the kernel did not have it: as good.
+            match task {
+                Task::Change(Change::Entry { parent, name }) => {
+                    let _ = notifier.inval_entry(INodeNo(parent.0), OsStr::new(name.as_str()));
+                    let _ = notifier.inval_inode(INodeNo(parent.0), 0, 0);
+                }
+                Task::Change(Change::Node(ino)) | Task::Pages(ino) => {
+                    let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
+                }
+                Task::Change(Change::Locked) | Task::Everything => self.forget_all(notifier),
+                Task::Change(Change::Unlocked) => {
+                    let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
+                }
+                Task::Stop => return,
+            }
+        }
+    }
+
+    /// Every name the kernel may know hangs on one in the root.
+    fn forget_all(&self, notifier: &Notifier) {
+        let names = std::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in names {
+            let _ = notifier.inval_entry(INodeNo(Ino::ROOT.0), OsStr::new(name.as_str()));
+        }
+        let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
+    }
+}
+
+impl Observer for Teller {
+    fn changed(&self, change: Change) {
+        match change {
+            Change::Locked => (self.on_lock)(),
+            Change::Unlocked => self.waiting.unlocked(),
+            Change::Entry { .. } | Change::Node(_) => {}
+        }
+        if matches!(change, Change::Locked) {
+            self.send(Task::Everything);
+        }
+        self.send(Task::Change(change));
+    }
+
+    fn open_handles(&self) -> u64 {
+        (self.handles)()
+    }
+
+    fn waiting(&self) -> u64 {
+        self.waiting.count()
+    }
+}
+
+/// The tasks, until the session can be told.
+pub(super) struct Tasks(Receiver<Task>);

@@ -1,0 +1,293 @@
+//! Handles: numbers that the kernel gives back with every READ, WRITE and RELEASE.
+//!
+//! A read handle's number holds the version it reads, so that a daemon which does not know it (it was restarted, or
+//! locked meanwhile) can open that version anew, by a fresh decision. A write handle of another daemon is stale.
+//!
+//! Read:  0 ‖ 23 bits of a counter ‖ 40 bits of the version.
+//! Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
+
+use super::{Fs, FsError, OpenMode, Opened};
+use crate::model::{Ino, Kind, Name, Scope, Uid, VersionNo};
+use crate::secret::Secret;
+use crate::vault::{Caller, VaultError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const WRITER: u64 = 1 << 63;
+const VERSION_BITS: u32 = 40;
+const COUNTER_MASK: u64 = (1 << 23) - 1;
+/// Read handles are spread over so many tables: opening one is the hot path.
+const SHARDS: usize = 16;
+
+/// A secret opened for reading: one version, whole, until it is released.
+pub struct ReadHandle {
+    ino: Ino,
+    uid: Uid,
+    scope: Scope,
+    content: Secret,
+    /// Whether the kernel filled pages from it (a private mmap): they are dropped after the release.
+    mapped: AtomicBool,
+}
+
+/// A directory opened: its entries at that moment.
+pub struct DirHandle {
+    /// Inode, kind and name, `.` and `..` first.
+    pub entries: Vec<(Ino, Kind, Box<str>)>,
+}
+
+/// All handles.
+pub(super) struct Handles {
+    readers: [Mutex<HashMap<u64, Arc<ReadHandle>>>; SHARDS],
+    directories: Mutex<HashMap<u64, Arc<DirHandle>>>,
+    next: AtomicU64,
+    started: u64,
+    count: AtomicU64,
+    /// Plaintext bytes open for each uid, so that one cannot use up the arena.
+    held: Mutex<HashMap<Uid, u64>>,
+    budget: u64,
+}
+
+impl Handles {
+    pub fn new(budget: u64) -> Self {
+        let mut started = [0; 4];
+        getrandom::getrandom(&mut started).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
+        Handles {
+            readers: std::array::from_fn(|_| Mutex::default()),
+            directories: Mutex::default(),
+            next: AtomicU64::new(1),
+            started: u64::from(u32::from_ne_bytes(started) >> 1),
+            count: AtomicU64::new(0),
+            held: Mutex::default(),
+            budget,
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// A number for a handle on the dirty copy.
+    pub fn writer(&self) -> u64 {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        WRITER | self.started << 32 | (self.next.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX))
+    }
+
+    pub fn writer_released(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Keeps content for a reader, under a number that is known already or a new one.
+    pub fn keep(
+        &self,
+        number: Option<u64>,
+        ino: Ino,
+        version: Option<VersionNo>,
+        content: Secret,
+        uid: Uid,
+        scope: Scope,
+    ) -> Result<Opened, FsError> {
+        self.charge(uid, content.len() as u64)?;
+        let version = version.map_or(0, |v| v.0) & ((1 << VERSION_BITS) - 1);
+        let handle = Arc::new(ReadHandle { ino, uid, scope, content, mapped: AtomicBool::new(false) });
+        loop {
+            let fresh = || (self.next.fetch_add(1, Ordering::Relaxed) & COUNTER_MASK) << VERSION_BITS | version;
+            let number = number.unwrap_or_else(fresh);
+            let mut shard = self.shard(number);
+            if let std::collections::hash_map::Entry::Vacant(place) = shard.entry(number) {
+                place.insert(handle);
+                self.count.fetch_add(1, Ordering::Relaxed);
+                return Ok(Opened::Reader(number));
+            }
+        }
+    }
+
+    fn get(&self, number: u64) -> Option<Arc<ReadHandle>> {
+        self.shard(number).get(&number).cloned()
+    }
+
+    /// Releases a reader. The inode, if the kernel filled pages from it.
+    fn release(&self, number: u64) -> Option<Ino> {
+        let handle = self.shard(number).remove(&number)?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.credit(handle.uid, handle.content.len() as u64);
+        handle.mapped.load(Ordering::Relaxed).then_some(handle.ino)
+    }
+
+    pub fn clear(&self) {
+        for shard in &self.readers {
+            let dropped: Vec<_> = shard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+            self.count.fetch_sub(dropped.len() as u64, Ordering::Relaxed);
+        }
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn charge(&self, uid: Uid, bytes: u64) -> Result<(), FsError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = held.entry(uid).or_default();
+        if *own + bytes > self.budget && *own > 0 {
+            return Err(crate::sys::arena::ArenaFull { asked: usize::try_from(bytes).unwrap_or(usize::MAX) }.into());
+        }
+        *own += bytes;
+        Ok(())
+    }
+
+    fn credit(&self, uid: Uid, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = held.get_mut(&uid) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                held.remove(&uid);
+            }
+        }
+    }
+
+    fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<ReadHandle>>> {
+        let shard = (number >> VERSION_BITS) as usize % SHARDS;
+        self.readers[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn directories(&self) -> MutexGuard<'_, HashMap<u64, Arc<DirHandle>>> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a number is a write handle's.
+pub(super) fn is_writer(number: u64) -> bool {
+    number & WRITER != 0
+}
+
+impl Fs {
+    /// OPEN.
+    ///
+    /// # Errors
+    /// [`FsError`]; the refusal is in the log.
+    pub fn open(&self, caller: &impl Caller, tid: u32, ino: Ino, mode: OpenMode) -> Result<Opened, FsError> {
+        if self.own.attr(ino).is_some() {
+            self.own.refuse_writing(mode)?;
+            let content = self.own.content(&self.vault, ino, caller.uid())?;
+            return self.handles.keep(None, ino, None, content, caller.uid(), Scope::Host);
+        }
+        if !mode.write && !mode.truncate {
+            let opened = self.vault.open_read(caller, ino)?;
+            return self.handles.keep(None, ino, opened.version, opened.content, caller.uid(), opened.scope);
+        }
+        let grant = self.vault.open_write(caller, ino)?;
+        if mode.read {
+            drop(self.vault.open_read(caller, ino)?);
+        }
+        self.open_writer(caller, tid, grant, mode)
+    }
+
+    /// READ: hands the bytes from `offset` on to `reply`, without a copy. `filling` says that the kernel fills its page
+    /// cache with them.
+    ///
+    /// # Errors
+    /// [`FsError`]: the scope's key may have been revoked since the open.
+    pub fn read(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        number: u64,
+        (offset, size): (u64, u32),
+        filling: bool,
+        reply: impl FnOnce(&[u8]),
+    ) -> Result<(), FsError> {
+        if is_writer(number) {
+            return self.read_dirty(number, (offset, size), reply);
+        }
+        let handle = match self.handles.get(number) {
+            Some(handle) if handle.ino == ino => handle,
+            Some(_) | None => self.reopen(caller, ino, number)?,
+        };
+        if !super::own::is_own(ino) {
+            self.vault.still_alive(&handle.scope)?;
+        }
+        if filling {
+            handle.mapped.store(true, Ordering::Relaxed);
+        }
+        reply(window(handle.content.expose(), offset, size));
+        Ok(())
+    }
+
+    /// A read handle this daemon does not know: it was locked meanwhile. Decided anew, for whoever reads now.
+    fn reopen(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Arc<ReadHandle>, FsError> {
+        let version = number & ((1 << VERSION_BITS) - 1);
+        let opened = self.vault.open_version(caller, ino, version)?;
+        self.handles.keep(Some(number), ino, opened.version, opened.content, caller.uid(), opened.scope)?;
+        self.handles.get(number).ok_or(FsError::Stale)
+    }
+
+    /// RELEASE of a reader. The inode, if its pages are to be dropped.
+    pub fn release_reader(&self, number: u64) -> Option<Ino> {
+        self.handles.release(number)
+    }
+
+    /// OPENDIR: takes the entries as they are now, so that a listing is not disturbed by what is removed meanwhile.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn open_dir(&self, ino: Ino) -> Result<u64, FsError> {
+        let entries = self.list(ino)?;
+        let number = self.handles.next.fetch_add(1, Ordering::Relaxed);
+        self.handles.directories().insert(number, Arc::new(DirHandle { entries }));
+        Ok(number)
+    }
+
+    /// The entries of an open directory; one that is not known is read anew.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn dir(&self, ino: Ino, number: u64) -> Result<Arc<DirHandle>, FsError> {
+        if let Some(handle) = self.handles.directories().get(&number) {
+            return Ok(Arc::clone(handle));
+        }
+        Ok(Arc::new(DirHandle { entries: self.list(ino)? }))
+    }
+
+    /// RELEASEDIR.
+    pub fn release_dir(&self, number: u64) {
+        self.handles.directories().remove(&number);
+    }
+
+    fn list(&self, ino: Ino) -> Result<Vec<(Ino, Kind, Box<str>)>, FsError> {
+        let dot = |name: &str, ino| (ino, Kind::Directory, name.into());
+        if let Some(mut entries) = self.own.list(ino) {
+            entries.splice(0..0, [dot(".", ino), dot("..", Ino::ROOT)]);
+            return Ok(entries);
+        }
+        let entries = match self.vault.entries(ino) {
+            Err(VaultError::NotFound) if self.vault.attr(ino).is_ok() => return Err(VaultError::NotADirectory.into()),
+            other => other?,
+        };
+        let mut all = vec![dot(".", ino), dot("..", self.vault.parent(ino)?)];
+        if ino == Ino::ROOT {
+            all.push(self.own.entry());
+        }
+        let text = |name: Name| -> Box<str> { name.as_str().into() };
+        all.extend(entries.into_iter().map(|(ino, kind, name)| (ino, kind, text(name))));
+        Ok(all)
+    }
+
+    pub(super) fn new_writer(&self) -> u64 {
+        self.handles.writer()
+    }
+
+    pub(super) fn writer_gone(&self) {
+        self.handles.writer_released();
+    }
+}
+
+/// The bytes from `offset` on, `size` at most.
+pub(super) fn window(content: &[u8], offset: u64, size: u32) -> &[u8] {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+    let to = from.saturating_add(size as usize).min(content.len());
+    &content[from..to]
+}

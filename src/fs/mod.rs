@@ -1,0 +1,332 @@
+//! The tree as a filesystem: handles, dirty copies, what is committed when, and the files of pinfold's own.
+//!
+//! Owns nothing that lasts: every decision and every byte that is kept is the vault's. Knows nothing of FUSE or errno;
+//! `fs::fuse` is a thin adapter over it, and the tests drive it unmounted.
+
+mod dirty;
+pub mod fuse;
+mod handle;
+mod orphan;
+mod own;
+mod wait;
+
+pub use handle::{DirHandle, ReadHandle};
+pub use own::OWN_NAME;
+
+use crate::model::{Ino, Kind, Name, PathError};
+use crate::vault::{Attr, Caller, NewNode, Rename, SetAttr, Vault, VaultError};
+use dirty::Dirties;
+use handle::Handles;
+use orphan::Orphans;
+use own::Own;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why an operation of the filesystem failed.
+#[derive(Debug, Error)]
+pub enum FsError {
+    /// The vault said so.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// A handle of a daemon that is gone.
+    #[error("the handle belongs to a daemon that is gone")]
+    Stale,
+    /// The handle was not opened for that.
+    #[error("the handle was not opened for that")]
+    WrongHandle,
+    /// No flag or mode that is kept here.
+    #[error("not supported")]
+    Unsupported,
+}
+
+impl From<PathError> for FsError {
+    fn from(error: PathError) -> Self {
+        FsError::Vault(error.into())
+    }
+}
+
+impl From<crate::sys::arena::ArenaFull> for FsError {
+    fn from(full: crate::sys::arena::ArenaFull) -> Self {
+        FsError::Vault(full.into())
+    }
+}
+
+/// Attributes, and whether they may be kept: not while somebody writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The attributes.
+    pub attr: Attr,
+    /// Whether the kernel may cache them.
+    pub lasting: bool,
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OpenMode {
+    /// For reading.
+    pub read: bool,
+    /// For writing.
+    pub write: bool,
+    /// Emptied first.
+    pub truncate: bool,
+}
+
+/// A handle the kernel was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// On one version, whole.
+    Reader(u64),
+    /// On the dirty copy.
+    Writer(u64),
+}
+
+impl Opened {
+    /// Its number.
+    pub fn number(self) -> u64 {
+        match self {
+            Opened::Reader(n) | Opened::Writer(n) => n,
+        }
+    }
+}
+
+/// The filesystem.
+pub struct Fs {
+    vault: Arc<Vault>,
+    handles: Handles,
+    dirties: Dirties,
+    orphans: Orphans,
+    own: Own,
+}
+
+impl Fs {
+    /// Over this vault.
+    pub fn new(vault: Arc<Vault>) -> Self {
+        let budget = (crate::sys::arena::usage().1 / 4) as u64;
+        Fs {
+            vault,
+            handles: Handles::new(budget),
+            dirties: Dirties::default(),
+            orphans: Orphans::default(),
+            own: Own::default(),
+        }
+    }
+
+    /// The vault below.
+    pub fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
+    /// The files of pinfold's own.
+    pub(crate) fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// Handles open on secrets.
+    pub fn open_handles(&self) -> u64 {
+        self.handles.count()
+    }
+
+    /// LOOKUP. The answer does not depend on who asks: the kernel shares it.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Seen, FsError> {
+        if let Some(attr) = self.own.lookup(parent, name) {
+            return Ok(Seen { attr, lasting: true });
+        }
+        let name = Name::parse(name)?;
+        let attr = self.vault.lookup(parent, name.as_str())?;
+        Ok(self.seen(attr, 0))
+    }
+
+    /// GETATTR. `tid` is the asking thread's: a writer sees the size of what it has written so far.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn attr(&self, ino: Ino, tid: u32) -> Result<Seen, FsError> {
+        if let Some(attr) = self.own.attr(ino) {
+            return Ok(Seen { attr, lasting: true });
+        }
+        match self.vault.attr(ino) {
+            Ok(attr) => Ok(self.seen(attr, tid)),
+            Err(VaultError::Locked) if ino == Ino::ROOT => Ok(Seen { attr: own::locked_root(), lasting: false }),
+            Err(VaultError::NotFound) => match self.orphans.get(ino) {
+                Some(attr) => Ok(self.seen(attr, tid)),
+                None => Err(VaultError::NotFound.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn seen(&self, mut attr: Attr, tid: u32) -> Seen {
+        match self.dirties.seen_by(attr.ino, tid) {
+            None => Seen { attr, lasting: attr.nlink > 0 },
+            Some(view) => {
+                if let Some((size, mtime)) = view {
+                    attr.size = size;
+                    attr.mtime = mtime.unwrap_or(attr.mtime);
+                }
+                Seen { attr, lasting: false }
+            }
+        }
+    }
+
+    /// READLINK.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn read_link(&self, ino: Ino) -> Result<String, FsError> {
+        Ok(self.vault.read_link(ino)?)
+    }
+
+    /// MKDIR, SYMLINK, and MKNOD of a regular file.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn make(&self, caller: &impl Caller, new: NewNode<'_>) -> Result<Attr, FsError> {
+        self.own.refuse_name(new.parent, new.name)?;
+        Ok(self.vault.create(caller, new)?)
+    }
+
+    /// CREATE: makes the file and opens it for writing, at once and whatever its mode.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn create(
+        &self,
+        caller: &impl Caller,
+        tid: u32,
+        new: NewNode<'_>,
+        mode: OpenMode,
+    ) -> Result<(Attr, Opened), FsError> {
+        let attr = self.make(caller, NewNode { kind: Kind::File, ..new })?;
+        if !mode.write {
+            let empty = crate::secret::Secret::zeroed(0)?;
+            let opened = self.handles.keep(None, attr.ino, None, empty, caller.uid(), crate::model::Scope::Host)?;
+            return Ok((attr, opened));
+        }
+        let grant = self.vault.open_new(caller, attr.ino)?;
+        let opened =
+            self.open_writer(caller, tid, grant, OpenMode { read: mode.read, write: true, truncate: false })?;
+        Ok((attr, opened))
+    }
+
+    /// UNLINK.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
+        self.own.refuse_name(parent, name)?;
+        let attr = self.vault.unlink(caller, parent, name)?;
+        self.orphans.add(attr);
+        Ok(())
+    }
+
+    /// RMDIR.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn rmdir(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
+        self.own.refuse_name(parent, name)?;
+        self.vault.rmdir(caller, parent, name)?;
+        Ok(())
+    }
+
+    /// RENAME.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn rename(&self, caller: &impl Caller, rename: Rename<'_>) -> Result<(), FsError> {
+        self.own.refuse_name(rename.parent, rename.name)?;
+        self.own.refuse_name(rename.new_parent, rename.new_name)?;
+        let replaced = self.vault.lookup(rename.new_parent, rename.new_name.as_str()).ok();
+        self.vault.rename(caller, rename)?;
+        if let Some(attr) = replaced {
+            if self.vault.attr(attr.ino).is_err() {
+                self.orphans.add(attr);
+            }
+        }
+        Ok(())
+    }
+
+    /// SETATTR but for the size.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn set_attr(&self, caller: &impl Caller, tid: u32, ino: Ino, set: SetAttr) -> Result<Seen, FsError> {
+        self.own.refuse(ino)?;
+        let attr = match self.vault.set_attr(caller, ino, set) {
+            Err(VaultError::NotFound) => self.orphans.get(ino).ok_or(VaultError::NotFound)?,
+            other => other?,
+        };
+        if set.mtime.is_some() {
+            self.dirties.mtime_was_set(ino);
+        }
+        Ok(self.seen(attr, tid))
+    }
+
+    /// FSYNCDIR, and what lies behind fsync of anything.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn sync(&self) -> Result<(), FsError> {
+        Ok(self.vault.sync()?)
+    }
+
+    /// The store was locked: no handle shows anything any more, and what was not committed is gone.
+    pub fn forget_all(&self) {
+        self.handles.clear();
+        self.dirties.clear();
+    }
+}
+
+/// Extended attributes: the vault's, with pinfold's own files left alone.
+impl Fs {
+    /// GETXATTR.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn get_xattr(&self, ino: Ino, name: &str) -> Result<Vec<u8>, FsError> {
+        if self.own.attr(ino).is_some() {
+            return Err(VaultError::NoAttribute.into());
+        }
+        match self.vault.get_xattr(ino, name) {
+            // The kernel asks for the root's ACL at every walk; while locked there is none.
+            Err(VaultError::Locked | VaultError::NotFound) => Err(VaultError::NoAttribute.into()),
+            other => Ok(other?),
+        }
+    }
+
+    /// LISTXATTR.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn list_xattr(&self, ino: Ino) -> Result<Vec<String>, FsError> {
+        if self.own.attr(ino).is_some() { Ok(Vec::new()) } else { Ok(self.vault.list_xattr(ino)?) }
+    }
+
+    /// SETXATTR.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn set_xattr(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        name: &str,
+        value: &[u8],
+        mode: crate::vault::XattrMode,
+    ) -> Result<(), FsError> {
+        self.own.refuse(ino)?;
+        Ok(self.vault.set_xattr(caller, ino, name, value, mode)?)
+    }
+
+    /// REMOVEXATTR.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn remove_xattr(&self, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), FsError> {
+        self.own.refuse(ino)?;
+        Ok(self.vault.remove_xattr(caller, ino, name)?)
+    }
+}

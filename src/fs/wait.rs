@@ -1,0 +1,167 @@
+//! Callers that wait for an unlock: bounded in number and in time, and none of them holds a thread.
+//!
+//! Sixteen for each uid and 256 in all; the deadline is counted from when the store was locked, not from the call, so
+//! that a machine without its key does not keep anybody for longer than it is told to.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Waiters of one uid.
+const MAX_PER_UID: usize = 16;
+/// Waiters in all.
+const MAX: usize = 256;
+
+/// What a waiter is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The store is unlocked: try again.
+    Unlocked,
+    /// It was not unlocked in time, or there is no place to wait.
+    GiveUp,
+}
+
+/// What is done when the waiting ends.
+pub(super) type Job = Box<dyn FnOnce(Outcome) + Send>;
+
+struct Waiter {
+    uid: u32,
+    deadline: Instant,
+    job: Job,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiters: VecDeque<Waiter>,
+    unlocked: bool,
+    stop: bool,
+}
+
+/// The queue and its thread.
+#[derive(Default)]
+pub(super) struct Waiting {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+impl Waiting {
+    /// Starts the thread.
+    pub fn start() -> std::io::Result<Arc<Self>> {
+        let waiting = Arc::new(Waiting::default());
+        let own = Arc::clone(&waiting);
+        std::thread::Builder::new().name("waiting".into()).spawn(move || own.run())?;
+        Ok(waiting)
+    }
+
+    /// Waits for the unlock or for `patience` after `since`; the job is done in either case, perhaps at once.
+    pub fn park(&self, uid: u32, since: Instant, patience: Duration, job: Job) {
+        let deadline = since + patience;
+        let mut queue = self.queue();
+        let own = queue.waiters.iter().filter(|w| w.uid == uid).count();
+        if deadline <= Instant::now() || own >= MAX_PER_UID || queue.waiters.len() >= MAX || queue.stop {
+            drop(queue);
+            return job(Outcome::GiveUp);
+        }
+        queue.waiters.push_back(Waiter { uid, deadline, job });
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// The store was unlocked.
+    pub fn unlocked(&self) {
+        self.queue().unlocked = true;
+        self.changed.notify_one();
+    }
+
+    /// How many wait.
+    pub fn count(&self) -> u64 {
+        self.queue().waiters.len() as u64
+    }
+
+    /// Gives everybody up and ends the thread.
+    pub fn stop(&self) {
+        self.queue().stop = true;
+        self.changed.notify_one();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Innermost: nothing is called while it is held.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut queue = self.queue();
+        loop {
+            if queue.unlocked || queue.stop {
+                let outcome = if queue.stop { Outcome::GiveUp } else { Outcome::Unlocked };
+                queue.unlocked = false;
+                let all = std::mem::take(&mut queue.waiters);
+                let stop = queue.stop;
+                drop(queue);
+                all.into_iter().for_each(|w| (w.job)(outcome));
+                if stop {
+                    return;
+                }
+                queue = self.queue();
+                continue;
+            }
+            let now = Instant::now();
+            if let Some(at) = queue.waiters.iter().position(|w| w.deadline <= now) {
+                let late = queue.waiters.remove(at);
+                drop(queue);
+                if let Some(late) = late {
+                    (late.job)(Outcome::GiveUp);
+                }
+                queue = self.queue();
+                continue;
+            }
+            queue = match queue.waiters.iter().map(|w| w.deadline).min() {
+                None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(next) => {
+                    let patience = next.saturating_duration_since(now);
+                    self.changed.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn waiters_are_told_of_the_unlock_in_order_and_the_late_give_up() {
+        let waiting = Waiting::start().unwrap();
+        let (tell, told) = mpsc::channel();
+        let park = |uid, patience| {
+            let tell = tell.clone();
+            waiting.park(uid, Instant::now(), patience, Box::new(move |o| tell.send((uid, o)).unwrap()));
+        };
+        park(1, Duration::from_millis(20));
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (1, Outcome::GiveUp));
+        park(2, Duration::from_secs(60));
+        park(3, Duration::from_secs(60));
+        waiting.unlocked();
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (2, Outcome::Unlocked));
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (3, Outcome::Unlocked));
+        waiting.stop();
+    }
+
+    #[test]
+    fn one_user_has_sixteen_places_and_all_have_256() {
+        let waiting = Waiting::default();
+        let (tell, told) = mpsc::channel();
+        let park = |uid| {
+            let tell = tell.clone();
+            waiting.park(uid, Instant::now(), Duration::from_secs(60), Box::new(move |o| tell.send(o).unwrap()));
+        };
+        (0..17).for_each(|_| park(7));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [Outcome::GiveUp]);
+        (100..340).for_each(park);
+        assert!(told.try_iter().next().is_none());
+        park(9999);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [Outcome::GiveUp]);
+    }
+}

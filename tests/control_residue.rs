@@ -1,0 +1,129 @@
+//! After a secret went through the control socket and back, neither it nor its base64 is anywhere in the process.
+//!
+//! Client and daemon side are both in this process, which has the ordinary allocator: nothing is wiped by luck. Alone in its
+//! file, so that no other test's memory is searched.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use pinfold::config::Config;
+use pinfold::control::client::Client;
+use pinfold::control::{Peer, Server};
+use pinfold::model::SecretPath;
+use pinfold::secret::Secret;
+use pinfold::wire::*;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// The mark is nowhere in clear but where the test puts it.
+const MASK: u8 = 0x5a;
+const LEN: usize = 48;
+
+/// Byte `i` of the mark; no multiple of it is ASCII text that occurs by itself.
+fn mark(i: usize) -> u8 {
+    (i as u8).wrapping_mul(37).wrapping_add(11) ^ 0x91
+}
+
+/// A core that looks at content and lets it go.
+struct Glance;
+
+macro_rules! unused {
+    ($($name:ident($($arg:ty),*) -> $reply:ty;)*) => {
+        $(fn $name(&self, _: &Actor, $(_: $arg),*) -> Result<$reply, Fault> { Err(Fault::Failed("unused".into())) })*
+    };
+}
+
+impl Admin for Glance {
+    fn put(&self, _: &Actor, put: Put) -> Result<u64, Fault> {
+        let whole =
+            put.content.len() == 100 * LEN && put.content.expose().iter().enumerate().all(|(i, b)| *b == mark(i % LEN));
+        Ok(u64::from(whole))
+    }
+    fn reveal(&self, _: &Actor, _: Reveal) -> Result<Secret, Fault> {
+        Ok(marked())
+    }
+    fn denied(&self, _: &Actor, _: &str) {}
+    unused! {
+        status() -> Status;
+        unlock(UnlockWith) -> ();
+        lock() -> ();
+        list(List) -> Vec<Entry>;
+        remove(Remove) -> Removed;
+        history(SecretPath) -> Vec<VersionInfo>;
+        rollback(Rollback) -> u64;
+        who(Who) -> WhoReply;
+        log_head() -> LogPosition;
+        log_anchor() -> LogPosition;
+        log_rotate() -> Rotated;
+        recovery_add(&str) -> u64;
+        recovery_remove(&str) -> u64;
+        recovery_list() -> Vec<String>;
+        fsck(Fsck) -> FsckReport;
+        extract(Extract) -> Vec<u8>;
+        backup(&mut dyn Write) -> BackupReport;
+    }
+}
+
+fn marked() -> Secret {
+    let mut secret = Secret::zeroed(100 * LEN).unwrap();
+    for (i, byte) in secret.expose_mut().iter_mut().enumerate() {
+        *byte = mark(i % LEN);
+    }
+    secret
+}
+
+/// How often a masked needle is found in memory, unmasked.
+fn found(masked: &[u8]) -> usize {
+    let memory = File::open("/proc/self/mem").unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut hits = 0;
+    let mut page = vec![0u8; 1 << 20];
+    for line in maps.lines().filter(|l| l.contains(" r") && !l.contains("[v")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let (mut at, end) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        while at < end {
+            let want = page.len().min((end - at) as usize);
+            let Ok(n) = memory.read_at(&mut page[..want], at) else { break };
+            hits +=
+                page[..n].windows(masked.len()).filter(|w| w.iter().zip(masked).all(|(a, b)| *a == b ^ MASK)).count();
+            page.fill(0);
+            if n == 0 {
+                break;
+            }
+            at += n as u64;
+        }
+    }
+    hits
+}
+
+#[test]
+fn nothing_of_a_secret_is_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { control: dir.path().join("control.sock"), ..Config::default() };
+    let root =
+        |s: &std::os::unix::net::UnixStream| Peer::of(s).map(|p| Peer { actor: Actor { uid: 0, ..p.actor }, ..p });
+    let mut server = Server::bind_with(&config, Arc::new(Glance), Box::new(root)).unwrap();
+    server.run().unwrap();
+    let plain: Vec<u8> = (0..16).map(|i| mark(i) ^ MASK).collect();
+    let base64: Vec<u8> = {
+        let table = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let bits =
+            |n: usize| (0..6).fold(0, |v, b| v << 1 | (mark((n * 6 + b) / 8) >> (7 - (n * 6 + b) % 8) & 1) as usize);
+        (0..20).map(|n| table[bits(n)] ^ MASK).collect()
+    };
+    let path = SecretPath::parse("svc/pin").unwrap();
+    let mut held = (marked(), FrameWriter::new(1 << 20).unwrap());
+    write_reply(&mut held.1, &Revealed { content: marked() }, false).unwrap();
+    assert!(found(&plain) > 0 && found(&base64) > 0, "the search finds what is there");
+    drop(black_box(held));
+    let mut client = Client::connect(&config).unwrap();
+    let put = Put { path: path.clone(), uid: None, gid: None, mode: None, parents: false, content: marked() };
+    assert_eq!(client.call(&put).unwrap().version, 1, "the content arrived whole");
+    let revealed = client.call(&Reveal { path, version: None }).unwrap();
+    assert!(revealed.content.expose() == put.content.expose());
+    drop((put, revealed, client));
+    server.stop();
+    assert_eq!((found(&plain), found(&base64)), (0, 0), "(in clear, as base64)");
+}
