@@ -30,7 +30,7 @@ pub use error::VaultError;
 pub use node::Attr;
 pub use open::Opened;
 pub use setup::{Recovery, create_store};
-pub use unlock::UnlockBy;
+pub use unlock::{UnlockBy, verify_store};
 pub use xattr::XattrMode;
 
 pub(crate) use admin::backup_report;
