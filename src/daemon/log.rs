@@ -7,8 +7,9 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// Sets it up, once. `PINFOLD_LOG` is a filter as in `debug` or `pinfold=debug,fuser=warn`.
 pub fn start() {
     let journald = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    // fuser warns of every request that is answered with ENOSYS, as some are meant to be.
     // On a terminal the audit log's own lines would drown everything else; they are in their file.
-    let default = if journald.is_some() { "info" } else { "info,pinfold::audit=warn" };
+    let default = if journald.is_some() { "info,fuser=error" } else { "info,fuser=error,pinfold::audit=warn" };
     let filter = EnvFilter::try_from_env("PINFOLD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let registry = tracing_subscriber::registry().with(filter);
     let done = match journald {

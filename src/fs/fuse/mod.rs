@@ -389,7 +389,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _: &Request,
-        ino: INodeNo,
+        _: INodeNo,
         fh: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
@@ -406,7 +406,6 @@ impl Filesystem for Adapter {
                     self.teller.drop_pages(ino);
                 }
             }
-            let _ = ino;
         });
     }
 
