@@ -34,10 +34,10 @@ pub fn init(config: &Config, protection: Protection, recovery: NewRecovery) -> R
         }
     };
     let made = make(config, &protection, recipient.clone());
-    if made.is_err() {
-        if let Some(path) = recovery_file {
-            let _ = std::fs::remove_file(path);
-        }
+    if made.is_err()
+        && let Some(path) = recovery_file
+    {
+        let _ = std::fs::remove_file(path);
     }
     Ok(InitReport {
         store: config.store.display().to_string(),
