@@ -77,7 +77,9 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 
 /// `pinfold unlock`
 pub fn unlock(config: &Config, args: Key) -> Result<Exit, Failure> {
-    if !Client::connect(config)?.call(&GetStatus {})?.locked {
+    let status = Client::connect(config)?.call(&GetStatus {})?;
+    // A scope whose key was revoked or spoiled comes back by an unlock.
+    if !status.locked && status.scopes.iter().all(|scope| scope.key == "alive") {
         return Err(Failure::new(Exit::NothingToDo, "the store is unlocked already"));
     }
     // Connected anew: the daemon does not wait while somebody types.

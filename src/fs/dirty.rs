@@ -7,6 +7,7 @@
 use super::handle::{is_writer, window};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::access::Grant;
+use crate::audit;
 use crate::model::{Ino, Timestamp, Who};
 use crate::secret::Secret;
 use crate::vault::{Caller, Content, VaultError};
@@ -18,6 +19,8 @@ struct Writer {
     grant: Grant,
     /// Who opened it: at FLUSH and RELEASE nobody may be asked.
     who: Who,
+    /// What it was called then: a lock forgets all names.
+    path: String,
     tid: u32,
     readable: bool,
     copy: Arc<Mutex<Copy>>,
@@ -74,9 +77,15 @@ impl Dirties {
         }
     }
 
-    pub fn clear(&self) {
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Forgets all. Whose writing was lost by it, and the path.
+    pub fn clear(&self) -> Vec<(Who, String)> {
+        let writers = std::mem::take(&mut *self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         self.copies.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let lost = |(number, writer): (&u64, &Arc<Writer>)| {
+            let changed = lock(&writer.copy).through.contains(number);
+            changed.then(|| (writer.who.clone(), writer.path.clone()))
+        };
+        writers.iter().filter_map(lost).collect()
     }
 
     fn get(&self, number: u64) -> Result<Arc<Writer>, FsError> {
@@ -116,7 +125,8 @@ impl Fs {
             open.tids.push(tid);
             Arc::clone(&open.copy)
         };
-        let writer = Writer { grant, who: caller.who(), tid, readable: mode.read, copy };
+        let path = self.vault.path_of(ino, None);
+        let writer = Writer { grant, who: caller.who(), path, tid, readable: mode.read, copy };
         if mode.truncate {
             let mut copy = lock(&writer.copy);
             copy.content = Some(Secret::zeroed(0)?);
@@ -137,6 +147,19 @@ impl Fs {
             return Err(FsError::WrongHandle);
         }
         let writer = self.dirties.get(number)?;
+        let result = self.write_to(&writer, number, offset, data, append, owner);
+        self.recording(audit::Operation::Commit, writer.grant.ino(), || writer.who.clone(), result)
+    }
+
+    fn write_to(
+        &self,
+        writer: &Writer,
+        number: u64,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+        owner: u64,
+    ) -> Result<(), FsError> {
         let mut copy = lock(&writer.copy);
         self.load(&writer.grant, &mut copy)?;
         let max = self.vault.limits().max_secret_size;
@@ -162,6 +185,11 @@ impl Fs {
     /// [`FsError`].
     pub fn truncate(&self, caller: &impl Caller, ino: Ino, handle: Option<u64>, size: u64) -> Result<(), FsError> {
         self.own.refuse(ino)?;
+        let result = self.truncate_to(caller, ino, handle, size);
+        self.recording(audit::Operation::Truncate, ino, || caller.who(), result)
+    }
+
+    fn truncate_to(&self, caller: &impl Caller, ino: Ino, handle: Option<u64>, size: u64) -> Result<(), FsError> {
         let max = self.vault.limits().max_secret_size;
         if size > max {
             return Err(VaultError::TooBig { max }.into());
@@ -186,6 +214,24 @@ impl Fs {
             self.vault.commit(&grant, &caller.who(), Content { bytes: content.expose(), mtime })?;
         }
         Ok(())
+    }
+
+    /// Writes down a refusal that came before anything reached the vault, and tells whose it was.
+    fn recording<R>(
+        &self,
+        op: audit::Operation,
+        ino: Ino,
+        who: impl FnOnce() -> Who,
+        result: Result<R, FsError>,
+    ) -> Result<R, FsError> {
+        if let Err(FsError::Vault(error)) = &result
+            && error.is_unrecorded_refusal()
+        {
+            let (who, path) = (who(), self.vault.path_of(ino, None));
+            self.vault.record_refusal(op, &path, &who, &error.to_string());
+            self.own.note_error(who.uid, &path, error);
+        }
+        result
     }
 
     /// FLUSH: commits if this owner wrote since the last commit.
@@ -260,6 +306,7 @@ impl Fs {
     /// READ through a handle that also writes: it sees the dirty copy.
     pub(super) fn read_dirty(
         &self,
+        caller: &impl Caller,
         number: u64,
         (offset, size): (u64, u32),
         reply: impl FnOnce(&[u8]),
@@ -268,6 +315,9 @@ impl Fs {
         if !writer.readable {
             return Err(FsError::WrongHandle);
         }
+        let ino = writer.grant.ino();
+        let alive = self.vault.is_readable(ino);
+        self.recording_read(caller, ino, alive)?;
         let copy = lock(&writer.copy);
         match &copy.content {
             Some(content) => reply(window(content.expose(), offset, size)),

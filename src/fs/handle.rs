@@ -7,6 +7,7 @@
 //! Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
 
 use super::{Fs, FsError, OpenMode, Opened};
+use crate::audit;
 use crate::model::{Ino, Kind, Name, Scope, Uid, VersionNo};
 use crate::secret::Secret;
 use crate::vault::{Caller, VaultError};
@@ -205,14 +206,15 @@ impl Fs {
         reply: impl FnOnce(&[u8]),
     ) -> Result<(), FsError> {
         if is_writer(number) {
-            return self.read_dirty(number, (offset, size), reply);
+            return self.read_dirty(caller, number, (offset, size), reply);
         }
         let handle = match self.handles.get(number) {
             Some(handle) if handle.ino == ino => handle,
             Some(_) | None => self.reopen(caller, ino, number)?,
         };
         if !super::own::is_own(ino) {
-            self.vault.still_alive(&handle.scope)?;
+            let alive = self.vault.still_alive(&handle.scope);
+            self.recording_read(caller, ino, alive)?;
         }
         if filling {
             handle.mapped.store(true, Ordering::Relaxed);
@@ -223,10 +225,33 @@ impl Fs {
 
     /// A read handle this daemon does not know: it was locked meanwhile. Decided anew, for whoever reads now.
     fn reopen(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Arc<ReadHandle>, FsError> {
+        if super::own::is_own(ino) {
+            let content = self.own.content(&self.vault, ino, caller.uid())?;
+            self.handles.keep(Some(number), ino, None, content, caller.uid(), Scope::Host)?;
+            return self.handles.get(number).ok_or(FsError::Stale);
+        }
         let version = number & ((1 << VERSION_BITS) - 1);
-        let opened = self.vault.open_version(caller, ino, version)?;
+        let opened = match self.vault.open_version(caller, ino, version) {
+            // What was decided is recorded; while it is locked nothing is.
+            Err(VaultError::Locked) => self.recording_read(caller, ino, Err(VaultError::Locked))?,
+            other => other?,
+        };
         self.handles.keep(Some(number), ino, opened.version, opened.content, caller.uid(), opened.scope)?;
         self.handles.get(number).ok_or(FsError::Stale)
+    }
+
+    /// Writes down that a handle which was opened once is not read on.
+    pub(super) fn recording_read<R>(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        result: Result<R, VaultError>,
+    ) -> Result<R, VaultError> {
+        if let Err(error) = &result {
+            let path = self.vault.path_of(ino, None);
+            self.vault.record_refusal(audit::Operation::Read, &path, &caller.who(), &error.to_string());
+        }
+        result
     }
 
     /// RELEASE of a reader. The inode, if its pages are to be dropped.

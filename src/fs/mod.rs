@@ -276,7 +276,10 @@ impl Fs {
     /// The store was locked: no handle shows anything any more, and what was not committed is gone. The inodes whose
     /// pages the kernel has to drop.
     pub fn forget_all(&self) -> Vec<Ino> {
-        self.dirties.clear();
+        for (who, path) in self.dirties.clear() {
+            let reason = "the store was locked before it was committed";
+            self.vault.record_refusal(crate::audit::Operation::Commit, &path, &who, reason);
+        }
         self.handles.clear()
     }
 }

@@ -341,7 +341,27 @@ impl Vault {
         reason: &str,
     ) -> Result<(), VaultError> {
         let event = Event { op, path, version, who, decision: Decision::Allowed, reason, errno: None };
-        self.audit.allowed(&event).map_err(|e| VaultError::NotRecorded(e.to_string()))
+        self.audit.allowed(&event).map_err(|e| {
+            let error = VaultError::NotRecorded(e.to_string());
+            self.refuse(op, path, version, who, &error.to_string());
+            error
+        })
+    }
+
+    /// Writes down that something failed, if that was a refusal which nobody wrote down where it was decided.
+    fn recording<R>(
+        &self,
+        op: audit::Operation,
+        path: &str,
+        who: impl FnOnce() -> Who,
+        result: Result<R, VaultError>,
+    ) -> Result<R, VaultError> {
+        if let Err(error) = &result
+            && error.is_unrecorded_refusal()
+        {
+            self.refuse(op, path, None, &who(), &error.to_string());
+        }
+        result
     }
 
     /// Writes down what is refused. Never blocks.
@@ -361,16 +381,8 @@ impl Vault {
     }
 
     /// Records a refusal that another part of pinfold decided: a hard link, a device, a queue that is full.
-    pub fn record_refusal(
-        &self,
-        op: audit::Operation,
-        ino: Ino,
-        name: Option<&str>,
-        caller: &impl Caller,
-        reason: &str,
-    ) {
-        let path = self.path_of(ino, name);
-        self.refuse(op, &path, None, &caller.who(), reason);
+    pub fn record_refusal(&self, op: audit::Operation, path: &str, who: &Who, reason: &str) {
+        self.refuse(op, path, None, who, reason);
     }
 
     /// A node's path, with a name below it; empty while locked.

@@ -157,6 +157,18 @@ impl Vault {
         }
     }
 
+    /// As [`Vault::still_alive`], for the scope of this secret; one that lost its name is read on by who has it open.
+    ///
+    /// # Errors
+    /// As [`Vault::still_alive`]; [`VaultError::Locked`].
+    pub fn is_readable(&self, ino: Ino) -> Result<(), VaultError> {
+        match self.node(ino) {
+            Ok(node) => self.still_alive(&node.scope),
+            Err(VaultError::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.
     ///
     /// # Errors

@@ -72,18 +72,7 @@ impl Vault {
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
-        let mut next = (*node).clone();
-        match name {
-            ACCESS => set_access(&mut next, &Acl::parse(value)?),
-            DEFAULT if node.kind != Kind::Directory => {
-                return Err(VaultError::NotPermitted("only a directory has a default ACL"));
-            }
-            // An empty list, as setfacl -k writes, takes it away.
-            DEFAULT if value.len() == 4 => next.meta.default_acl = None,
-            DEFAULT => next.meta.default_acl = Some(Acl::parse(value)?),
-            _ => set_user(&mut next, name, value, mode)?,
-        }
-        next.meta.ctime = Timestamp::now();
+        let next = self.recording(event, &path, || caller.who(), with_xattr(&node, name, value, mode))?;
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }
@@ -110,6 +99,23 @@ impl Vault {
         self.record(event, &path, None, &caller.who(), &format!("{}: removed {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }
+}
+
+/// The node with an attribute set.
+fn with_xattr(node: &Node, name: &str, value: &[u8], mode: XattrMode) -> Result<Node, VaultError> {
+    let mut next = node.clone();
+    match name {
+        ACCESS => set_access(&mut next, &Acl::parse(value)?),
+        DEFAULT if node.kind != Kind::Directory => {
+            return Err(VaultError::NotPermitted("only a directory has a default ACL"));
+        }
+        // An empty list, as setfacl -k writes, takes it away.
+        DEFAULT if value.len() == 4 => next.meta.default_acl = None,
+        DEFAULT => next.meta.default_acl = Some(Acl::parse(value)?),
+        _ => set_user(&mut next, name, value, mode)?,
+    }
+    next.meta.ctime = Timestamp::now();
+    Ok(next)
 }
 
 fn operation_of(name: &str) -> Result<audit::Operation, VaultError> {

@@ -195,6 +195,11 @@ impl Daemon {
         self.cli(&["unlock", "--passphrase-file", text(&passphrase)]).ok();
     }
 
+    /// Every later start unlocks it.
+    pub fn unlock_from_now_on(&mut self) {
+        self.unlock = true;
+    }
+
     /// `pinfold lock`.
     #[track_caller]
     pub fn lock(&self) {

@@ -80,8 +80,8 @@ impl Adapter {
             };
             if matches!(again, Err(FsError::Vault(VaultError::Locked))) {
                 let caller = fs.vault().callers().identify(uid, gid, tid);
-                let reason = "the store is locked";
-                fs.vault().record_refusal(audit::Operation::Open, ino, name.as_deref(), &caller, reason);
+                let path = fs.vault().path_of(ino, name.as_deref());
+                fs.vault().record_refusal(audit::Operation::Open, &path, &caller.who(), "the store is locked");
             }
             done(again.map_err(|e| errno::of(&e)));
         };
@@ -197,9 +197,8 @@ impl Filesystem for Adapter {
         self.guard("mknod", || {
             if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
                 let reason = "no devices, FIFOs or sockets";
-                let name = name.to_string_lossy();
-                let vault = self.fs.vault();
-                vault.record_refusal(audit::Operation::Mknod, Ino(parent.0), Some(&name), &self.caller(req), reason);
+                let path = self.fs.vault().path_of(Ino(parent.0), Some(&name.to_string_lossy()));
+                self.fs.vault().record_refusal(audit::Operation::Mknod, &path, &self.caller(req).who(), reason);
                 return reply.error(errno::of(&VaultError::NotPermitted(reason).into()));
             }
             let made = Name::parse(name.as_bytes())
@@ -231,7 +230,8 @@ impl Filesystem for Adapter {
     fn link(&self, req: &Request, ino: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
         self.guard("link", || {
             let reason = "a secret has one name";
-            self.fs.vault().record_refusal(audit::Operation::Link, Ino(ino.0), None, &self.caller(req), reason);
+            let path = self.fs.vault().path_of(Ino(ino.0), None);
+            self.fs.vault().record_refusal(audit::Operation::Link, &path, &self.caller(req).who(), reason);
             reply.error(errno::of(&VaultError::NotPermitted(reason).into()));
         });
     }
