@@ -241,10 +241,10 @@ impl Fs {
         self.own.refuse_name(rename.new_parent, rename.new_name)?;
         let replaced = self.vault.lookup(rename.new_parent, rename.new_name.as_str()).ok();
         self.vault.rename(caller, rename)?;
-        if let Some(attr) = replaced {
-            if self.vault.attr(attr.ino).is_err() {
-                self.orphans.add(attr);
-            }
+        if let Some(attr) = replaced
+            && self.vault.attr(attr.ino).is_err()
+        {
+            self.orphans.add(attr);
         }
         Ok(())
     }
@@ -273,10 +273,11 @@ impl Fs {
         Ok(self.vault.sync()?)
     }
 
-    /// The store was locked: no handle shows anything any more, and what was not committed is gone.
-    pub fn forget_all(&self) {
-        self.handles.clear();
+    /// The store was locked: no handle shows anything any more, and what was not committed is gone. The inodes whose
+    /// pages the kernel has to drop.
+    pub fn forget_all(&self) -> Vec<Ino> {
         self.dirties.clear();
+        self.handles.clear()
     }
 }
 

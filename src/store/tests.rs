@@ -555,7 +555,7 @@ fn a_full_disk_refuses_and_leaves_things_as_they_were() {
         let store = Store::open(&dir).unwrap();
         assert_eq!(verify(&store).unwrap().records, records - 1);
     });
-    let unmounted = Command::new("umount").arg(tmp.path()).status().unwrap();
+    let unmounted = Command::new("umount").arg("-l").arg(tmp.path()).status().unwrap();
     assert!(unmounted.success());
     outcome.unwrap();
 }

@@ -156,6 +156,8 @@ impl Daemon {
             .arg("--config")
             .arg(self.file("pinfold.toml"))
             .arg("mount")
+            // The lab's own unit logs to the journal; this daemon is to log to its file.
+            .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second descriptor"))
             .stderr(log)
@@ -302,6 +304,8 @@ impl Drop for Daemon {
                 break;
             }
         }
+        // Immutable underneath (on purpose): the temporary folder could not be removed.
+        let _ = Command::new("chattr").arg("-i").arg(&self.mountpoint).stderr(Stdio::null()).status();
         if failed {
             eprintln!("--- the daemon's log, its end ---\n{}", tail(&log, 60));
         } else {
