@@ -76,9 +76,20 @@ impl Vault {
         self.open_as(caller, ino, number, audit::Operation::Open)
     }
 
-    /// Whether a secret was never written.
-    pub fn is_new(&self, ino: Ino) -> bool {
-        self.with_tree(|tree| tree.get(ino).is_some_and(|node| node.last_number == 0)).unwrap_or(false)
+    /// The number of a secret's current version; 0 if it was never written.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Locked`].
+    pub fn current_version(&self, ino: Ino) -> Result<u64, VaultError> {
+        Ok(self.node(ino)?.current().map_or(0, |v| v.number.0))
+    }
+
+    /// Whom a secret is sealed to.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Locked`].
+    pub fn scope_of(&self, ino: Ino) -> Result<Scope, VaultError> {
+        Ok(self.node(ino)?.scope.clone())
     }
 
     /// As [`Vault::open_write`], for the descriptor that made the file: its own mode does not count yet.
@@ -112,14 +123,16 @@ impl Vault {
         }
     }
 
-    /// The content a change begins with. It is never shown: the grant is one for writing.
+    /// The content a change begins with, and its version, 0 for none. The grant is one for writing: whether it may be
+    /// shown is another question.
     ///
     /// # Errors
     /// [`VaultError::Damaged`], [`VaultError::Denied`] if the scope's key is gone.
-    pub fn base(&self, grant: &Grant) -> Result<Secret, VaultError> {
+    pub fn base(&self, grant: &Grant) -> Result<(Secret, u64), VaultError> {
         let node = self.node(grant.ino())?;
         let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
-        self.decrypt(grant, &kek, node.current())
+        let version = node.current();
+        Ok((self.decrypt(grant, &kek, version)?, version.map_or(0, |v| v.number.0)))
     }
 
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.
