@@ -23,6 +23,8 @@ pub(super) struct Batch {
     pub waiters: usize,
     /// How many events are missing from the log if it cannot be written.
     pub unrecorded: u64,
+    /// Whether there are refusals among them, which are told where allowed events are not.
+    pub refusals: bool,
 }
 
 impl Batch {
@@ -37,6 +39,7 @@ impl Batch {
             self.push(body);
         }
         self.unrecorded += other.unrecorded;
+        self.refusals |= other.refusals;
     }
 
     pub fn clear(&mut self) {
@@ -44,6 +47,7 @@ impl Batch {
         self.ends.clear();
         self.waiters = 0;
         self.unrecorded = 0;
+        self.refusals = false;
     }
 
     pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
