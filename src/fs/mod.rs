@@ -241,10 +241,10 @@ impl Fs {
         self.own.refuse_name(rename.new_parent, rename.new_name)?;
         let replaced = self.vault.lookup(rename.new_parent, rename.new_name.as_str()).ok();
         self.vault.rename(caller, rename)?;
-        if let Some(attr) = replaced {
-            if self.vault.attr(attr.ino).is_err() {
-                self.orphans.add(attr);
-            }
+        if let Some(attr) = replaced
+            && self.vault.attr(attr.ino).is_err()
+        {
+            self.orphans.add(attr);
         }
         Ok(())
     }

@@ -20,10 +20,10 @@ impl Orphans {
         if known.insert(attr.ino, Attr { nlink: 0, ..attr }).is_none() {
             order.push_back(attr.ino);
         }
-        if order.len() > MAX {
-            if let Some(oldest) = order.pop_front() {
-                known.remove(&oldest);
-            }
+        if order.len() > MAX
+            && let Some(oldest) = order.pop_front()
+        {
+            known.remove(&oldest);
         }
     }
 

@@ -25,15 +25,14 @@ pub(super) fn open(file_key: &[u8; 16], payload: &[u8], what: &'static str) -> R
     }
     let mut out = Secret::zeroed(len)?;
     let mut counter = Counter::default();
-    for chunk in
-        out.expose_mut().chunks_mut(CHUNK).chain(std::iter::repeat_with(|| &mut [][..]).take(usize::from(len == 0)))
-    {
+    for i in 0..chunks {
+        let chunk = &mut out.expose_mut()[i * CHUNK..len.min((i + 1) * CHUNK)];
         let (sealed, after) = rest.split_at(chunk.len());
         let (tag, after) = after.split_first_chunk::<TAG>().ok_or(SealError::Format(what))?;
         rest = after;
         chunk.copy_from_slice(sealed);
         cipher
-            .decrypt_in_place_detached(&counter.next(rest.is_empty()).into(), b"", chunk, tag.into())
+            .decrypt_in_place_detached(&counter.next(i + 1 == chunks).into(), b"", chunk, tag.into())
             .map_err(|_| SealError::Tampered(what))?;
     }
     if rest.is_empty() { Ok(out) } else { Err(SealError::Format(what)) }

@@ -120,12 +120,15 @@ fn stat_in_child(path: &CString, patience: Duration) -> io::Result<Option<i32>> 
 
 /// The child's part: drops every descriptor, stats, exits with the errno.
 fn child_stat(path: &CString) -> ! {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::uninit();
+    // Asked of the daemon, not of what the kernel remembers: cached attributes outlive a daemon by years.
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_FORCE_SYNC;
     // SAFETY: close_range takes integers, and this copy of the process uses no descriptor afterwards; `path` is
     // NUL-terminated and `stat` has room for the answer, which is not read; _exit runs no handler of the parent's.
     unsafe {
         libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32);
-        let errno = match libc::lstat(path.as_ptr(), stat.as_mut_ptr()) {
+        let errno = match libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_BASIC_STATS, stat.as_mut_ptr())
+        {
             0 => 0,
             _ => *libc::__errno_location(),
         };

@@ -1,6 +1,7 @@
 //! What an admin asks for through the control socket, in the words of `wire`.
 
 use super::node::Node;
+use super::open::Wanted;
 use super::unlock::UnlockBy;
 use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError};
 use crate::access::{Denial, ScopeState};
@@ -140,7 +141,8 @@ impl Admin for Vault {
                 "content is shown only where the configuration says allow_reveal = true".into(),
             ));
         }
-        Ok(self.open_as(&caller, ino, reveal.version, audit::Operation::Reveal)?.content)
+        let wanted = reveal.version.map_or(Wanted::Current, Wanted::Number);
+        Ok(self.open_as(&caller, ino, wanted, audit::Operation::Reveal)?.content)
     }
 
     fn remove(&self, actor: &Actor, remove: Remove) -> Result<Removed, Fault> {

@@ -215,10 +215,10 @@ impl Vault {
             }
             next.versions = versions;
             next.last_number = last;
-            if replaced.is_none() {
-                if let Some((grave, _)) = self.with_tree_mut(|t| t.exhume(new_path))? {
-                    writer.touch(grave);
-                }
+            if replaced.is_none()
+                && let Some((grave, _)) = self.with_tree_mut(|t| t.exhume(new_path))?
+            {
+                writer.touch(grave);
             }
         } else if let Some((target_ino, target)) = &replaced {
             // An empty file takes the name: what was there is removed, and its history kept.

@@ -94,12 +94,12 @@ impl From<StoreError> for VaultError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoSpace => VaultError::NoSpace("the disk is full"),
-            StoreError::Damaged(what) => VaultError::Damaged(what),
+            StoreError::Damaged(what) | StoreError::BadBackup(what) | StoreError::UnknownFormat(what) => {
+                VaultError::Damaged(what)
+            }
             StoreError::NotAStore(_)
             | StoreError::Exists(_)
             | StoreError::InUse { .. }
-            | StoreError::UnknownFormat(_)
-            | StoreError::BadBackup(_)
             | StoreError::Io(_)
             | StoreError::Failed(_) => VaultError::Failed(error.to_string()),
         }

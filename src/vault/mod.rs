@@ -30,7 +30,7 @@ pub use error::VaultError;
 pub use node::Attr;
 pub use open::Opened;
 pub use setup::{Recovery, create_store};
-pub use unlock::UnlockBy;
+pub use unlock::{UnlockBy, verify_store};
 pub use xattr::XattrMode;
 
 pub(crate) use admin::backup_report;
@@ -250,10 +250,10 @@ impl Vault {
     /// that it was no mere stat.
     pub fn probe(&self, caller: &impl Caller, ino: Ino, reports: impl FnOnce() -> bool) {
         let Ok((node, path)) = self.node_and_path(ino) else { return };
-        if let Err(denial) = self.judge(caller, ino, &node, ScopeState::Alive, Operation::Read) {
-            if reports() {
-                self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
-            }
+        if let Err(denial) = self.judge(caller, ino, &node, ScopeState::Alive, Operation::Read)
+            && reports()
+        {
+            self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
         }
     }
 
@@ -393,10 +393,10 @@ impl Vault {
 
     /// Writes the log's last lines and makes the store durable; for the end of the daemon.
     pub fn shutdown(&self) {
-        if let Err(error) = self.sync() {
-            if !matches!(error, VaultError::Locked) {
-                tracing::error!(%error, "the last changes are not on disk");
-            }
+        if let Err(error) = self.sync()
+            && !matches!(error, VaultError::Locked)
+        {
+            tracing::error!(%error, "the last changes are not on disk");
         }
         self.audit.shutdown();
     }

@@ -8,6 +8,30 @@ use crate::model::{Ino, Kind, Scope, VersionNo};
 use crate::seal;
 use crate::secret::{Kek, Secret};
 
+/// How often an open begins anew because a commit was faster.
+const MAX_TRIES: u32 = 64;
+
+/// Which version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The one readers get now.
+    Current,
+    /// The one with this number.
+    Number(u64),
+    /// None: what a file is before its first commit.
+    Nothing,
+}
+
+impl Wanted {
+    fn of(self, node: &Node) -> Result<Option<&Version>, VaultError> {
+        match self {
+            Wanted::Current => Ok(node.current()),
+            Wanted::Number(n) => node.versions.iter().find(|v| v.number.0 == n).map(Some).ok_or(VaultError::NotFound),
+            Wanted::Nothing => Ok(None),
+        }
+    }
+}
+
 /// A secret, opened for a reader: the version that was current, whole.
 #[derive(Debug)]
 pub struct Opened {
@@ -26,45 +50,50 @@ impl Vault {
     /// [`VaultError::Denied`] with the reason; [`VaultError::Damaged`] if the blob is not what was committed;
     /// [`VaultError::NotRecorded`].
     pub fn open_read(&self, caller: &impl Caller, ino: Ino) -> Result<Opened, VaultError> {
-        self.open_as(caller, ino, None, audit::Operation::Open)
+        self.open_as(caller, ino, Wanted::Current, audit::Operation::Open)
     }
 
-    /// As [`Vault::open_read`], of an older version or under another operation's name in the log.
+    /// As [`Vault::open_read`], of another version or under another operation's name in the log.
     pub(super) fn open_as(
         &self,
         caller: &impl Caller,
         ino: Ino,
-        number: Option<u64>,
+        wanted: Wanted,
         op: audit::Operation,
     ) -> Result<Opened, VaultError> {
-        let (node, path) = self.node_and_path(ino)?;
-        if node.kind != Kind::File {
-            return Err(VaultError::IsADirectory);
+        let mut tries = 0;
+        loop {
+            let (node, path) = self.node_and_path(ino)?;
+            if node.kind != Kind::File {
+                return Err(VaultError::IsADirectory);
+            }
+            let version = wanted.of(&node)?;
+            let number = version.map(|v| v.number);
+            let (grant, kek) = match self.grant(caller, ino, &node, Operation::Read) {
+                Ok(both) => both,
+                Err(denial) => {
+                    self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &denial.to_string());
+                    self.follow_revocation(&node.scope, &denial);
+                    return Err(denial.into());
+                }
+            };
+            let content = match self.decrypt(&grant, &kek, version) {
+                Ok(content) => content,
+                // Between the look at the record and the look at the blob, commits may have pruned that version, or
+                // sealed it anew: then the record says so now.
+                Err(_) if tries < MAX_TRIES && wanted.of(&*self.node(ino)?).ok() != Some(version) => {
+                    tries += 1;
+                    continue;
+                }
+                Err(error) => {
+                    self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &error.to_string());
+                    tracing::error!(%path, %error, "a secret does not open");
+                    return Err(error);
+                }
+            };
+            self.record(op, &path, number.map(|n| n.0), &caller.who(), &grant.rule().to_string())?;
+            return Ok(Opened { content, version: number, scope: node.scope.clone() });
         }
-        let version = match number {
-            None => node.current(),
-            Some(n) => Some(node.versions.iter().find(|v| v.number.0 == n).ok_or(VaultError::NotFound)?),
-        };
-        let number = version.map(|v| v.number);
-        let (grant, kek) = match self.grant(caller, ino, &node, Operation::Read) {
-            Ok(both) => both,
-            Err(denial) => {
-                self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &denial.to_string());
-                self.follow_revocation(&node.scope, &denial);
-                return Err(denial.into());
-            }
-        };
-        let who = caller.who();
-        let content = match self.decrypt(&grant, &kek, version) {
-            Ok(content) => content,
-            Err(error) => {
-                self.refuse(op, &path, number.map(|n| n.0), &who, &error.to_string());
-                tracing::error!(%path, %error, "a secret does not open");
-                return Err(error);
-            }
-        };
-        self.record(op, &path, number.map(|n| n.0), &who, &grant.rule().to_string())?;
-        Ok(Opened { content, version: number, scope: node.scope.clone() })
     }
 
     /// As [`Vault::open_read`], of the version with this number; 0 for a file that was never written.
@@ -72,8 +101,8 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open_read`]; [`VaultError::NotFound`] if that version is not kept any more.
     pub fn open_version(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Opened, VaultError> {
-        let number = (number > 0).then_some(number);
-        self.open_as(caller, ino, number, audit::Operation::Open)
+        let wanted = if number == 0 { Wanted::Nothing } else { Wanted::Number(number) };
+        self.open_as(caller, ino, wanted, audit::Operation::Open)
     }
 
     /// Whether a secret was never written.
@@ -117,9 +146,15 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`], [`VaultError::Denied`] if the scope's key is gone.
     pub fn base(&self, grant: &Grant) -> Result<Secret, VaultError> {
-        let node = self.node(grant.ino())?;
-        let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
-        self.decrypt(grant, &kek, node.current())
+        let mut tries = 0;
+        loop {
+            let node = self.node(grant.ino())?;
+            let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
+            match self.decrypt(grant, &kek, node.current()) {
+                Err(_) if tries < MAX_TRIES && self.node(grant.ino())?.current() != node.current() => tries += 1,
+                result => return result,
+            }
+        }
     }
 
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.

@@ -156,6 +156,8 @@ impl Daemon {
             .arg("--config")
             .arg(self.file("pinfold.toml"))
             .arg("mount")
+            // The lab's own unit logs to the journal; this daemon is to log to its file.
+            .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second descriptor"))
             .stderr(log)

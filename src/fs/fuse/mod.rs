@@ -124,13 +124,14 @@ impl Filesystem for Adapter {
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guard("lookup", || {
             let (parent, bytes) = (Ino(parent.0), name.as_bytes().to_vec());
-            if parent == Ino::ROOT {
-                if let Ok(name) = Name::parse(&bytes) {
-                    self.saw(parent, &name);
+            let (again, teller) = (bytes.clone(), Arc::clone(&self.teller));
+            let act = move |fs: &Fs| {
+                let found = fs.lookup(parent, &again)?;
+                if let (Ino::ROOT, Ok(name)) = (parent, Name::parse(&again)) {
+                    teller.saw_root_name(&name);
                 }
-            }
-            let again = bytes.clone();
-            let act = move |fs: &Fs| fs.lookup(parent, &again);
+                Ok(found)
+            };
             self.when_unlocked(req, (parent, Some(&bytes)), act, |found| answer_entry(reply, found));
         });
     }
@@ -389,7 +390,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _: &Request,
-        ino: INodeNo,
+        _: INodeNo,
         fh: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
@@ -406,7 +407,6 @@ impl Filesystem for Adapter {
                     self.teller.drop_pages(ino);
                 }
             }
-            let _ = ino;
         });
     }
 
