@@ -503,6 +503,9 @@ fn underneath_the_mount_nothing_can_be_read_or_written() {
     ALICE.sh(&format!("ls {root}")).refused("Permission denied");
     ALICE.sh(&format!("cat {root}/f")).refused("Permission denied");
     assert_eq!(sh(&format!("stat -c '%a %U' {root}; ls -A {root}")).quiet(), "0 root\n", "empty, and closed to all");
+    // Root passes every mode: the folder is immutable, too.
+    sh(&format!("echo key > {root}/f")).refused("Operation not permitted");
+    sh(&format!("mkdir {root}/d")).refused("Operation not permitted");
     daemon.serve();
     assert_eq!(at(&daemon, "cat f"), "x\n");
 }

@@ -114,13 +114,17 @@ impl Handles {
         handle.mapped.load(Ordering::Relaxed).then_some(handle.ino)
     }
 
-    pub fn clear(&self) {
+    /// Drops them all. The inodes of those that the kernel filled pages from.
+    pub fn clear(&self) -> Vec<Ino> {
+        let mut mapped = Vec::new();
         for shard in &self.readers {
             let dropped: Vec<_> = shard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
             self.count.fetch_sub(dropped.len() as u64, Ordering::Relaxed);
+            mapped.extend(dropped.iter().filter(|(_, h)| h.mapped.load(Ordering::Relaxed)).map(|(_, h)| h.ino));
         }
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        mapped
     }
 
     fn charge(&self, uid: Uid, bytes: u64) -> Result<(), FsError> {

@@ -273,10 +273,11 @@ impl Fs {
         Ok(self.vault.sync()?)
     }
 
-    /// The store was locked: no handle shows anything any more, and what was not committed is gone.
-    pub fn forget_all(&self) {
-        self.handles.clear();
+    /// The store was locked: no handle shows anything any more, and what was not committed is gone. The inodes whose
+    /// pages the kernel has to drop.
+    pub fn forget_all(&self) -> Vec<Ino> {
         self.dirties.clear();
+        self.handles.clear()
     }
 }
 

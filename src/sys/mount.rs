@@ -17,6 +17,9 @@ const FSTYPE: &str = "fuse.pinfold";
 /// How long a live daemon may take to answer a GETATTR before a mount counts as not stale.
 const STALE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// chattr(1)'s `i` (linux/fs.h).
+const FS_IMMUTABLE_FL: libc::c_long = 0x10;
+
 /// Opens `/dev/fuse`, for [`mount_fuse`] and then for the session.
 ///
 /// # Errors
@@ -45,6 +48,27 @@ pub fn mount_fuse(target: &Path, fd: BorrowedFd<'_>, source: &str) -> io::Result
 /// What umount2(2) says; EINVAL if nothing is mounted there.
 pub fn unmount_detach(path: &Path) -> io::Result<()> {
     Ok(umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
+/// Makes a directory immutable (chattr(1), `+i`) or changeable again: not even root makes a file in it then. What is
+/// mounted on it is not touched by that.
+///
+/// # Errors
+/// ENOTTY or EOPNOTSUPP where its filesystem has no such flag, EPERM without CAP_LINUX_IMMUTABLE.
+pub fn set_immutable(path: &Path, immutable: bool) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = open(path, flags, Mode::empty())?;
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the descriptor is open, and FS_IOC_GETFLAGS writes an int where there is room for a long.
+    if unsafe { libc::ioctl(directory.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let wanted = if immutable { flags | FS_IMMUTABLE_FL } else { flags & !FS_IMMUTABLE_FL };
+    // SAFETY: the descriptor is open, and FS_IOC_SETFLAGS reads an int from a long that lives here.
+    if wanted != flags && unsafe { libc::ioctl(directory.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const wanted) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// The mount that one sees at `path`, if `path` is a mount point: the topmost one, and not one hidden by another mount
@@ -165,6 +189,17 @@ fn wait_readable(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn not_even_root_makes_a_file_in_an_immutable_directory() {
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+        let dir = tempfile::TempDir::new_in("/dev/shm").unwrap();
+        super::set_immutable(dir.path(), true).unwrap();
+        let made = std::fs::write(dir.path().join("x"), b"").map_err(|e| e.raw_os_error());
+        super::set_immutable(dir.path(), false).unwrap();
+        assert_eq!(made, Err(Some(libc::EPERM)));
+        std::fs::write(dir.path().join("x"), b"").unwrap();
+    }
+
     use super::*;
     use std::io::{Read, Write};
     use std::time::Instant;

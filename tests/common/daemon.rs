@@ -304,6 +304,8 @@ impl Drop for Daemon {
                 break;
             }
         }
+        // Immutable underneath (on purpose): the temporary folder could not be removed.
+        let _ = Command::new("chattr").arg("-i").arg(&self.mountpoint).stderr(Stdio::null()).status();
         if failed {
             eprintln!("--- the daemon's log, its end ---\n{}", tail(&log, 60));
         } else {
