@@ -203,7 +203,7 @@ pub fn fsck(config: &Config, args: Fsck) -> Result<Exit, Failure> {
         n => {
             let what = if n == 1 { "one problem".into() } else { format!("{n} problems") };
             Err(Failure::new(Exit::Damaged, format!("the store is damaged: {what}"))
-                .hint("pinfold restore FILE, from the last backup that is whole"))
+                .hint("move the store away, then: pinfold restore FILE, from the last backup that is whole"))
         }
     }
 }

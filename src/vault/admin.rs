@@ -292,7 +292,7 @@ impl Vault {
                     self.tell(Change::Entry { parent: at, name: name.clone() });
                     made
                 }
-                None => return Err(Fault::NotFound(format!("the folder {path} is not there"))),
+                None => return Err(Fault::NotFound(format!("the folder {path} is not there (put -p makes it)"))),
             };
         }
         Ok(at)

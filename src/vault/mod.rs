@@ -42,6 +42,7 @@ use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::store::{AuditAnchor, Store};
 use node::Node;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tree::Tree;
@@ -128,6 +129,8 @@ pub struct Vault {
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
     started: Instant,
+    /// Whether the audit log, as it was found, was compared with what the store knows of it.
+    log_compared: AtomicBool,
 }
 
 enum State {
@@ -152,6 +155,7 @@ impl Vault {
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
             started: Instant::now(),
+            log_compared: AtomicBool::new(false),
         }
     }
 
@@ -246,13 +250,16 @@ impl Vault {
         node.target.as_ref().map(|t| t.to_string()).ok_or_else(|| VaultError::Invalid("not a symlink".into()))
     }
 
-    /// A probe: whether this caller may read a node, without opening it. What is refused is recorded when `reports` says
-    /// that it was no mere stat.
-    pub fn probe(&self, caller: &impl Caller, ino: Ino, reports: impl FnOnce() -> bool) {
+    /// A probe: the kernel looked at a node before it refused something, or somebody merely looked. `wants` says what
+    /// the caller is about; it is asked only of one who may not do everything. What he may not do is recorded.
+    pub fn probe(&self, caller: &impl Caller, ino: Ino, wants: impl FnOnce() -> Option<Operation>) {
         let Ok((node, path)) = self.node_and_path(ino) else { return };
-        if let Err(denial) = self.judge(caller, ino, &node, ScopeState::Alive, Operation::Read)
-            && reports()
-        {
+        let judge = |operation| self.judge(caller, ino, &node, ScopeState::Alive, operation);
+        if judge(Operation::Read).and_then(|_| judge(Operation::Write)).is_ok() {
+            return;
+        }
+        let Some(wanted) = wants() else { return };
+        if let Err(denial) = judge(wanted) {
             self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
         }
     }

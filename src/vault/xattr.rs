@@ -170,7 +170,7 @@ fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultErr
     match name {
         "user.pinfold.unit" => {
             let whole = text.rsplit_once('.').is_some_and(|(stem, kind)| {
-                !stem.is_empty() && ["service", "socket", "scope", "timer", "mount", "path"].contains(&kind)
+                !stem.is_empty() && ["service", "socket", "scope", "mount", "swap"].contains(&kind)
             });
             if whole && !text.contains('/') { Ok(()) } else { Err(invalid("a unit's full name, as in nginx.service")) }
         }

@@ -5,6 +5,7 @@
 
 mod errno;
 mod notify;
+mod probe;
 mod session;
 
 pub use session::Mounted;
@@ -32,10 +33,6 @@ use std::time::{Duration, SystemTime};
 const LASTING: Duration = Duration::from_secs(1 << 30);
 /// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open.
 const NEEDED: [InitFlags; 3] = [InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK, InitFlags::FUSE_ATOMIC_O_TRUNC];
-/// System calls that only look: stat, fstat, lstat, newfstatat, statx (x86-64). A GETATTR under any other one precedes
-/// a refusal.
-const STATS: [u32; 5] = [4, 5, 6, 262, 332];
-
 /// The filesystem as fuser calls it.
 pub struct Adapter {
     fs: Arc<Fs>,
@@ -141,7 +138,7 @@ impl Filesystem for Adapter {
             let ino = Ino(ino.0);
             let caller = self.caller(req);
             // Before the reply: afterwards the thread may be doing something else.
-            self.fs.vault().probe(&caller, ino, || caller.current_syscall().is_some_and(|n| !STATS.contains(&n)));
+            self.fs.vault().probe(&caller, ino, || caller.current_call().and_then(|call| probe::wanted(&call)));
             answer_attr(reply, self.fs.attr(ino, req.pid()));
         });
     }
