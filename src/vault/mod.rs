@@ -42,6 +42,7 @@ use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::store::{AuditAnchor, Store};
 use node::Node;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tree::Tree;
@@ -123,6 +124,8 @@ pub struct Vault {
     limits: Limits,
     store: Store,
     audit: Arc<Log>,
+    /// Whether the log was found to be the one the store knows.
+    audit_compared: AtomicBool,
     callers: Callers,
     state: RwLock<State>,
     writer: Mutex<Writer>,
@@ -147,6 +150,7 @@ impl Vault {
             limits,
             store,
             audit,
+            audit_compared: AtomicBool::new(false),
             callers,
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
