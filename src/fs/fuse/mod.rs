@@ -62,6 +62,7 @@ impl Adapter {
         &self,
         req: &Request,
         path: (Ino, Option<&[u8]>),
+        errno: fn(&FsError) -> Errno,
         act: impl Fn(&Fs) -> Result<R, FsError> + Send + 'static,
         done: impl FnOnce(Result<R, Errno>) + Send + 'static,
     ) {
@@ -69,7 +70,7 @@ impl Adapter {
         let first = act(&fs);
         let since = match first {
             Err(FsError::Vault(VaultError::Locked)) => fs.vault().locked_since(),
-            other => return done(other.map_err(|e| errno::of(&e))),
+            other => return done(other.map_err(|e| errno(&e))),
         };
         let name = path.1.map(|n| String::from_utf8_lossy(n).into_owned());
         let (uid, gid, tid, ino) = (Uid(req.uid()), Gid(req.gid()), req.pid(), path.0);
@@ -83,7 +84,7 @@ impl Adapter {
                 let reason = "the store is locked";
                 fs.vault().record_refusal(audit::Operation::Open, ino, name.as_deref(), &caller, reason);
             }
-            done(again.map_err(|e| errno::of(&e)));
+            done(again.map_err(|e| errno(&e)));
         };
         match (self.patience, since) {
             (Some(patience), Some(since)) => self.waiting.park(uid.0, since, patience, Box::new(job)),
@@ -131,7 +132,7 @@ impl Filesystem for Adapter {
             }
             let again = bytes.clone();
             let act = move |fs: &Fs| fs.lookup(parent, &again);
-            self.when_unlocked(req, (parent, Some(&bytes)), act, |found| answer_entry(reply, found));
+            self.when_unlocked(req, (parent, Some(&bytes)), errno::of, act, |found| answer_entry(reply, found));
         });
     }
 
@@ -188,7 +189,7 @@ impl Filesystem for Adapter {
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
         self.guard("readlink", || match self.fs.read_link(Ino(ino.0)) {
             Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(errno::of(&error)),
+            Err(error) => reply.error(errno::of_node(&error)),
         });
     }
 
@@ -294,7 +295,7 @@ impl Filesystem for Adapter {
                 }
                 result
             };
-            self.when_unlocked(req, (ino, None), act, |opened| match opened {
+            self.when_unlocked(req, (ino, None), errno::of_node, act, |opened| match opened {
                 Ok(opened) => reply.opened(FileHandle(opened.number()), open_flags(opened)),
                 Err(errno) => reply.error(errno),
             });
@@ -419,6 +420,7 @@ impl Filesystem for Adapter {
             self.when_unlocked(
                 req,
                 (ino, None),
+                errno::of_node,
                 move |fs| fs.open_dir(ino),
                 |opened| match opened {
                     Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
@@ -547,7 +549,7 @@ fn answer_attr(reply: ReplyAttr, found: Result<Seen, FsError>) {
             let ttl = if seen.lasting { LASTING } else { Duration::ZERO };
             reply.attr(&ttl, &file_attr(&seen.attr));
         }
-        Err(error) => reply.error(errno::of(&error)),
+        Err(error) => reply.error(errno::of_node(&error)),
     }
 }
 
@@ -556,7 +558,7 @@ fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, FsError>) {
         Ok(value) if size == 0 => reply.size(value.len() as u32),
         Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
         Ok(value) => reply.data(&value),
-        Err(error) => reply.error(errno::of(&error)),
+        Err(error) => reply.error(errno::of_node(&error)),
     }
 }
 
