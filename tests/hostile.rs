@@ -352,3 +352,18 @@ fn a_handle_opened_before_a_secret_was_enrolled_does_not_show_it() {
     world.fs.flush(handle, 7).ok();
     assert!(world.read(ALICE, ino, handle).is_err(), "nor after a commit");
 }
+
+#[test]
+fn a_lock_and_an_unlock_do_not_make_the_audit_log_look_cut() {
+    let world = World::new(5);
+    let dir = world.commons();
+    world.put(ALICE, dir, "pin", b"1");
+    let log = world.fs.vault().audit_log();
+    // What is on the disk by now is anchored with the next commit.
+    log.rotate().unwrap();
+    world.put(ALICE, dir, "pin", b"2");
+    world.lock();
+    world.unlock();
+    let report = pinfold::audit::verify(log.path(), None).unwrap();
+    assert_eq!(report.problems, []);
+}

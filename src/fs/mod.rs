@@ -21,7 +21,7 @@ use handle::Handles;
 use held::Held;
 use orphan::Orphans;
 use own::Own;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 /// Why an operation of the filesystem failed.
@@ -99,6 +99,8 @@ pub struct Fs {
     held: Arc<Held>,
     orphans: Orphans,
     own: Own,
+    /// Held while a name is taken away, so that whose name it is does not change meanwhile. Lock order: before a copy's.
+    names: Mutex<()>,
 }
 
 impl Fs {
@@ -112,6 +114,7 @@ impl Fs {
             held,
             orphans: Orphans::default(),
             own: Own::default(),
+            names: Mutex::default(),
         }
     }
 
@@ -220,6 +223,7 @@ impl Fs {
     /// [`FsError`].
     pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
         self.own.refuse_name(parent, name)?;
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let attr = match self.vault.lookup(parent, name.as_str()) {
             Ok(attr) => self.keep_open(attr.ino, || self.vault.unlink(caller, parent, name))?,
             Err(_) => self.vault.unlink(caller, parent, name)?,
@@ -245,6 +249,7 @@ impl Fs {
     pub fn rename(&self, caller: &impl Caller, rename: Rename<'_>) -> Result<(), FsError> {
         self.own.refuse_name(rename.parent, rename.name)?;
         self.own.refuse_name(rename.new_parent, rename.new_name)?;
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(replaced) = self.vault.lookup(rename.new_parent, rename.new_name.as_str()) else {
             return Ok(self.vault.rename(caller, rename)?);
         };

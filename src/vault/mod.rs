@@ -124,13 +124,13 @@ pub struct Vault {
     limits: Limits,
     store: Store,
     audit: Arc<Log>,
+    /// Whether the log was found to be the one the store knows.
+    audit_compared: AtomicBool,
     callers: Callers,
     state: RwLock<State>,
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
     started: Instant,
-    /// Whether the audit log, as it was found, was compared with what the store knows of it.
-    log_compared: AtomicBool,
 }
 
 enum State {
@@ -150,12 +150,12 @@ impl Vault {
             limits,
             store,
             audit,
+            audit_compared: AtomicBool::new(false),
             callers,
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
             started: Instant::now(),
-            log_compared: AtomicBool::new(false),
         }
     }
 

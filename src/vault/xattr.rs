@@ -177,7 +177,7 @@ fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultErr
         "user.pinfold.exe" => {
             let path = std::path::Path::new(text);
             let plain = path.is_absolute() && !path.components().any(|c| c.as_os_str() == "..");
-            if plain { Ok(()) } else { Err(invalid("an absolute path")) }
+            if plain && !text.contains('\0') { Ok(()) } else { Err(invalid("an absolute path")) }
         }
         "user.pinfold.expires" => humantime::parse_rfc3339_weak(text)
             .map(|_| ())
