@@ -30,8 +30,14 @@ use std::time::{Duration, SystemTime};
 
 /// How long the kernel may keep what does not change without its knowing.
 const LASTING: Duration = Duration::from_secs(1 << 30);
-/// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open.
-const NEEDED: [InitFlags; 3] = [InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK, InitFlags::FUSE_ATOMIC_O_TRUNC];
+/// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open,
+/// and look-ups side by side: otherwise one that waits for an unlock stops all others in the same directory.
+const NEEDED: [InitFlags; 4] = [
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+];
 /// System calls that only look: stat, fstat, lstat, newfstatat, statx (x86-64). A GETATTR under any other one precedes
 /// a refusal.
 const STATS: [u32; 5] = [4, 5, 6, 262, 332];
