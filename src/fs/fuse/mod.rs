@@ -31,8 +31,15 @@ use std::time::{Duration, SystemTime};
 
 /// How long the kernel may keep what does not change without its knowing.
 const LASTING: Duration = Duration::from_secs(1 << 30);
-/// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open.
-const NEEDED: [InitFlags; 3] = [InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK, InitFlags::FUSE_ATOMIC_O_TRUNC];
+/// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open,
+/// and look-ups side by side: otherwise one that waits for an unlock stops all others in the same directory.
+const NEEDED: [InitFlags; 4] = [
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+];
+
 /// The filesystem as fuser calls it.
 pub struct Adapter {
     fs: Arc<Fs>,
