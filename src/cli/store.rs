@@ -126,7 +126,7 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     };
     line("secrets", &secrets)?;
     for scope in &status.scopes {
-        line("scope", &format!("{}: key {}", scope.name, scope.key))?;
+        line("scope", &format!("{}: key {} ({:#x})", scope.name, scope.key, scope.serial))?;
     }
     line("open", &format!("{} handles, {} waiting", status.open_handles, status.waiting))?;
     line("memory", &format!("{} locked of {}", show::bytes(status.arena_used), show::bytes(status.arena_size)))?;

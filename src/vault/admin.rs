@@ -7,7 +7,8 @@ use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError}
 use crate::access::{Denial, ScopeState};
 use crate::audit;
 use crate::caller::Control;
-use crate::model::{AclTag, Gid, Ino, Kind, Name, SecretPath, Subject, Timestamp, Uid};
+use crate::keyring::ScopeEntry;
+use crate::model::{AclTag, Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Timestamp, Uid};
 use crate::secret::Secret;
 use crate::store;
 use crate::wire::{
@@ -54,15 +55,18 @@ impl Admin for Vault {
                 status.generation = self.store.generation().map(|g| g.0);
                 status.secrets = Some(open.tree.files());
                 status.versions = Some(open.tree.nodes().map(|(_, n)| n.versions.len() as u64).sum());
-                let state = |scope| match open.keys.state(scope) {
+                let state = |scope: &Scope| match open.keys.state(scope) {
                     ScopeState::Alive => "alive",
                     ScopeState::Missing => "missing",
                     ScopeState::Revoked => "revoked",
                     ScopeState::Expired => "expired",
                 };
-                status.scopes = (open.keys.scopes.keys())
-                    .map(|scope| ScopeStatus { name: scope.to_string(), key: state(scope).into() })
-                    .collect();
+                let scope = |(scope, entry): (&Scope, &ScopeEntry)| ScopeStatus {
+                    name: scope.to_string(),
+                    key: state(scope).into(),
+                    serial: entry.serial(),
+                };
+                status.scopes = (open.keys.scopes.iter()).map(scope).collect();
                 status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
