@@ -5,7 +5,6 @@ mod common;
 
 use common::{ALICE, BOB, CAROL, Daemon, Held, ROOT, Setup, Tried, User, attempt, attempt_within, sh};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A secret of this content, owner, group and mode, enrolled by root.
@@ -222,13 +221,6 @@ fn ekeyexpired_after_its_time() {
     cat(&daemon, ROOT, "old").refused("Permission denied");
     expires("2120-01-01T00:00:00Z");
     assert_eq!(cat(&daemon, ALICE, "old").printed(), "1234");
-}
-
-/// The serial numbers of entries for `host` in the kernel's list.
-fn host_keys() -> BTreeSet<String> {
-    let list = std::fs::read_to_string("/proc/keys").expect("the kernel's list of keys");
-    let ours = list.lines().filter(|line| line.contains("pinfold:host:") && !line.contains("revoked"));
-    ours.filter_map(|line| Some(format!("0x{}", line.split_whitespace().next()?))).collect()
 }
 
 /// A daemon and the serial number of its host scope's entry.
