@@ -8,6 +8,9 @@ use crate::model::{Ino, Kind, Scope, VersionNo};
 use crate::seal;
 use crate::secret::{Kek, Secret};
 
+/// How often an open begins again because a commit was faster.
+const OPEN_TRIES: usize = 100;
+
 /// A secret, opened for a reader: the version that was current, whole.
 #[derive(Debug)]
 pub struct Opened {
@@ -37,6 +40,22 @@ impl Vault {
         number: Option<u64>,
         op: audit::Operation,
     ) -> Result<Opened, VaultError> {
+        for _ in 1..OPEN_TRIES {
+            if let Some(opened) = self.try_open(caller, ino, number, op)? {
+                return Ok(opened);
+            }
+        }
+        Err(VaultError::Failed("the secret is replaced faster than it can be opened".into()))
+    }
+
+    /// `None` if the version was replaced and removed between the look at the node and the look at its blob.
+    fn try_open(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        number: Option<u64>,
+        op: audit::Operation,
+    ) -> Result<Option<Opened>, VaultError> {
         let (node, path) = self.node_and_path(ino)?;
         if node.kind != Kind::File {
             return Err(VaultError::IsADirectory);
@@ -57,6 +76,7 @@ impl Vault {
         let who = caller.who();
         let content = match self.decrypt(&grant, &kek, version) {
             Ok(content) => content,
+            Err(_) if self.was_replaced(ino, version)? => return Ok(None),
             Err(error) => {
                 self.refuse(op, &path, number.map(|n| n.0), &who, &error.to_string());
                 tracing::error!(%path, %error, "a secret does not open");
@@ -64,7 +84,7 @@ impl Vault {
             }
         };
         self.record(op, &path, number.map(|n| n.0), &who, &grant.rule().to_string())?;
-        Ok(Opened { content, version: number, scope: node.scope.clone() })
+        Ok(Some(Opened { content, version: number, scope: node.scope.clone() }))
     }
 
     /// As [`Vault::open_read`], of the version with this number; 0 for a file that was never written.
@@ -129,10 +149,24 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`], [`VaultError::Denied`] if the scope's key is gone.
     pub fn base(&self, grant: &Grant) -> Result<(Secret, u64), VaultError> {
-        let node = self.node(grant.ino())?;
-        let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
-        let version = node.current();
-        Ok((self.decrypt(grant, &kek, version)?, version.map_or(0, |v| v.number.0)))
+        for _ in 1..OPEN_TRIES {
+            let node = self.node(grant.ino())?;
+            let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
+            let version = node.current();
+            match self.decrypt(grant, &kek, version) {
+                Err(_) if self.was_replaced(grant.ino(), version)? => {}
+                done => return Ok((done?, version.map_or(0, |v| v.number.0))),
+            }
+        }
+        Err(VaultError::Failed("the secret is replaced faster than it can be opened".into()))
+    }
+
+    /// Whether a node has a version no more: then its blob is rightly gone, and nothing is damaged. Waits for a commit
+    /// that may be under way: the disk has the new version before the tree shows it.
+    fn was_replaced(&self, ino: Ino, version: Option<&Version>) -> Result<bool, VaultError> {
+        drop(self.lock_writer());
+        let node = self.node(ino)?;
+        Ok(version.is_some_and(|v| !node.versions.iter().any(|kept| kept.blob == v.blob)))
     }
 
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.
