@@ -77,15 +77,15 @@ impl Dirties {
         }
     }
 
-    /// Forgets all. Whose writing was lost by it, and the path.
-    pub fn clear(&self) -> Vec<(Who, String)> {
+    /// Forgets all: how many handles there were, whose writing was lost by it, and the paths.
+    pub fn clear(&self) -> (usize, Vec<(Who, String)>) {
         let writers = std::mem::take(&mut *self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         self.copies.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let lost = |(number, writer): (&u64, &Arc<Writer>)| {
             let changed = lock(&writer.copy).through.contains(number);
             changed.then(|| (writer.who.clone(), writer.path.clone()))
         };
-        writers.iter().filter_map(lost).collect()
+        (writers.len(), writers.iter().filter_map(lost).collect())
     }
 
     fn get(&self, number: u64) -> Result<Arc<Writer>, FsError> {

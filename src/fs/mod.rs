@@ -276,7 +276,10 @@ impl Fs {
     /// The store was locked: no handle shows anything any more, and what was not committed is gone.
     pub fn forget_all(&self) {
         self.handles.clear();
-        for (who, path) in self.dirties.clear() {
+        let (writers, lost) = self.dirties.clear();
+        // Their RELEASE will not find them.
+        (0..writers).for_each(|_| self.writer_gone());
+        for (who, path) in lost {
             let reason = "the store was locked before it was committed";
             self.vault.record_refusal(crate::audit::Operation::Commit, &path, &who, reason);
         }
