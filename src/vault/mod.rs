@@ -39,8 +39,9 @@ use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
 use crate::caller::{Callers, Control, Daemon, Process};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
-use crate::store::{AuditAnchor, Store};
+use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -410,13 +411,16 @@ impl Vault {
         }
     }
 
-    /// Writes the log's last lines and makes the store durable; for the end of the daemon.
+    /// Writes the log's last lines and makes the store durable, with an anchor at the very last of them: what is cut off
+    /// after a clean end shows. For the end of the daemon.
     pub fn shutdown(&self) {
-        if let Err(error) = self.sync()
+        self.audit.shutdown();
+        let mut writer = self.lock_writer();
+        let done = self.flush_with(&mut writer, Batch::default(), &BTreeMap::new());
+        if let Err(error) = done
             && !matches!(error, VaultError::Locked)
         {
             tracing::error!(%error, "the last changes are not on disk");
         }
-        self.audit.shutdown();
     }
 }

@@ -218,6 +218,12 @@ impl Daemon {
         assert_eq!(connection(&self.mountpoint), None, "the daemon ended and left its mount");
     }
 
+    /// The running daemon itself, for a test that ends it in a way of its own.
+    #[track_caller]
+    pub fn take_child(&mut self) -> Child {
+        self.child.take().expect("the daemon runs")
+    }
+
     /// Kills it outright; its mount stays behind, dead.
     #[track_caller]
     pub fn kill9(&mut self) {

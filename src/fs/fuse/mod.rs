@@ -352,7 +352,8 @@ impl Filesystem for Adapter {
             let mut reply = Some(reply);
             let result = self.fs.read(&self.caller(req), Ino(ino.0), fh.0, (offset, size), filling, |bytes| {
                 if let Some(reply) = reply.take() {
-                    reply.data(bytes);
+                    answer_content(reply, bytes);
+                    crate::secret::wipe_stack();
                 }
             });
             if let (Err(error), Some(reply)) = (result, reply.take()) {
@@ -563,6 +564,12 @@ fn answer_attr(reply: ReplyAttr, found: Result<Seen, FsError>) {
         }
         Err(error) => reply.error(errno::of_node(&error)),
     }
+}
+
+/// fuser puts up to 64 bytes together on the stack, and on the heap, which is wiped when it is freed, what is longer.
+#[inline(never)]
+fn answer_content(reply: ReplyData, bytes: &[u8]) {
+    reply.data(bytes);
 }
 
 fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, FsError>) {
