@@ -39,7 +39,7 @@ bench: deps
 
 run: deps
 	$(CARGO) build --release --locked
-	@mount-helpers/demo "$(TARGET)/release/pinfold" "$(PINFOLD_RUN)"
+	@mount-helpers/demo "$(TARGET)/release/pinfold" "$(PINFOLD_RUN)" $(PINFOLD_TREE)
 
 clean:
 	$(CARGO) clean

@@ -2,7 +2,7 @@
 
 use crate::{Result, failed};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,19 @@ use std::time::{Duration, Instant};
 pub struct Kept(pub Child);
 
 impl Kept {
+    /// Keeps all its threads to the processors in `set`.
+    pub fn confine(&self, set: &CpuSet) -> Result<()> {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            let id: i32 = task?.file_name().to_string_lossy().parse()?;
+            match sched_setaffinity(Pid::from_raw(id), set) {
+                // A thread that has ended since.
+                Ok(()) | Err(nix::Error::ESRCH) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Ends it and waits. Whether it ended by itself after SIGTERM.
     pub fn end(&mut self) -> bool {
         if let Ok(Some(_)) = self.0.try_wait() {
@@ -39,6 +52,19 @@ impl Drop for Kept {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The processors this process may use, and the first of them alone.
+pub fn processors() -> Result<(CpuSet, CpuSet)> {
+    let all = sched_getaffinity(Pid::from_raw(0))?;
+    let mut one = CpuSet::new();
+    for cpu in 0..CpuSet::count() {
+        if all.is_set(cpu)? {
+            one.set(cpu)?;
+            break;
+        }
+    }
+    Ok((all, one))
 }
 
 /// A mount that is detached with its guard, so that the folder below can be removed.

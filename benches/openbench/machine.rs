@@ -15,11 +15,14 @@ pub fn facts(folder: &Path) -> Vec<String> {
     let kib: u64 = field("/proc/meminfo", "MemTotal").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let hypervisor = field("/proc/cpuinfo", "flags").split(' ').any(|f| f == "hypervisor");
-    let disk = output("stat", &["--file-system", "--format=%T", &folder.to_string_lossy()]);
+    let disk = output("df", &["--output=fstype", &folder.to_string_lossy()]);
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("unknown").to_owned();
     vec![
         format!("{}, {threads} threads, {} GiB", field("/proc/cpuinfo", "model name"), kib >> 20),
         format!("Linux {}{}", kernel.trim(), if hypervisor { ", a virtual machine" } else { "" }),
-        format!("stores, logs and the files compared with them: {disk}, no volatile cache flushed beyond fdatasync(2)"),
+        format!("stores, logs and the \"disk\" they are compared with: {disk}"),
+        format!("load average before: {load}"),
         output("gocryptfs", &["-version"]),
         output("rustc", &["--version"]),
     ]
@@ -28,7 +31,10 @@ pub fn facts(folder: &Path) -> Vec<String> {
 fn output(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output().map(|o| o.stdout).unwrap_or_default();
     let text = String::from_utf8_lossy(&out);
-    text.lines().next().map_or_else(|| format!("{program}: unknown"), |line| line.trim().to_owned())
+    text.lines()
+        .next_back()
+        .filter(|l| !l.is_empty())
+        .map_or_else(|| format!("{program}: unknown"), |line| line.trim().to_owned())
 }
 
 /// A process's resident memory in MiB, now and at its highest.

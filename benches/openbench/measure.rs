@@ -7,6 +7,9 @@ use crate::Result;
 use crate::guard::Interrupt;
 use crate::worker::{Act, Job, Worker};
 
+/// A prime: the next file is never near the one before.
+const STRIDE: usize = 7919;
+
 /// What is visited, and how often.
 pub struct Plan<'a> {
     pub act: Act,
@@ -16,6 +19,8 @@ pub struct Plan<'a> {
     pub warm: usize,
     pub threads: usize,
     pub size: usize,
+    /// For paths with `{k}`: how many files each target has.
+    pub many: &'a [usize],
     /// Whose act is another: an `Enrol` that has to be synced.
     pub synced: &'a [&'a str],
 }
@@ -105,6 +110,8 @@ pub fn interleaved(plan: &Plan<'_>, worker: &mut Worker, interrupt: &Interrupt) 
                 warm: plan.warm,
                 size: plan.size,
                 first: round * plan.samples,
+                many: plan.many.get(i).copied().unwrap_or(1),
+                stride: STRIDE,
             })?;
             done.nanos.sort_unstable();
             let this = &mut series[i];

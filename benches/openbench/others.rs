@@ -16,7 +16,7 @@ pub struct Other {
     pub bench: PathBuf,
     // In this order: the mount first, then its daemon, which ends by itself once it is unmounted.
     _mounted: Option<Mounted>,
-    _daemon: Option<Kept>,
+    pub daemon: Option<Kept>,
 }
 
 /// A file all of them have: its name and size.
@@ -29,7 +29,7 @@ pub fn bare(folder: &Folder, program: &Path, files: &[Sample], owner: u32) -> Re
     command.arg("--bare").arg(&root).arg(owner.to_string());
     command.args(files.iter().map(|(name, size)| format!("{name}={size}")));
     let daemon = Kept(command.process_group_of_its_own().stdin(Stdio::null()).spawn()?);
-    let other = Other { bench: root.join("bench"), _mounted: Some(Mounted(root.clone())), _daemon: Some(daemon) };
+    let other = Other { bench: root.join("bench"), _mounted: Some(Mounted(root.clone())), daemon: Some(daemon) };
     wait_for_mount(&root)?;
     Ok(other)
 }
@@ -39,7 +39,7 @@ pub fn tmpfs(folder: &Folder, files: &[Sample], owner: u32) -> Result<Other> {
     let root = folder.make("tmpfs")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), &root, Some("tmpfs"), flags, Some("mode=0755"))?;
-    let other = Other { bench: root.join("bench"), _mounted: Some(Mounted(root)), _daemon: None };
+    let other = Other { bench: root.join("bench"), _mounted: Some(Mounted(root)), daemon: None };
     fill(&other.bench, files, owner)?;
     Ok(other)
 }
@@ -62,7 +62,7 @@ pub fn gocryptfs(folder: &Folder, files: &[Sample], owner: u32) -> Result<Other>
         return failed(format!("gocryptfs -init: {made}"));
     }
     let daemon = Kept(command().args(["-fg", "-allow_other"]).arg(&cipher).arg(&root).spawn()?);
-    let other = Other { bench: root.join("bench"), _mounted: Some(Mounted(root.clone())), _daemon: Some(daemon) };
+    let other = Other { bench: root.join("bench"), _mounted: Some(Mounted(root.clone())), daemon: Some(daemon) };
     wait_for_mount(&root)?;
     fs::set_permissions(&root, Permissions::from_mode(0o755))?;
     fill(&other.bench, files, owner)?;
@@ -72,7 +72,7 @@ pub fn gocryptfs(folder: &Folder, files: &[Sample], owner: u32) -> Result<Other>
 /// A folder of the filesystem that the stores are on.
 pub fn disk(folder: &Folder, files: &[Sample], owner: u32) -> Result<Other> {
     let root = folder.make("disk")?;
-    let other = Other { bench: root.join("bench"), _mounted: None, _daemon: None };
+    let other = Other { bench: root.join("bench"), _mounted: None, daemon: None };
     fill(&other.bench, files, owner)?;
     Ok(other)
 }
@@ -92,7 +92,7 @@ fn wait_for_mount(root: &Path) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while pinfold::sys::mount::mount_at(root)?.is_none() {
         if Instant::now() > deadline {
-            return failed(format!("nothing was mounted at {}", root.display()));
+            return failed(format!("nothing was mounted at {} (gocryptfs needs the package fuse3)", root.display()));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

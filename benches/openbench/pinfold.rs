@@ -1,7 +1,7 @@
 //! The real binary as an admin drives it: init, mount, unlock, and files copied in.
 
 use crate::guard::{Folder, Interrupt, Kept, Mounted};
-use crate::worker::{Act, Job, Worker};
+use crate::worker::{Act, Job, PER_FOLDER, Worker};
 use crate::{Result, failed, machine};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::Write;
@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How many secrets a folder gets when a store is filled.
-const PER_FOLDER: usize = 1000;
+/// As many as can be configured: a uid other than root may have a share of it only.
+const MAX_SECRETS: usize = 1_000_000;
+/// How many threads fill a store.
+const FILLERS: usize = 4;
 /// How long a daemon may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -41,14 +43,14 @@ pub fn binary() -> PathBuf {
 
 impl Pinfold {
     /// Makes a store, starts its daemon and unlocks it.
-    pub fn new(folder: &Folder, name: &str, max_secrets: usize) -> Result<Self> {
+    pub fn new(folder: &Folder, name: &str) -> Result<Self> {
         let home = folder.make(&format!("{name}.home"))?;
         fs::set_permissions(&home, Permissions::from_mode(0o700))?;
         let mountpoint = folder.make(name)?;
         let mut this =
             Pinfold { bench: mountpoint.join("bench"), binary: binary(), folder: home, mountpoint, daemon: None };
         let config = format!(
-            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\nmax_secrets = {max_secrets}\n",
+            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\nmax_secrets = {MAX_SECRETS}\n",
             this.folder.join("store"),
             this.mountpoint,
             this.folder.join("control.sock"),
@@ -76,7 +78,7 @@ impl Pinfold {
             .arg(self.folder.join("pinfold.toml"))
             .arg("mount")
             .env("NOTIFY_SOCKET", &socket)
-            .env("RUST_LOG", "error")
+            .env_remove("PINFOLD_LOG")
             .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -103,7 +105,17 @@ impl Pinfold {
         if let Some((worker, path)) = probe {
             // Names are unknown until it is unlocked: whoever asks waits.
             let path = path.to_string_lossy().into_owned();
-            worker.run(&Job { act: Act::Open, path, threads: 1, samples: 1, warm: 0, size: 64, first: 0 })?;
+            worker.run(&Job {
+                act: Act::Open,
+                path,
+                threads: 1,
+                samples: 1,
+                warm: 0,
+                size: 64,
+                first: 0,
+                many: 1,
+                stride: 1,
+            })?;
         }
         Ok(Started { ready, serving: begun.elapsed() })
     }
@@ -112,6 +124,11 @@ impl Pinfold {
     pub fn stop(&mut self) -> Result<()> {
         let Some((mut daemon, _)) = self.daemon.take() else { return Ok(()) };
         if daemon.end() { Ok(()) } else { failed(self.complaint("it did not end after SIGTERM")) }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Option<&Kept> {
+        self.daemon.as_ref().map(|(daemon, _)| daemon)
     }
 
     /// Its resident memory in MiB, now and at its highest.
@@ -129,30 +146,41 @@ impl Pinfold {
         Ok(())
     }
 
-    /// Copies secrets of 64 bytes in until there are `total` besides those of `bench`. Returns how many a second.
-    pub fn fill(&self, total: usize, admin: &mut Worker, interrupt: &Interrupt) -> Result<f64> {
-        let begun = Instant::now();
+    /// Copies secrets of 64 bytes in, by a process of their owner: `filled()` are their names. Returns how many a second.
+    pub fn fill(&self, total: usize, worker: &mut Worker, interrupt: &Interrupt) -> Result<f64> {
         for folder in 0..total.div_ceil(PER_FOLDER) {
-            interrupt.check()?;
             let path = self.mountpoint.join(format!("fill-{folder}"));
             fs::create_dir(&path)?;
-            let these = PER_FOLDER.min(total - folder * PER_FOLDER);
-            let threads = if these % 4 == 0 { 4 } else { 1 };
-            admin.run(&Job {
+            // The folder stays root's: a uid's share counts folders too.
+            fs::set_permissions(&path, Permissions::from_mode(0o777))?;
+        }
+        let begun = Instant::now();
+        let mut done = 0;
+        while done < total {
+            interrupt.check()?;
+            // Four at a time, as far as that comes out even.
+            let threads = if (total - done) < FILLERS { 1 } else { FILLERS };
+            let these = (total - done).min(4 * PER_FOLDER) / threads;
+            worker.run(&Job {
                 act: Act::Enrol,
-                path: format!("{}/{{t}}-{{n}}", path.display()),
+                path: self.filled(),
+                many: total,
+                stride: 1,
                 threads,
-                samples: these / threads,
+                samples: these,
                 warm: 0,
                 size: 64,
-                first: 0,
+                first: done / threads,
             })?;
-            if folder % 10 == 9 {
-                let done = (folder + 1) * PER_FOLDER;
-                eprintln!("openbench:   {done} of {total}, {:.0}/s", done as f64 / begun.elapsed().as_secs_f64());
-            }
+            done += these * threads;
+            eprintln!("openbench:   {done} of {total}, {:.0}/s", done as f64 / begun.elapsed().as_secs_f64());
         }
         Ok(total as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// What [`Pinfold::fill`] calls its secrets, as a worker understands it.
+    pub fn filled(&self) -> String {
+        format!("{}/fill-{{f}}/{{k}}", self.mountpoint.display())
     }
 
     fn command(&self, args: &[&str]) -> Result<()> {

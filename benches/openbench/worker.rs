@@ -16,6 +16,9 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::time::Instant;
 
+/// How many of many files are in one folder.
+pub const PER_FOLDER: usize = 1000;
+
 /// What is done once for each sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
@@ -33,8 +36,11 @@ pub enum Act {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
     pub act: Act,
-    /// `{t}` stands for the thread, `{n}` for the sample's number.
+    /// `{t}` stands for the thread, `{n}` for the sample's number, `{k}` for one of `many` files, each sample another one
+    /// and neighbours far apart if `stride` is, `{f}` for that file's folder.
     pub path: String,
+    pub many: usize,
+    pub stride: usize,
     pub threads: usize,
     /// Samples of each thread.
     pub samples: usize,
@@ -51,7 +57,7 @@ pub struct Job {
 pub struct Done {
     /// Of each sample.
     pub nanos: Vec<u32>,
-    /// Of the slowest thread, from start to end.
+    /// From the first thread's start to the last one's end.
     pub wall_nanos: u64,
     /// The first thing that went wrong.
     pub error: Option<String>,
@@ -59,7 +65,7 @@ pub struct Done {
 
 /// A worker and the pipe to it.
 pub struct Worker {
-    child: Kept,
+    pub child: Kept,
     answers: BufReader<std::process::ChildStdout>,
 }
 
@@ -111,7 +117,7 @@ pub fn serve() -> Result<()> {
 
 fn perform(job: &Job) -> Done {
     let barrier = Barrier::new(job.threads);
-    let results: Vec<nix::Result<(Vec<u32>, u64)>> = std::thread::scope(|scope| {
+    let results: Vec<nix::Result<Timed>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..job.threads)
             .map(|t| {
                 scope.spawn({
@@ -123,25 +129,38 @@ fn perform(job: &Job) -> Done {
         threads.into_iter().map(|t| t.join().expect("a worker's thread does not panic")).collect()
     });
     let mut done = Done { nanos: vec![], wall_nanos: 0, error: None };
+    let mut spans = vec![];
     for result in results {
         match result {
-            Ok((nanos, wall)) => {
-                done.nanos.extend(nanos);
-                done.wall_nanos = done.wall_nanos.max(wall);
+            Ok(timed) => {
+                done.nanos.extend(timed.nanos);
+                spans.push((timed.begun, timed.ended));
             }
             Err(errno) => done.error = Some(errno.to_string()),
         }
     }
+    if let (Some(begun), Some(ended)) = (spans.iter().map(|s| s.0).min(), spans.iter().map(|s| s.1).max()) {
+        done.wall_nanos = u64::try_from((ended - begun).as_nanos()).unwrap_or(u64::MAX);
+    }
     done
 }
 
-fn thread(job: &Job, t: usize, barrier: &Barrier) -> nix::Result<(Vec<u32>, u64)> {
+/// What one thread measured.
+struct Timed {
+    nanos: Vec<u32>,
+    begun: Instant,
+    ended: Instant,
+}
+
+fn thread(job: &Job, t: usize, barrier: &Barrier) -> nix::Result<Timed> {
     let mut buffer = vec![b'x'; job.size];
     let name = |n: usize| {
+        let k = (n * job.threads + t) * job.stride % job.many;
         let path = job.path.replace("{t}", &t.to_string()).replace("{n}", &n.to_string());
+        let path = path.replace("{k}", &k.to_string()).replace("{f}", &(k / PER_FOLDER).to_string());
         CString::new(path).expect("a path of ours holds no NUL")
     };
-    let many = job.path.contains("{n}");
+    let many = job.path.contains("{n}") || job.path.contains("{k}");
     // Names are made before the clock runs.
     let names: Vec<CString> = (0..if many { job.samples } else { 1 }).map(|i| name(job.first + i)).collect();
     let mut warmed = Ok(());
@@ -158,7 +177,7 @@ fn thread(job: &Job, t: usize, barrier: &Barrier) -> nix::Result<(Vec<u32>, u64)
         once(job.act, name, &mut buffer)?;
         nanos.push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
     }
-    Ok((nanos, u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)))
+    Ok(Timed { nanos, begun, ended: Instant::now() })
 }
 
 fn once(act: Act, name: &CString, buffer: &mut [u8]) -> nix::Result<()> {

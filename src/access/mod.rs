@@ -252,10 +252,10 @@ fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl 
             return Err(Denial::Unit { wanted: wanted.into(), found });
         }
     }
-    if let Some(wanted) = object.conditions.exe {
-        if subject.exe()? != world.file_id(wanted)? {
-            return Err(Denial::Exe { wanted: wanted.into() });
-        }
+    if let Some(wanted) = object.conditions.exe
+        && subject.exe()? != world.file_id(wanted)?
+    {
+        return Err(Denial::Exe { wanted: wanted.into() });
     }
     Ok(rule)
 }

@@ -61,6 +61,9 @@ struct Shared {
     teller: Arc<Teller>,
 }
 
+/// What a thread does.
+type Run = fn(&Shared);
+
 #[derive(Default)]
 struct Queue {
     refusals: Refusals,
@@ -96,7 +99,7 @@ impl Log {
             log.compare(anchor)?;
         }
         shared.chain.sync().map_err(|e| AuditError::open(&shared.path, e))?;
-        let threads: [(&str, fn(&Shared)); 3] = [
+        let threads: [(&str, Run); 3] = [
             ("audit-refused", Shared::write_refusals),
             ("audit-keeper", Shared::keep),
             ("audit-teller", |shared| shared.teller.run()),

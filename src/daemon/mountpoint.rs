@@ -40,5 +40,12 @@ pub fn prepare(path: &Path) -> Result<(), Fault> {
     if std::fs::read_dir(path).map_err(failed)?.next().is_some() {
         return Err(Fault::Refused(format!("the mount point {} is not empty", path.display())));
     }
-    std::fs::set_permissions(path, Permissions::from_mode(0o000)).map_err(failed)
+    if meta.permissions().mode() & 0o7777 != 0 {
+        std::fs::set_permissions(path, Permissions::from_mode(0o000)).map_err(failed)?;
+    }
+    // Root passes the mode. Where the filesystem has no such flag, the mode has to do.
+    if let Err(error) = mount::set_immutable(path, true) {
+        tracing::debug!(%error, "the mount point cannot be made immutable");
+    }
+    Ok(())
 }

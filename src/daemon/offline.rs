@@ -4,9 +4,9 @@ use super::{fault_of_store, open_vault};
 use crate::caller::Daemon;
 use crate::config::Config;
 use crate::seal;
-use crate::store::{self, Existing, Store};
+use crate::store::{self, Existing, Store, StoreError};
 use crate::sys::keyctl;
-use crate::vault::{self, Recovery, UnlockBy, Vault};
+use crate::vault::{self, Recovery, UnlockBy, Vault, VaultError};
 use crate::wire::{
     BackupReport, Extract, Fault, Fsck, FsckReport, InitReport, NewRecovery, Protection, RestoreReport, UnlockWith,
 };
@@ -34,10 +34,10 @@ pub fn init(config: &Config, protection: Protection, recovery: NewRecovery) -> R
         }
     };
     let made = make(config, &protection, recipient.clone());
-    if made.is_err() {
-        if let Some(path) = recovery_file {
-            let _ = std::fs::remove_file(path);
-        }
+    if made.is_err()
+        && let Some(path) = recovery_file
+    {
+        let _ = std::fs::remove_file(path);
     }
     Ok(InitReport {
         store: config.store.display().to_string(),
@@ -108,32 +108,46 @@ pub fn backup(config: &Config, out: &mut dyn Write) -> Result<BackupReport, Faul
 /// [`Fault::Refused`] if there is a store or `with` does not open it, [`Fault::Damaged`] if the backup is not whole;
 /// then there is none afterwards either.
 pub fn restore(config: &Config, from: &mut dyn Read, with: Option<UnlockWith>) -> Result<RestoreReport, Fault> {
-    let restored = store::restore(&config.store, from, Existing::Refuse).map_err(fault_of_store)?;
-    let checked = with.map(|with| fsck(config, with, Fsck { open: false })).transpose();
-    let report = match checked {
-        Ok(report) => report,
-        Err(fault) => {
-            let _ = std::fs::remove_dir_all(&config.store);
-            return Err(fault);
-        }
+    let check = |store: &Store| {
+        with.as_ref().map_or(Ok(()), |with| vault::verify_store(store, &key(with)).map_err(Restoring::Vault))
     };
+    let restored =
+        store::restore_checked(&config.store, from, Existing::Refuse, check).map_err(|error| match error {
+            Restoring::Store(error) => fault_of_store(error),
+            Restoring::Vault(error) => error.into(),
+        })?;
     Ok(RestoreReport {
         store: config.store.display().to_string(),
-        generation: report.map_or(0, |r| r.generation),
+        generation: restored.generation,
         nodes: restored.nodes,
         blobs: restored.blobs,
     })
 }
 
+/// Why a backup was not restored.
+enum Restoring {
+    Store(StoreError),
+    Vault(VaultError),
+}
+
+impl From<StoreError> for Restoring {
+    fn from(error: StoreError) -> Self {
+        Restoring::Store(error)
+    }
+}
+
 fn unlocked(config: &Config, with: &UnlockWith) -> Result<Vault, Fault> {
     keyctl::join_anonymous_session().map_err(|e| Fault::Failed(format!("cannot make a keyring: {e}")))?;
     let vault = open_vault(config)?;
-    let by = match with {
+    vault.unlock(&Daemon, &key(with))?;
+    Ok(vault)
+}
+
+fn key(with: &UnlockWith) -> UnlockBy<'_> {
+    match with {
         UnlockWith::Passphrase(passphrase) => UnlockBy::Passphrase(passphrase),
         UnlockWith::Identity(text) | UnlockWith::Recovery(text) => UnlockBy::Identity(text),
-    };
-    vault.unlock(&Daemon, &by)?;
-    Ok(vault)
+    }
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Fault> {

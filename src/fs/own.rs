@@ -86,10 +86,10 @@ impl Own {
         if known.insert(uid, text).is_none() {
             order.push_back(uid);
         }
-        if order.len() > MAX_ERRORS {
-            if let Some(oldest) = order.pop_front() {
-                known.remove(&oldest);
-            }
+        if order.len() > MAX_ERRORS
+            && let Some(oldest) = order.pop_front()
+        {
+            known.remove(&oldest);
         }
     }
 

@@ -3,7 +3,7 @@
 //! The age crate's own reader and writer pass plaintext through heap buffers; this does not.
 
 use super::SealError;
-use crate::secret::Secret;
+use crate::secret::{Secret, wipe_stack};
 use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
 use zeroize::Zeroizing;
 
@@ -16,6 +16,13 @@ pub(super) const NONCE: usize = 16;
 
 /// Opens nonce and chunks into the arena.
 pub(super) fn open(file_key: &[u8; 16], payload: &[u8], what: &'static str) -> Result<Secret, SealError> {
+    let opened = open_chunks(file_key, payload, what);
+    wipe_stack();
+    opened
+}
+
+#[inline(never)]
+fn open_chunks(file_key: &[u8; 16], payload: &[u8], what: &'static str) -> Result<Secret, SealError> {
     let (nonce, mut rest) = payload.split_first_chunk::<NONCE>().ok_or(SealError::Format(what))?;
     let cipher = cipher(nonce, file_key);
     let chunks = rest.len().div_ceil(CHUNK + TAG).max(1);
@@ -25,15 +32,14 @@ pub(super) fn open(file_key: &[u8; 16], payload: &[u8], what: &'static str) -> R
     }
     let mut out = Secret::zeroed(len)?;
     let mut counter = Counter::default();
-    for chunk in
-        out.expose_mut().chunks_mut(CHUNK).chain(std::iter::repeat_with(|| &mut [][..]).take(usize::from(len == 0)))
-    {
+    for i in 0..chunks {
+        let chunk = &mut out.expose_mut()[i * CHUNK..len.min((i + 1) * CHUNK)];
         let (sealed, after) = rest.split_at(chunk.len());
         let (tag, after) = after.split_first_chunk::<TAG>().ok_or(SealError::Format(what))?;
         rest = after;
         chunk.copy_from_slice(sealed);
         cipher
-            .decrypt_in_place_detached(&counter.next(rest.is_empty()).into(), b"", chunk, tag.into())
+            .decrypt_in_place_detached(&counter.next(i + 1 == chunks).into(), b"", chunk, tag.into())
             .map_err(|_| SealError::Tampered(what))?;
     }
     if rest.is_empty() { Ok(out) } else { Err(SealError::Format(what)) }
@@ -41,6 +47,12 @@ pub(super) fn open(file_key: &[u8; 16], payload: &[u8], what: &'static str) -> R
 
 /// Appends the chunks of `plain` to `out`, which ends with the payload's nonce.
 pub(super) fn seal(file_key: &[u8; 16], plain: &[u8], out: &mut Vec<u8>) {
+    seal_chunks(file_key, plain, out);
+    wipe_stack();
+}
+
+#[inline(never)]
+fn seal_chunks(file_key: &[u8; 16], plain: &[u8], out: &mut Vec<u8>) {
     let nonce: [u8; NONCE] = *out.last_chunk().expect("age's header ends with the payload's nonce");
     let cipher = cipher(&nonce, file_key);
     let chunks = plain.len().div_ceil(CHUNK).max(1);

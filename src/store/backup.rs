@@ -36,7 +36,7 @@ pub enum Existing {
     SetAside,
 }
 
-/// What [`backup`] wrote.
+/// What is in a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Written {
     /// Records of all trees.
@@ -45,8 +45,19 @@ pub struct Written {
     pub nodes: u64,
     /// Those of `blobs`.
     pub blobs: u64,
-    /// The generation it shows; 0 if the store was not verified.
+    /// The last commit, as the manifest says; whether it is true, [`Store::verify`] knows.
     pub generation: u64,
+}
+
+impl Written {
+    fn count(&mut self, tree: Tree) {
+        self.records += 1;
+        match tree {
+            Tree::Nodes => self.nodes += 1,
+            Tree::Blobs => self.blobs += 1,
+            Tree::Meta | Tree::Scopes => {}
+        }
+    }
 }
 
 /// What [`restore`] did.
@@ -58,6 +69,8 @@ pub struct Restored {
     pub nodes: u64,
     /// Those of `blobs`.
     pub blobs: u64,
+    /// The last commit, as the manifest says.
+    pub generation: u64,
     /// Where the store that was there before is now.
     pub set_aside: Option<PathBuf>,
 }
@@ -70,31 +83,32 @@ pub struct Restored {
 /// [`StoreError::Damaged`] if a value cannot be read whole; [`StoreError::Io`], also for what `out` returned.
 pub fn backup(store: &Store, out: &mut dyn Write) -> Result<Written, StoreError> {
     let ledger = store.ledger();
-    let generation = ledger.generation().map_or(0, |g| g.0);
     let db = store.db()?;
     let estimate = db.size_on_disk()?;
     if store.folder.room_for(estimate, 0).is_err() {
         let written = write_all(&db, &store.folder, out)?;
         out.flush()?;
-        return Ok(Written { generation, ..written });
+        return Ok(written);
     }
     let mut scratch = store.folder.scratch()?;
     let mut buffered = BufWriter::with_capacity(1 << 16, &mut scratch);
     let written = write_all(&db, &store.folder, &mut buffered)?;
-    buffered.flush().map_err(super::db::io_error)?;
+    buffered.flush().map_err(super::guard::io_error)?;
     drop(buffered);
     drop((db, ledger));
     scratch.rewind()?;
     io::copy(&mut scratch, out)?;
     out.flush()?;
-    Ok(Written { generation, ..written })
+    Ok(written)
 }
 
 fn write_all(db: &Db, folder: &Folder, out: &mut dyn Write) -> Result<Written, StoreError> {
     let mut tar = Writer { tar: tar::Builder::new(out), digest: Sha256::new() };
     tar.entry(BEGIN, BEGIN_CONTENT)?;
     tar.entry(FORMAT, folder::FORMAT)?;
-    tar.entry(MANIFEST, &folder.manifest_bytes()?)?;
+    let manifest = folder.manifest_bytes()?;
+    let mut written = Written { generation: manifest::claimed_generation(&manifest), ..Written::default() };
+    tar.entry(MANIFEST, &manifest)?;
     let names = folder.file_names()?;
     if names.len() > folder::MAX_FILES {
         return Err(StoreError::Failed(format!("more than {} files beside the store's own", folder::MAX_FILES)));
@@ -104,16 +118,11 @@ fn write_all(db: &Db, folder: &Folder, out: &mut dyn Write) -> Result<Written, S
             tar.entry(&format!("{FILES}{name}"), &bytes)?;
         }
     }
-    let (mut written, mut chunks, mut chunk) = (Written::default(), 0u32, Vec::with_capacity(CHUNK));
+    let (mut chunks, mut chunk) = (0u32, Vec::with_capacity(CHUNK));
     for tree in Tree::ALL {
         db.each(tree, &mut |key, value| {
             encode(&mut chunk, tree, key, value);
-            written.records += 1;
-            match tree {
-                Tree::Nodes => written.nodes += 1,
-                Tree::Blobs => written.blobs += 1,
-                Tree::Scopes | Tree::Meta => {}
-            }
+            written.count(tree);
             if chunk.len() >= CHUNK {
                 tar.entry(&format!("{RECORDS}{chunks:08}"), &chunk)?;
                 chunks += 1;
@@ -173,7 +182,7 @@ impl Writer<'_> {
         header.set_size(content.len() as u64);
         header.set_mode(0o600);
         header.set_cksum();
-        self.tar.append(&header, content).map_err(super::db::io_error)
+        self.tar.append(&header, content).map_err(super::guard::io_error)
     }
 
     /// The last entry: how many records (u64, big-endian), and the digest of all entries before it and of that number.
@@ -181,7 +190,7 @@ impl Writer<'_> {
         self.digest.update(records.to_be_bytes());
         let digest = std::mem::take(&mut self.digest).finalize();
         self.append(END, &[&records.to_be_bytes()[..], &digest].concat())?;
-        self.tar.finish().map_err(super::db::io_error)
+        self.tar.finish().map_err(super::guard::io_error)
     }
 }
 
@@ -192,18 +201,33 @@ impl Writer<'_> {
 /// [`StoreError::Exists`] if there is a store and it is to be left, or something that is no store; [`StoreError::InUse`]
 /// if it is open; [`StoreError::BadBackup`]; [`StoreError::UnknownFormat`]; [`StoreError::NoSpace`]; [`StoreError::Io`].
 pub fn restore(dir: &Path, input: &mut dyn Read, existing: Existing) -> Result<Restored, StoreError> {
+    restore_checked(dir, input, existing, |_| Ok(()))
+}
+
+/// As [`restore`], and `check` sees the new store, open, before it is put in its place: somebody with the key can verify
+/// it there.
+///
+/// # Errors
+/// As [`restore`], and what `check` says; then, too, nothing has changed.
+pub fn restore_checked<E: From<StoreError>>(
+    dir: &Path,
+    input: &mut dyn Read,
+    existing: Existing,
+    check: impl FnOnce(&Store) -> Result<(), E>,
+) -> Result<Restored, E> {
     let vacant = folder::is_vacant(dir)?;
     if !vacant && existing == Existing::Refuse {
-        return Err(StoreError::Exists(dir.to_owned()));
+        return Err(StoreError::Exists(dir.to_owned()).into());
     }
     // Held to the end: nobody opens the old store while it is moved.
     let _lock = if vacant { None } else { Some(folder::lock_any(dir)?) };
     let building = beside(dir, ".restoring")?;
-    let built = build(&building, input);
-    let restored = built.inspect_err(|_| drop(std::fs::remove_dir_all(&building)))?;
-    let moved = put_in_place(&building, dir, vacant);
-    let set_aside = moved.inspect_err(|_| drop(std::fs::remove_dir_all(&building)))?;
-    Ok(Restored { set_aside, ..restored })
+    let done = build(&building, input).map_err(E::from).and_then(|written| {
+        check(&Store::open(&building)?)?;
+        let Written { records, nodes, blobs, generation } = written;
+        Ok(Restored { records, nodes, blobs, generation, set_aside: put_in_place(&building, dir, vacant)? })
+    });
+    done.inspect_err(|_| drop(std::fs::remove_dir_all(&building)))
 }
 
 fn put_in_place(building: &Path, dir: &Path, vacant: bool) -> Result<Option<PathBuf>, StoreError> {
@@ -236,22 +260,16 @@ fn beside(dir: &Path, suffix: &str) -> Result<PathBuf, StoreError> {
     free.next().ok_or_else(|| StoreError::Failed(format!("too many folders named like {}{suffix}", dir.display())))
 }
 
-fn build(building: &Path, input: &mut dyn Read) -> Result<Restored, StoreError> {
+fn build(building: &Path, input: &mut dyn Read) -> Result<Written, StoreError> {
     let mut reader = Reader { digest: Sha256::new(), input: tar::Archive::new(input) };
-    let mut built = Restored { records: 0, nodes: 0, blobs: 0, set_aside: None };
+    let mut written = Written::default();
     folder::create(building, &[], |folder| {
         let db = Db::create(&folder.db_dir())?;
-        built.records = reader.read_into(&db, folder)?;
-        for (tree, count) in [(Tree::Nodes, &mut built.nodes), (Tree::Blobs, &mut built.blobs)] {
-            db.each_key(tree, &mut |_| {
-                *count += 1;
-                Ok(())
-            })?;
-        }
+        written = reader.read_into(&db, folder)?;
         db.flush()?;
         db.sync()
     })?;
-    Ok(built)
+    Ok(written)
 }
 
 struct Reader<'a> {
@@ -260,8 +278,9 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read_into(&mut self, db: &Db, folder: &Folder) -> Result<u64, StoreError> {
-        let (mut records, mut chunks, mut files, mut seen, mut end) = (0u64, 0u32, 0, 0u32, None);
+    fn read_into(&mut self, db: &Db, folder: &Folder) -> Result<Written, StoreError> {
+        let (mut chunks, mut files, mut seen, mut end) = (0u32, 0, 0u32, None);
+        let mut written = Written::default();
         for entry in self.input.entries().map_err(not_tar)?.raw(true) {
             if end.is_some() {
                 return Err(bad("something follows its end"));
@@ -281,7 +300,10 @@ impl Reader<'_> {
                 (1, FORMAT) => {
                     return Err(StoreError::UnknownFormat(String::from_utf8_lossy(&content).trim_end().into()));
                 }
-                (2, MANIFEST) if content.len() == manifest::FILE => folder.set_manifest_bytes(&content)?,
+                (2, MANIFEST) if content.len() == manifest::FILE => {
+                    written.generation = manifest::claimed_generation(&content);
+                    folder.set_manifest_bytes(&content)?;
+                }
                 (3.., name) if name.starts_with(FILES) && files < folder::MAX_FILES && chunks == 0 => {
                     files += 1;
                     folder.write_file(&name[FILES.len()..], &content).map_err(|e| match e {
@@ -292,30 +314,31 @@ impl Reader<'_> {
                 (3.., name) if name == format!("{RECORDS}{chunks:08}") => {
                     chunks += 1;
                     folder.room_for(content.len() as u64, 0)?;
-                    records += fill(db, &content)?;
+                    fill(db, &content, &mut written)?;
                 }
                 _ => return Err(bad(format!("an entry that does not belong there: {name:?}"))),
             }
             seen += 1;
         }
-        self.digest.update(records.to_be_bytes());
+        let records = written.records.to_be_bytes();
+        self.digest.update(records);
         let digest = std::mem::take(&mut self.digest).finalize();
         match end {
             None => Err(bad("its end is missing")),
-            Some(end) if end == [&records.to_be_bytes()[..], &digest].concat() => Ok(records),
+            Some(end) if end == [&records[..], &digest].concat() => Ok(written),
             Some(_) => Err(bad("its digest is wrong")),
         }
     }
 }
 
-fn fill(db: &Db, content: &[u8]) -> Result<u64, StoreError> {
-    let (mut rest, mut records) = (content, 0);
+fn fill(db: &Db, content: &[u8], written: &mut Written) -> Result<(), StoreError> {
+    let mut rest = content;
     while !rest.is_empty() {
-        db.fill(&decode(&mut rest).ok_or_else(|| bad("a record is garbled"))?)?;
-        records += 1;
+        let put = decode(&mut rest).ok_or_else(|| bad("a record is garbled"))?;
+        db.fill(&put)?;
+        written.count(put.tree);
     }
-    db.flush()?;
-    Ok(records)
+    db.flush()
 }
 
 fn read_entry(mut entry: tar::Entry<'_, impl Read>) -> Result<(String, Vec<u8>), StoreError> {

@@ -1,18 +1,17 @@
-//! sled, and all that must be known of it: its panics stop here, and no value is so large that sled would put it into a
-//! file of its own.
+//! sled, and what must be known of it to keep data there: no value is so large that sled would put it into a file of its
+//! own. Never lets a type of sled out.
 //!
 //! sled 0.34 writes a page that outgrows a quarter of a segment (131,052 bytes) into a file under `blobs/` which it never
 //! syncs, and a leaf has up to 16 values and some in passing. So a value is stored in parts of at most [`PART`] bytes: then
 //! everything is in the one file `db`, and one fdatasync(2) makes a commit durable.
 
+use super::guard::guarded;
 use super::{Batch, MAX_VALUE, StoreError};
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use sled::IVec;
@@ -396,64 +395,4 @@ fn parts_of(head: &[u8]) -> Result<usize, StoreError> {
         Some(&WHOLE) => Ok(0),
         _ => parted_len(head).map(|l| l.div_ceil(PART)).ok_or_else(|| StoreError::Damaged("a value is garbled".into())),
     }
-}
-
-impl From<sled::Error> for StoreError {
-    fn from(error: sled::Error) -> Self {
-        match error {
-            sled::Error::Io(e) => io_error(e),
-            other => StoreError::Damaged(other.to_string()),
-        }
-    }
-}
-
-impl From<sled::transaction::UnabortableTransactionError> for StoreError {
-    fn from(error: sled::transaction::UnabortableTransactionError) -> Self {
-        match error {
-            sled::transaction::UnabortableTransactionError::Storage(e) => e.into(),
-            sled::transaction::UnabortableTransactionError::Conflict => StoreError::Failed("a conflict".into()),
-        }
-    }
-}
-
-/// What an I/O error means to the store: a full disk and a file too short are not failures of the disk.
-pub(super) fn io_error(e: io::Error) -> StoreError {
-    match e.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace,
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => StoreError::Damaged(e.to_string()),
-        _ => StoreError::Io(e),
-    }
-}
-
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs what sled does, and makes an error of its panics: on damaged files it panics where it should say so.
-pub(super) fn guarded<T>(what: &str, f: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    quieten();
-    let before = INSIDE.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    INSIDE.set(before);
-    result.unwrap_or_else(|panic| {
-        let why = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        let why: String = why.unwrap_or("it does not say why").chars().take(200).collect();
-        Err(StoreError::Damaged(format!("{what}: the database gave up: {why}")))
-    })
-}
-
-/// Keeps the panics that [`guarded`] turns into errors off stderr; every other is reported as before.
-fn quieten() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let sleds = std::thread::current().name().is_some_and(|n| n.starts_with("sled-io"));
-            if INSIDE.get() || sleds {
-                tracing::debug!(what = %info, "the database gave up");
-            } else {
-                before(info);
-            }
-        }));
-    });
 }

@@ -158,7 +158,7 @@ impl Folder {
     /// The manifest as a backup had it.
     pub(super) fn set_manifest_bytes(&self, bytes: &[u8]) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
-        self.manifest.write_all_at(bytes, 0).map_err(super::db::io_error)?;
+        self.manifest.write_all_at(bytes, 0).map_err(super::guard::io_error)?;
         Ok(self.manifest.sync_all()?)
     }
 
@@ -340,8 +340,8 @@ fn private() -> OpenOptions {
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = private().create(true).truncate(true).open(path)?;
-    file.write_all(bytes).map_err(super::db::io_error)?;
-    file.sync_all().map_err(super::db::io_error)
+    file.write_all(bytes).map_err(super::guard::io_error)?;
+    file.sync_all().map_err(super::guard::io_error)
 }
 
 fn read_bounded(file: File, most: u64) -> Result<Vec<u8>, StoreError> {

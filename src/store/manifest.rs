@@ -152,6 +152,12 @@ impl State {
     }
 }
 
+/// The higher generation of the two slots of a manifest, believed without its key.
+pub(super) fn claimed_generation(manifest: &[u8]) -> u64 {
+    let slots = manifest.chunks(SLOT).filter(|slot| slot.starts_with(MAGIC));
+    slots.filter_map(|slot| Some(u64::from_be_bytes(slot.get(16..24)?.try_into().ok()?))).max().unwrap_or(0)
+}
+
 /// The two slots of a file.
 pub(super) struct Slots<'a>(pub(super) &'a File);
 
@@ -172,12 +178,12 @@ impl Slots<'_> {
 
     /// Overwrites one slot. Not durable until [`Slots::sync`].
     pub(super) fn write(&self, slot: usize, keys: &Keys, state: &State) -> Result<(), StoreError> {
-        self.0.write_all_at(&state.encode(keys), (slot * SLOT) as u64).map_err(super::db::io_error)
+        self.0.write_all_at(&state.encode(keys), (slot * SLOT) as u64).map_err(super::guard::io_error)
     }
 
     /// Makes what was written durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.0.sync_data().map_err(super::db::io_error)
+        self.0.sync_data().map_err(super::guard::io_error)
     }
 
     /// Makes both say the same, durably: from then on nothing older is accepted.

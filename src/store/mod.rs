@@ -6,13 +6,14 @@
 mod backup;
 mod db;
 mod folder;
+mod guard;
 mod ledger;
 mod manifest;
 
 #[cfg(test)]
 mod tests;
 
-pub use backup::{Existing, Restored, Written, backup, restore};
+pub use backup::{Existing, Restored, Written, backup, restore, restore_checked};
 pub use db::Blob;
 pub use folder::Space;
 

@@ -17,12 +17,30 @@ const FSTYPE: &str = "fuse.pinfold";
 /// How long a live daemon may take to answer a GETATTR before a mount counts as not stale.
 const STALE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// FUSE_NOTIFY_INC_EPOCH (linux/fuse.h).
+const NOTIFY_INC_EPOCH: i32 = 8;
+/// chattr(1)'s `i` (linux/fs.h).
+const FS_IMMUTABLE_FL: libc::c_long = 0x10;
+
 /// Opens `/dev/fuse`, for [`mount_fuse`] and then for the session.
 ///
 /// # Errors
 /// ENOENT or ENODEV where the kernel has no FUSE, EPERM where a container's device list leaves it out.
 pub fn open_fuse_device() -> io::Result<OwnedFd> {
     Ok(open("/dev/fuse", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// Makes the kernel forget every name it knows of this connection, at once and waiting for nobody (FUSE_NOTIFY_INC_EPOCH).
+///
+/// # Errors
+/// EINVAL before Linux 6.16; ENOTCONN when it is not mounted any more.
+pub fn forget_names(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // struct fuse_out_header (linux/fuse.h): its length, the notification in the place of the error, no request.
+    let mut header = [0; 16];
+    header[..4].copy_from_slice(&16u32.to_ne_bytes());
+    header[4..8].copy_from_slice(&NOTIFY_INC_EPOCH.to_ne_bytes());
+    nix::unistd::write(fd, &header)?;
+    Ok(())
 }
 
 /// Mounts the connection `fd` (of [`open_fuse_device`]) at the directory `target`; `source` is the name that mount(8)
@@ -45,6 +63,27 @@ pub fn mount_fuse(target: &Path, fd: BorrowedFd<'_>, source: &str) -> io::Result
 /// What umount2(2) says; EINVAL if nothing is mounted there.
 pub fn unmount_detach(path: &Path) -> io::Result<()> {
     Ok(umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
+/// Makes a directory immutable (chattr(1), `+i`) or changeable again: not even root makes a file in it then. What is
+/// mounted on it is not touched by that.
+///
+/// # Errors
+/// ENOTTY or EOPNOTSUPP where its filesystem has no such flag, EPERM without CAP_LINUX_IMMUTABLE.
+pub fn set_immutable(path: &Path, immutable: bool) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = open(path, flags, Mode::empty())?;
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the descriptor is open, and FS_IOC_GETFLAGS writes an int where there is room for a long.
+    if unsafe { libc::ioctl(directory.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let wanted = if immutable { flags | FS_IMMUTABLE_FL } else { flags & !FS_IMMUTABLE_FL };
+    // SAFETY: the descriptor is open, and FS_IOC_SETFLAGS reads an int from a long that lives here.
+    if wanted != flags && unsafe { libc::ioctl(directory.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const wanted) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// The mount that one sees at `path`, if `path` is a mount point: the topmost one, and not one hidden by another mount
@@ -120,12 +159,15 @@ fn stat_in_child(path: &CString, patience: Duration) -> io::Result<Option<i32>> 
 
 /// The child's part: drops every descriptor, stats, exits with the errno.
 fn child_stat(path: &CString) -> ! {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::uninit();
+    // Asked of the daemon, not of what the kernel remembers: cached attributes outlive a daemon by years.
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_FORCE_SYNC;
     // SAFETY: close_range takes integers, and this copy of the process uses no descriptor afterwards; `path` is
     // NUL-terminated and `stat` has room for the answer, which is not read; _exit runs no handler of the parent's.
     unsafe {
         libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32);
-        let errno = match libc::lstat(path.as_ptr(), stat.as_mut_ptr()) {
+        let errno = match libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_BASIC_STATS, stat.as_mut_ptr())
+        {
             0 => 0,
             _ => *libc::__errno_location(),
         };
@@ -162,6 +204,17 @@ fn wait_readable(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn not_even_root_makes_a_file_in_an_immutable_directory() {
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+        let dir = tempfile::TempDir::new_in("/dev/shm").unwrap();
+        super::set_immutable(dir.path(), true).unwrap();
+        let made = std::fs::write(dir.path().join("x"), b"").map_err(|e| e.raw_os_error());
+        super::set_immutable(dir.path(), false).unwrap();
+        assert_eq!(made, Err(Some(libc::EPERM)));
+        std::fs::write(dir.path().join("x"), b"").unwrap();
+    }
+
     use super::*;
     use std::io::{Read, Write};
     use std::time::Instant;

@@ -87,10 +87,23 @@ impl Vault {
             Kind::Symlink => audit::Operation::Symlink,
         };
         let (parent, path) = self.place(new.parent, new.name)?;
+        let made = self.create_in(&mut writer, caller, new, &parent, event, &path);
+        self.recording(event, &path, || caller.who(), made)
+    }
+
+    fn create_in(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        new: NewNode<'_>,
+        parent: &Arc<Node>,
+        event: audit::Operation,
+        path: &str,
+    ) -> Result<Attr, VaultError> {
         if self.with_tree(|t| t.child(new.parent, new.name.as_str()))?.is_some() {
             return Err(VaultError::Exists);
         }
-        let grant = self.allow(caller, new.parent, &parent, Operation::ChangeEntries, event, &path)?;
+        let grant = self.allow(caller, new.parent, parent, Operation::ChangeEntries, event, path)?;
         if parent.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) && parent.parent == Ino::ROOT {
             return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
         }
@@ -98,7 +111,7 @@ impl Vault {
             return Err(VaultError::Invalid("a symlink's target has 1 to 4095 bytes".into()));
         }
         self.check_room(caller)?;
-        self.record(event, &path, None, &caller.who(), &grant.rule().to_string())?;
+        self.record(event, path, None, &caller.who(), &grant.rule().to_string())?;
         let ino = writer.new_ino()?;
         let node = Node {
             parent: new.parent,
@@ -111,8 +124,8 @@ impl Vault {
             last_number: 0,
         };
         let attr = node.attr(ino);
-        self.put(&mut writer, ino, node)?;
-        self.stamp(&mut writer, new.parent)?;
+        self.put(writer, ino, node)?;
+        self.stamp(writer, new.parent)?;
         Ok(attr)
     }
 
@@ -153,6 +166,19 @@ impl Vault {
         let event = audit::Operation::Rename;
         let (old_parent, old_path) = self.place(rename.parent, rename.name)?;
         let (new_parent, new_path) = self.place(rename.new_parent, rename.new_name)?;
+        let renamed = self.rename_in(&mut writer, caller, rename, (&old_parent, &new_parent), (&old_path, &new_path));
+        self.recording(event, &new_path, || caller.who(), renamed)
+    }
+
+    fn rename_in(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        rename: Rename<'_>,
+        (old_parent, new_parent): (&Arc<Node>, &Arc<Node>),
+        (old_path, new_path): (&str, &str),
+    ) -> Result<(), VaultError> {
+        let event = audit::Operation::Rename;
         let ino = self.with_tree(|t| t.child(rename.parent, rename.name.as_str()))?.ok_or(VaultError::NotFound)?;
         let node = self.node(ino)?;
         let target = self.with_tree(|t| t.child(rename.new_parent, rename.new_name.as_str()))?;
@@ -164,18 +190,18 @@ impl Vault {
             return Err(VaultError::Exists);
         }
         for (directory, node, path) in
-            [(rename.parent, &old_parent, &old_path), (rename.new_parent, &new_parent, &new_path)]
+            [(rename.parent, old_parent, old_path), (rename.new_parent, new_parent, new_path)]
         {
             self.allow(caller, directory, node, Operation::ChangeEntries, event, path)?;
         }
-        self.check_sticky(caller, &old_parent, ino, &node, event, &old_path)?;
+        self.check_sticky(caller, old_parent, ino, &node, event, old_path)?;
         if let Some((target_ino, target)) = &target {
-            self.check_sticky(caller, &new_parent, *target_ino, target, event, &new_path)?;
+            self.check_sticky(caller, new_parent, *target_ino, target, event, new_path)?;
         }
         if node.scope != new_parent.scope {
             return Err(VaultError::CrossScope);
         }
-        if [&old_path, &new_path].iter().any(|p| *p == CONTAINERS) {
+        if [old_path, new_path].contains(&CONTAINERS) {
             return Err(VaultError::NotPermitted("the containers' folder stays where it is"));
         }
         if new_parent.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) && new_parent.parent == Ino::ROOT {
@@ -183,11 +209,11 @@ impl Vault {
         }
         self.check_shape(ino, &node, (rename.new_parent, rename.new_name), target.as_ref())?;
         if node.kind == Kind::File && rename.new_name != rename.name {
-            self.check_under_new_name(caller, ino, &node, rename.new_name, &new_path)?;
+            self.check_under_new_name(ino, &node, rename.new_name)?;
         }
         let reason = format!("to {new_path}");
-        self.record(event, &old_path, None, &caller.who(), &reason)?;
-        self.move_node(&mut writer, ino, &node, rename, target, (&old_path, &new_path))
+        self.record(event, old_path, None, &caller.who(), &reason)?;
+        self.move_node(writer, ino, &node, rename, target, (old_path, new_path))
     }
 
     fn move_node(
@@ -204,7 +230,6 @@ impl Vault {
         next.name = Some(rename.new_name.clone());
         next.meta.ctime = Timestamp::now();
         let displaced = target.as_ref().map(|(ino, _)| *ino);
-        let orphan = target.as_ref().map(|(ino, node)| node.attr(*ino));
         let replaced = target.filter(|(_, t)| t.last_number > 0);
         if node.last_number > 0 {
             let heritage = match &replaced {
@@ -244,7 +269,6 @@ impl Vault {
         if let Some(displaced) = displaced {
             writer.touch_unless_buried(displaced);
         }
-        orphan.into_iter().for_each(|attr| self.orphans.add(attr));
         self.put(writer, ino, next)?;
         self.stamp(writer, rename.parent)?;
         if rename.parent != rename.new_parent {
@@ -286,14 +310,7 @@ impl Vault {
     }
 
     /// A temporary name is renamed into place: what no rule applied to may not be whole.
-    fn check_under_new_name(
-        &self,
-        caller: &impl Caller,
-        ino: Ino,
-        node: &Node,
-        name: &Name,
-        path: &str,
-    ) -> Result<(), VaultError> {
+    fn check_under_new_name(&self, ino: Ino, node: &Node, name: &Name) -> Result<(), VaultError> {
         if node.current().is_none() || !crate::enrol::applies(name) {
             return Ok(());
         }
@@ -301,10 +318,8 @@ impl Vault {
             self.judge(&crate::caller::Daemon, ino, node, crate::access::ScopeState::Alive, Operation::Write)?;
         let kek = self.keys()?.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
         let content = self.decrypt(&grant, &kek, node.current())?;
-        crate::enrol::check(name, content.expose()).map(|_| ()).map_err(|refusal| {
-            self.refuse(audit::Operation::Rename, path, None, &caller.who(), &refusal.to_string());
-            VaultError::Invalid(refusal.to_string())
-        })
+        let checked = crate::enrol::check(name, content.expose());
+        checked.map(|_| ()).map_err(|refusal| VaultError::Invalid(refusal.to_string()))
     }
 
     /// The directory, and the path that a name has or will have in it.

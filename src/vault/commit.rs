@@ -35,7 +35,9 @@ impl Vault {
         };
         let result = self.commit_to(grant, who, content, &node);
         if let Err(error) = &result {
-            self.refuse(audit::Operation::Commit, &path, None, who, &error.to_string());
+            if !matches!(error, VaultError::NotRecorded(_)) {
+                self.refuse(audit::Operation::Commit, &path, None, who, &error.to_string());
+            }
             tracing::warn!(%path, %error, uid = who.uid, "a commit was refused; what was there stays");
         }
         result

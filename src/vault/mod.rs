@@ -15,7 +15,6 @@ mod fsck;
 mod history;
 mod node;
 mod open;
-mod orphan;
 mod recovery;
 mod remove;
 mod setup;
@@ -31,7 +30,7 @@ pub use error::VaultError;
 pub use node::Attr;
 pub use open::Opened;
 pub use setup::{Recovery, create_store};
-pub use unlock::UnlockBy;
+pub use unlock::{UnlockBy, verify_store};
 pub use xattr::XattrMode;
 
 pub(crate) use admin::backup_report;
@@ -40,10 +39,11 @@ use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
 use crate::caller::{Callers, Control, Daemon, Process};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
-use crate::store::{AuditAnchor, Store};
+use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
-use orphan::Orphans;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tree::Tree;
@@ -125,10 +125,11 @@ pub struct Vault {
     limits: Limits,
     store: Store,
     audit: Arc<Log>,
+    /// Whether the log was found to be the one the store knows.
+    audit_compared: AtomicBool,
     callers: Callers,
     state: RwLock<State>,
     writer: Mutex<Writer>,
-    orphans: Orphans,
     observer: OnceLock<Arc<dyn Observer>>,
     started: Instant,
 }
@@ -150,10 +151,10 @@ impl Vault {
             limits,
             store,
             audit,
+            audit_compared: AtomicBool::new(false),
             callers,
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
-            orphans: Orphans::default(),
             observer: OnceLock::new(),
             started: Instant::now(),
         }
@@ -208,11 +209,6 @@ impl Vault {
         self.with_tree(|tree| tree.get(ino).map(|node| node.attr(ino)))?.ok_or(VaultError::NotFound)
     }
 
-    /// As [`Vault::attr`], of one that lost its name, for those who still have it open. The last thousand are known.
-    pub fn attr_of_removed(&self, ino: Ino) -> Option<Attr> {
-        self.orphans.get(ino)
-    }
-
     /// The node of this name in a directory.
     ///
     /// # Errors
@@ -255,14 +251,17 @@ impl Vault {
         node.target.as_ref().map(|t| t.to_string()).ok_or_else(|| VaultError::Invalid("not a symlink".into()))
     }
 
-    /// A probe: whether this caller may read a node, without opening it. What is refused is recorded when `reports` says
-    /// that it was no mere stat.
-    pub fn probe(&self, caller: &impl Caller, ino: Ino, reports: impl FnOnce() -> bool) {
+    /// A probe: the kernel looked at a node before it refused something, or somebody merely looked. `wants` says what
+    /// the caller is about; it is asked only of one who may not do everything. What he may not do is recorded.
+    pub fn probe(&self, caller: &impl Caller, ino: Ino, wants: impl FnOnce() -> Option<Operation>) {
         let Ok((node, path)) = self.node_and_path(ino) else { return };
-        if let Err(denial) = self.judge(caller, ino, &node, ScopeState::Alive, Operation::Read) {
-            if reports() {
-                self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
-            }
+        let judge = |operation| self.judge(caller, ino, &node, ScopeState::Alive, operation);
+        if judge(Operation::Read).and_then(|_| judge(Operation::Write)).is_ok() {
+            return;
+        }
+        let Some(wanted) = wants() else { return };
+        if let Err(denial) = judge(wanted) {
+            self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
         }
     }
 
@@ -357,7 +356,27 @@ impl Vault {
         reason: &str,
     ) -> Result<(), VaultError> {
         let event = Event { op, path, version, who, decision: Decision::Allowed, reason, errno: None };
-        self.audit.allowed(&event).map_err(|e| VaultError::NotRecorded(e.to_string()))
+        self.audit.allowed(&event).map_err(|e| {
+            let error = VaultError::NotRecorded(e.to_string());
+            self.refuse(op, path, version, who, &error.to_string());
+            error
+        })
+    }
+
+    /// Writes down that something failed, if that was a refusal which nobody wrote down where it was decided.
+    fn recording<R>(
+        &self,
+        op: audit::Operation,
+        path: &str,
+        who: impl FnOnce() -> Who,
+        result: Result<R, VaultError>,
+    ) -> Result<R, VaultError> {
+        if let Err(error) = &result
+            && error.is_unrecorded_refusal()
+        {
+            self.refuse(op, path, None, &who(), &error.to_string());
+        }
+        result
     }
 
     /// Writes down what is refused. Never blocks.
@@ -377,16 +396,8 @@ impl Vault {
     }
 
     /// Records a refusal that another part of pinfold decided: a hard link, a device, a queue that is full.
-    pub fn record_refusal(
-        &self,
-        op: audit::Operation,
-        ino: Ino,
-        name: Option<&str>,
-        caller: &impl Caller,
-        reason: &str,
-    ) {
-        let path = self.path_of(ino, name);
-        self.refuse(op, &path, None, &caller.who(), reason);
+    pub fn record_refusal(&self, op: audit::Operation, path: &str, who: &Who, reason: &str) {
+        self.refuse(op, path, None, who, reason);
     }
 
     /// A node's path, with a name below it; empty while locked.
@@ -407,13 +418,16 @@ impl Vault {
         }
     }
 
-    /// Writes the log's last lines and makes the store durable; for the end of the daemon.
+    /// Writes the log's last lines and makes the store durable, with an anchor at the very last of them: what is cut off
+    /// after a clean end shows. For the end of the daemon.
     pub fn shutdown(&self) {
-        if let Err(error) = self.sync() {
-            if !matches!(error, VaultError::Locked) {
-                tracing::error!(%error, "the last changes are not on disk");
-            }
-        }
         self.audit.shutdown();
+        let mut writer = self.lock_writer();
+        let done = self.flush_with(&mut writer, Batch::default(), &BTreeMap::new());
+        if let Err(error) = done
+            && !matches!(error, VaultError::Locked)
+        {
+            tracing::error!(%error, "the last changes are not on disk");
+        }
     }
 }

@@ -1,12 +1,36 @@
 //! Opening: the decision, the record, and only then the content.
 
-use super::node::{Node, Record, Version};
+use super::node::{Node, Version};
 use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Grant, Operation, ScopeState};
 use crate::audit;
 use crate::model::{Ino, Kind, Scope, VersionNo};
 use crate::seal;
 use crate::secret::{Kek, Secret};
+
+/// How often an open begins anew because a commit was faster.
+const MAX_TRIES: u32 = 64;
+
+/// Which version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The one readers get now.
+    Current,
+    /// The one with this number.
+    Number(u64),
+    /// None: what a file is before its first commit.
+    Nothing,
+}
+
+impl Wanted {
+    fn of(self, node: &Node) -> Result<Option<&Version>, VaultError> {
+        match self {
+            Wanted::Current => Ok(node.current()),
+            Wanted::Number(n) => node.versions.iter().find(|v| v.number.0 == n).map(Some).ok_or(VaultError::NotFound),
+            Wanted::Nothing => Ok(None),
+        }
+    }
+}
 
 /// A secret, opened for a reader: the version that was current, whole.
 #[derive(Debug)]
@@ -26,65 +50,48 @@ impl Vault {
     /// [`VaultError::Denied`] with the reason; [`VaultError::Damaged`] if the blob is not what was committed;
     /// [`VaultError::NotRecorded`].
     pub fn open_read(&self, caller: &impl Caller, ino: Ino) -> Result<Opened, VaultError> {
-        self.open_as(caller, ino, None, audit::Operation::Open)
+        self.open_as(caller, ino, Wanted::Current, audit::Operation::Open)
     }
 
-    /// As [`Vault::open_read`], of an older version or under another operation's name in the log.
+    /// As [`Vault::open_read`], of another version or under another operation's name in the log.
     pub(super) fn open_as(
         &self,
         caller: &impl Caller,
         ino: Ino,
-        number: Option<u64>,
+        wanted: Wanted,
         op: audit::Operation,
     ) -> Result<Opened, VaultError> {
+        let mut tries = 0;
         loop {
             let (node, path) = self.node_and_path(ino)?;
-            match self.open_node(caller, ino, (&node, &path), number, op) {
-                // Its blob went between the look at the tree and the look at the blob: what is there now?
-                Err(VaultError::Damaged(_)) if self.moved_on(ino, &node) => {}
-                result => return result,
+            if node.kind != Kind::File {
+                return Err(VaultError::IsADirectory);
             }
+            let version = wanted.of(&node)?;
+            let number = version.map(|v| v.number);
+            let (grant, kek) = match self.grant(caller, ino, &node, Operation::Read) {
+                Ok(both) => both,
+                Err(denial) => {
+                    self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &denial.to_string());
+                    self.follow_revocation(&node.scope, &denial);
+                    return Err(denial.into());
+                }
+            };
+            let content = match self.decrypt(&grant, &kek, version) {
+                Ok(content) => content,
+                Err(_) if tries < MAX_TRIES && self.was_replaced(ino, wanted, version)? => {
+                    tries += 1;
+                    continue;
+                }
+                Err(error) => {
+                    self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &error.to_string());
+                    tracing::error!(%path, %error, "a secret does not open");
+                    return Err(error);
+                }
+            };
+            self.record(op, &path, number.map(|n| n.0), &caller.who(), &grant.rule().to_string())?;
+            return Ok(Opened { content, version: number, scope: node.scope.clone() });
         }
-    }
-
-    fn open_node(
-        &self,
-        caller: &impl Caller,
-        ino: Ino,
-        (node, path): (&Node, &str),
-        number: Option<u64>,
-        op: audit::Operation,
-    ) -> Result<Opened, VaultError> {
-        if node.kind != Kind::File {
-            return Err(VaultError::IsADirectory);
-        }
-        let version = match number {
-            None => node.current(),
-            // A handle on a file that was never written.
-            Some(0) => None,
-            Some(n) => Some(node.versions.iter().find(|v| v.number.0 == n).ok_or(VaultError::NotFound)?),
-        };
-        let number = version.map(|v| v.number);
-        let (grant, kek) = match self.grant(caller, ino, node, Operation::Read) {
-            Ok(both) => both,
-            Err(denial) => {
-                self.refuse(op, path, number.map(|n| n.0), &caller.who(), &denial.to_string());
-                self.follow_revocation(&node.scope, &denial);
-                return Err(denial.into());
-            }
-        };
-        let who = caller.who();
-        let content = match self.decrypt(&grant, &kek, version) {
-            Ok(content) => content,
-            Err(error) if self.moved_on(ino, node) => return Err(error),
-            Err(error) => {
-                self.refuse(op, path, number.map(|n| n.0), &who, &error.to_string());
-                tracing::error!(%path, %error, "a secret does not open");
-                return Err(error);
-            }
-        };
-        self.record(op, path, number.map(|n| n.0), &who, &grant.rule().to_string())?;
-        Ok(Opened { content, version: number, scope: node.scope.clone() })
     }
 
     /// As [`Vault::open_read`], of the version with this number; 0 for a file that was never written.
@@ -92,12 +99,24 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open_read`]; [`VaultError::NotFound`] if that version is not kept any more.
     pub fn open_version(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Opened, VaultError> {
-        self.open_as(caller, ino, Some(number), audit::Operation::Open)
+        let wanted = if number == 0 { Wanted::Nothing } else { Wanted::Number(number) };
+        self.open_as(caller, ino, wanted, audit::Operation::Open)
     }
 
-    /// Whether a secret was never written.
-    pub fn is_new(&self, ino: Ino) -> bool {
-        self.with_tree(|tree| tree.get(ino).is_some_and(|node| node.last_number == 0)).unwrap_or(false)
+    /// The number of a secret's current version; 0 if it was never written.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Locked`].
+    pub fn current_version(&self, ino: Ino) -> Result<u64, VaultError> {
+        Ok(self.node(ino)?.current().map_or(0, |v| v.number.0))
+    }
+
+    /// Whom a secret is sealed to.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Locked`].
+    pub fn scope_of(&self, ino: Ino) -> Result<Scope, VaultError> {
+        Ok(self.node(ino)?.scope.clone())
     }
 
     /// As [`Vault::open_write`], for the descriptor that made the file: its own mode does not count yet.
@@ -131,28 +150,30 @@ impl Vault {
         }
     }
 
-    /// The content a change begins with. It is never shown: the grant is one for writing.
+    /// The content a change begins with, and its version, 0 for none. The grant is one for writing: whether it may be
+    /// shown is another question.
     ///
     /// # Errors
     /// [`VaultError::Damaged`], [`VaultError::Denied`] if the scope's key is gone.
-    pub fn base(&self, grant: &Grant) -> Result<Secret, VaultError> {
+    pub fn base(&self, grant: &Grant) -> Result<(Secret, u64), VaultError> {
+        let mut tries = 0;
         loop {
-            let ino = grant.ino();
-            let (scope, version) = self
-                .with_tree(|tree| match tree.record(ino)? {
-                    Record::Node(node) => Some((node.scope, node.versions.last().cloned())),
-                    // It was removed, and is still open.
-                    Record::Grave(grave) => Some((grave.scope, grave.versions.last().cloned())),
-                    Record::Facts(_) => None,
-                })?
-                .ok_or(VaultError::NotFound)?;
-            let kek = self.keys()?.kek(&scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
-            match self.decrypt(grant, &kek, version.as_ref()) {
-                // As in an open: the blob went just now.
-                Err(VaultError::Damaged(_)) if self.node(ino).is_ok() && !self.has(ino, version.as_ref()) => {}
-                result => return result,
+            let node = self.node(grant.ino())?;
+            let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
+            let version = node.current();
+            match self.decrypt(grant, &kek, version) {
+                Err(_) if tries < MAX_TRIES && self.was_replaced(grant.ino(), Wanted::Current, version)? => tries += 1,
+                result => return Ok((result?, version.map_or(0, |v| v.number.0))),
             }
         }
+    }
+
+    /// Whether the version that was looked for is another one by now, or sealed anew: then its blob is rightly gone, and
+    /// nothing is damaged. Waits for a commit that may be under way: the disk has the new version before the tree shows
+    /// it.
+    fn was_replaced(&self, ino: Ino, wanted: Wanted, version: Option<&Version>) -> Result<bool, VaultError> {
+        drop(self.lock_writer());
+        Ok(wanted.of(&*self.node(ino)?).ok() != Some(version))
     }
 
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.
@@ -168,12 +189,6 @@ impl Vault {
                 Err(denial.into())
             }
         }
-    }
-
-    /// Whether a version is a node's current one, once what is under way is done.
-    fn has(&self, ino: Ino, version: Option<&Version>) -> bool {
-        drop(self.lock_writer());
-        self.node(ino).is_ok_and(|now| now.current() == version)
     }
 
     fn grant(&self, caller: &impl Caller, ino: Ino, node: &Node, op: Operation) -> Result<(Grant, Kek), Denial> {

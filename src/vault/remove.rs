@@ -10,11 +10,11 @@ use crate::model::{Ino, Kind, Name, Timestamp};
 use std::sync::Arc;
 
 impl Vault {
-    /// unlink(2): a file or symlink.
+    /// unlink(2): a file or symlink. Gives back what it was, for handles that are still open.
     ///
     /// # Errors
     /// [`VaultError::Denied`], [`VaultError::NotFound`], [`VaultError::IsADirectory`].
-    pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), VaultError> {
+    pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<super::Attr, VaultError> {
         let mut writer = self.lock_writer();
         self.unlink_locked(&mut writer, caller, parent, name, audit::Operation::Remove)
     }
@@ -26,7 +26,7 @@ impl Vault {
         parent: Ino,
         name: &Name,
         event: audit::Operation,
-    ) -> Result<(), VaultError> {
+    ) -> Result<super::Attr, VaultError> {
         let (directory, path) = self.place(parent, name)?;
         let ino = self.with_tree(|t| t.child(parent, name.as_str()))?.ok_or(VaultError::NotFound)?;
         let node = self.node(ino)?;
@@ -45,8 +45,9 @@ impl Vault {
         self.with_tree_mut(|tree| tree.remove(ino))?;
         writer.touch_unless_buried(ino);
         self.stamp(writer, parent)?;
-        self.orphans.add(node.attr(ino));
-        Ok(())
+        let mut attr = node.attr(ino);
+        attr.nlink = 0;
+        Ok(attr)
     }
 
     /// rmdir(2).
@@ -74,7 +75,6 @@ impl Vault {
         self.with_tree_mut(|tree| tree.remove(ino))?;
         writer.touch(ino);
         self.stamp(&mut writer, parent)?;
-        self.orphans.add(node.attr(ino));
         Ok(ino)
     }
 

@@ -179,10 +179,10 @@ impl Tree {
 
     fn unlink(&mut self, ino: Ino) -> Option<Arc<Node>> {
         let node = self.nodes.remove(&ino)?;
-        if let (Some(name), Some(entries)) = (&node.name, self.entries.get_mut(&node.parent)) {
-            if entries.get(name.as_str()) == Some(&ino) {
-                entries.remove(name.as_str());
-            }
+        if let (Some(name), Some(entries)) = (&node.name, self.entries.get_mut(&node.parent))
+            && entries.get(name.as_str()) == Some(&ino)
+        {
+            entries.remove(name.as_str());
         }
         self.count(&node, false);
         Some(node)

@@ -10,10 +10,11 @@ use crate::keyring::ScopeEntry;
 use crate::model::Scope;
 use crate::seal::{self, RecordKey, StoreIdentity};
 use crate::secret::{Kek, Secret};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use age::x25519;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The identity file of a store that is opened with a passphrase.
@@ -79,17 +80,20 @@ impl Vault {
     }
 
     fn try_unlock(&self, by: &UnlockBy<'_>) -> Result<(), VaultError> {
-        let identity = self.open_identity(by)?;
+        let identity = open_identity(&self.store, by)?;
         let mut writer = self.lock_writer();
         let unlocked = self.locked_since().is_none();
         if unlocked {
             return self.reinstate(&mut writer, &identity);
         }
-        let sealed = self.store.meta(INDEX_META)?.ok_or_else(|| VaultError::Damaged("it has no index key".into()))?;
-        let index = seal::open_key(identity.key(), &sealed).map_err(wrong_key)?;
-        let (tree, facts, audit) = self.load(&index)?;
-        if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
-            tracing::warn!("the audit log is not the one the store knows: lines were removed or altered");
+        let index = index_key(&self.store, &identity)?;
+        let (tree, facts, audit) = load(&self.store, &index)?;
+        // Once: what is anchored later is anchored by this daemon, which has had the log open all the time.
+        if !self.audit_compared.load(Ordering::Relaxed) {
+            if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
+                tracing::warn!("the audit log is not the one the store knows: lines were removed or altered");
+            }
+            self.audit_compared.store(true, Ordering::Relaxed);
         }
         let keys = self.make_keys(&identity, index, &facts)?;
         writer.begin(facts);
@@ -116,41 +120,6 @@ impl Vault {
         }
         self.tell(Change::Locked);
         self.record(audit::Operation::Lock, "", None, &caller.who(), "locked")
-    }
-
-    fn open_identity(&self, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
-        match by {
-            UnlockBy::Passphrase(passphrase) => {
-                let file = self.store.read_file(IDENTITY_FILE)?;
-                let file = file.ok_or_else(|| {
-                    VaultError::WrongKey("this store has no passphrase; it opens with its keyfile".into())
-                })?;
-                seal::open_identity(&file, Some(passphrase)).map_err(wrong_key)
-            }
-            UnlockBy::Identity(text) => seal::open_identity(text.expose(), None).map_err(wrong_key),
-        }
-    }
-
-    /// Reads and opens every record, once.
-    fn load(&self, index: &Secret) -> Result<(Tree, Facts, Anchor), VaultError> {
-        let record_key = RecordKey::derive(index);
-        let mut tree = Tree::default();
-        let mut facts = None;
-        let mut load = |ino, sealed: &[u8]| {
-            let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
-            let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
-            match Record::decode(&plain).map_err(|e| damaged(&e))? {
-                Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
-                Record::Node(node) if ino != FACTS_INO => tree.load_node(ino, node),
-                Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
-                Record::Facts(_) | Record::Node(_) | Record::Grave(_) => return Err(damaged(&"out of place")),
-            }
-            Ok(())
-        };
-        let verified = self.store.verify(index, &mut load)?;
-        tree.finish()?;
-        let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
-        Ok((tree, facts, Anchor { count: verified.audit.count, head: verified.audit.head }))
     }
 
     fn make_keys(&self, identity: &StoreIdentity, index: Secret, facts: &Facts) -> Result<Keys, VaultError> {
@@ -227,6 +196,55 @@ impl UnlockBy<'_> {
             UnlockBy::Identity(_) => "identity",
         }
     }
+}
+
+/// Verifies a store that nobody serves with a key to it: every record, against the manifest.
+///
+/// # Errors
+/// As [`Vault::unlock`].
+pub fn verify_store(store: &Store, by: &UnlockBy<'_>) -> Result<(), VaultError> {
+    let identity = open_identity(store, by)?;
+    load(store, &index_key(store, &identity)?).map(|_| ())
+}
+
+fn index_key(store: &Store, identity: &StoreIdentity) -> Result<Secret, VaultError> {
+    let sealed = store.meta(INDEX_META)?.ok_or_else(|| VaultError::Damaged("it has no index key".into()))?;
+    seal::open_key(identity.key(), &sealed).map_err(wrong_key)
+}
+
+fn open_identity(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
+    match by {
+        UnlockBy::Passphrase(passphrase) => {
+            let file = store.read_file(IDENTITY_FILE)?;
+            let file = file.ok_or_else(|| {
+                VaultError::WrongKey("this store has no passphrase; it opens with its keyfile".into())
+            })?;
+            seal::open_identity(&file, Some(passphrase)).map_err(wrong_key)
+        }
+        UnlockBy::Identity(text) => seal::open_identity(text.expose(), None).map_err(wrong_key),
+    }
+}
+
+/// Reads and opens every record, once.
+fn load(store: &Store, index: &Secret) -> Result<(Tree, Facts, Anchor), VaultError> {
+    let record_key = RecordKey::derive(index);
+    let mut tree = Tree::default();
+    let mut facts = None;
+    let mut load = |ino, sealed: &[u8]| {
+        let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
+        let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
+        match Record::decode(&plain).map_err(|e| damaged(&e))? {
+            Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
+            Record::Node(node) if ino != FACTS_INO => tree.load_node(ino, node),
+            Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
+            Record::Facts(_) | Record::Node(_) | Record::Grave(_) => return Err(damaged(&"out of place")),
+        }
+        Ok(())
+    };
+    let verified = store.verify(index, &mut load)?;
+    tree.finish()?;
+    let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
+    Ok((tree, facts, Anchor { count: verified.audit.count, head: verified.audit.head }))
 }
 
 fn wrong_key(error: seal::SealError) -> VaultError {

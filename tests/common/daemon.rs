@@ -156,6 +156,8 @@ impl Daemon {
             .arg("--config")
             .arg(self.file("pinfold.toml"))
             .arg("mount")
+            // The lab's own unit logs to the journal; this daemon is to log to its file.
+            .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second descriptor"))
             .stderr(log)
@@ -193,6 +195,11 @@ impl Daemon {
         self.cli(&["unlock", "--passphrase-file", text(&passphrase)]).ok();
     }
 
+    /// Every later start unlocks it.
+    pub fn unlock_from_now_on(&mut self) {
+        self.unlock = true;
+    }
+
     /// `pinfold lock`.
     #[track_caller]
     pub fn lock(&self) {
@@ -209,6 +216,12 @@ impl Daemon {
             Err(state) => panic!("the daemon does not end: {state}\n{}", self.log()),
         }
         assert_eq!(connection(&self.mountpoint), None, "the daemon ended and left its mount");
+    }
+
+    /// The running daemon itself, for a test that ends it in a way of its own.
+    #[track_caller]
+    pub fn take_child(&mut self) -> Child {
+        self.child.take().expect("the daemon runs")
     }
 
     /// Kills it outright; its mount stays behind, dead.
@@ -302,6 +315,8 @@ impl Drop for Daemon {
                 break;
             }
         }
+        // Immutable underneath (on purpose): the temporary folder could not be removed.
+        let _ = Command::new("chattr").arg("-i").arg(&self.mountpoint).stderr(Stdio::null()).status();
         if failed {
             eprintln!("--- the daemon's log, its end ---\n{}", tail(&log, 60));
         } else {

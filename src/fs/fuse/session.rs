@@ -49,12 +49,13 @@ impl Mounted {
         );
         let adapter = Adapter { fs, teller: Arc::clone(&teller), waiting: Arc::clone(&waiting), patience };
         let device = mount::open_fuse_device()?;
+        let second = device.try_clone()?;
         mount::mount_fuse(mountpoint, std::os::fd::AsFd::as_fd(&device), SOURCE)?;
         let mut config = Config::default();
         config.acl = SessionACL::All;
         config.n_threads = Some(THREADS);
         let started = Session::from_fd(adapter, device, SessionACL::All, config).and_then(|session| {
-            teller.serve(tasks, session.notifier())?;
+            teller.serve(tasks, session.notifier(), second)?;
             vault.observe(Arc::clone(&teller) as Arc<dyn crate::vault::Observer>);
             std::thread::Builder::new().name("fuse".into()).spawn(move || {
                 let result = session.run();
