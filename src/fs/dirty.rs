@@ -165,15 +165,8 @@ impl Fs {
             open.tids.push(tid);
             Arc::clone(&open.copy)
         };
-        let writer = Writer {
-            grant,
-            who: caller.who(),
-            tid,
-            scope,
-            readable: read.is_some(),
-            seen: AtomicU64::new(0),
-            copy,
-        };
+        let writer =
+            Writer { grant, who: caller.who(), tid, scope, readable: read.is_some(), seen: AtomicU64::new(0), copy };
         let mut copy = lock(&writer.copy);
         if copy.content.is_none() {
             copy.begins_with(version);

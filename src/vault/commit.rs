@@ -51,12 +51,16 @@ impl Vault {
     ) -> Result<Option<VersionNo>, VaultError> {
         let ino = grant.ino();
         self.check_content(node, content.bytes)?;
-        let keys = self.keys()?;
-        let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
-        let (blob, digest) = seal::seal_blob(content.bytes, &kek, &keys.recovery);
-        drop(kek);
-
-        let mut writer = self.lock_writer();
+        // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
+        let (mut writer, (blob, digest)) = loop {
+            let keys = self.keys()?;
+            let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
+            let sealed = seal::seal_blob(content.bytes, &kek, &keys.recovery);
+            let writer = self.lock_writer();
+            if Arc::ptr_eq(&self.keys()?, &keys) {
+                break (writer, sealed);
+            }
+        };
         // The name may be another one by now, and with it its history and what the content must be.
         let (node, path) = match self.node_and_path(ino) {
             Err(VaultError::NotFound) => return Ok(None),
@@ -64,9 +68,6 @@ impl Vault {
         };
         let path = path.as_str();
         self.check_content(&node, content.bytes)?;
-        if self.keys()?.recovery.len() != keys.recovery.len() {
-            return Err(VaultError::Failed("the recovery recipients changed meanwhile; write it again".into()));
-        }
         let mut next = self.with_history(&node, path)?;
         let number = VersionNo(next.last_number + 1);
         let now = Timestamp::now();

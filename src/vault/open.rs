@@ -161,12 +161,13 @@ impl Vault {
         Err(VaultError::Failed("the secret is replaced faster than it can be opened".into()))
     }
 
-    /// Whether a node has a version no more: then its blob is rightly gone, and nothing is damaged. Waits for a commit
+    /// Whether a node has a version no more, or has it sealed anew: then its blob is rightly another one or gone, and
+    /// nothing is damaged. Waits for a commit
     /// that may be under way: the disk has the new version before the tree shows it.
     fn was_replaced(&self, ino: Ino, version: Option<&Version>) -> Result<bool, VaultError> {
         drop(self.lock_writer());
         let node = self.node(ino)?;
-        Ok(version.is_some_and(|v| !node.versions.iter().any(|kept| kept.blob == v.blob)))
+        Ok(version.is_some_and(|v| !node.versions.iter().any(|kept| kept.blob == v.blob && kept.digest == v.digest)))
     }
 
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.

@@ -1,15 +1,16 @@
 //! Recovery recipients: whose key opens every blob, whatever happens to pinfold.
 
+use super::node::{Grave, Node, Version};
 use super::unlock::{INDEX_META, Keys};
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::caller::Daemon;
-use crate::model::Ino;
-use crate::seal;
+use crate::model::{Ino, Kind};
+use crate::seal::{self, BlobDigest};
 use crate::store::{Batch, BlobKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// How many blobs are sealed anew in one transaction.
@@ -78,25 +79,14 @@ impl Vault {
 
     /// Seals every blob anew, a batch at a time; between batches everything else goes on.
     fn reseal_blobs(&self) -> Result<u64, VaultError> {
-        let all: Vec<Ino> =
-            self.with_tree(|t| t.nodes().filter(|(_, n)| n.last_number > 0).map(|(i, _)| i).collect())?;
-        let mut done: BTreeMap<BlobKey, seal::BlobDigest> = BTreeMap::new();
+        let all: Vec<Ino> = self.with_tree(|t| {
+            let nodes = t.nodes().filter(|(_, n)| n.last_number > 0).map(|(i, _)| i);
+            nodes.chain(t.graves().map(|(i, _)| i)).collect()
+        })?;
+        let mut done = HashSet::new();
         for some in all.chunks(BATCH) {
-            let mut writer = self.lock_writer();
-            let mut batch = Batch::default();
-            let mut nodes = BTreeMap::new();
-            for ino in some {
-                let Some(node) = self.with_tree(|t| t.get(*ino).cloned())? else { continue };
-                let mut next = (*node).clone();
-                for version in &mut next.versions {
-                    version.digest = self.reseal(*ino, &node, version, &mut batch, &mut done)?;
-                }
-                nodes.insert(*ino, next);
-            }
-            self.flush_with(&mut writer, batch, &nodes)?;
-            self.with_tree_mut(|tree| nodes.into_iter().for_each(|(ino, node)| tree.put(ino, node)))?;
+            self.reseal_some(some, &mut done)?;
         }
-        self.reseal_graves(&mut done)?;
         let mut writer = self.lock_writer();
         let mut facts = writer.facts()?.clone();
         facts.resealing = false;
@@ -105,44 +95,78 @@ impl Vault {
         Ok(done.len() as u64)
     }
 
-    fn reseal_graves(&self, done: &mut BTreeMap<BlobKey, seal::BlobDigest>) -> Result<(), VaultError> {
+    /// Seals the blobs of these nodes and removed secrets anew. Whatever else has one of them in its history gets the new
+    /// digest in the same transaction.
+    fn reseal_some(&self, some: &[Ino], done: &mut HashSet<BlobKey>) -> Result<(), VaultError> {
         let mut writer = self.lock_writer();
-        let graves: Vec<(Ino, Arc<super::node::Grave>)> =
-            self.with_tree(|t| t.graves().map(|(i, g)| (i, Arc::clone(g))).collect())?;
-        for (ino, grave) in graves {
-            let mut batch = Batch::default();
-            let mut next = (*grave).clone();
-            let stand_in = super::node::Node {
-                parent: Ino::ROOT,
-                name: None,
-                kind: crate::model::Kind::File,
-                scope: grave.scope.clone(),
-                meta: grave.meta.clone(),
-                target: None,
-                versions: Vec::new(),
-                last_number: grave.last_number,
-            };
-            for version in &mut next.versions {
-                version.digest = self.reseal(ino, &stand_in, version, &mut batch, done)?;
+        let mut batch = Batch::default();
+        let mut digests: BTreeMap<BlobKey, BlobDigest> = BTreeMap::new();
+        let (found, graves) = self.with_tree(|t| {
+            let found: Vec<(Ino, Arc<Node>)> = some.iter().filter_map(|i| Some((*i, Arc::clone(t.get(*i)?)))).collect();
+            let graves: Vec<(Ino, Arc<Grave>)> = t.graves().map(|(i, g)| (i, Arc::clone(g))).collect();
+            (found, graves)
+        })?;
+        let buried = graves.iter().filter(|(ino, _)| some.contains(ino));
+        let buried: Vec<_> = buried.map(|(ino, grave)| (*ino, Arc::new(stand_in(grave)))).collect();
+        for (ino, node) in found.iter().chain(&buried) {
+            for version in &node.versions {
+                if done.insert(version.blob) {
+                    self.reseal(*ino, node, version, &mut batch, &mut digests)?;
+                }
             }
-            writer.bury(ino, Arc::new(next.clone()));
-            self.flush_with(&mut writer, batch, &BTreeMap::new())?;
-            self.with_tree_mut(|tree| tree.bury(ino, next))?;
         }
-        Ok(())
+        let has_new = |versions: &[Version]| versions.iter().any(|v| digests.contains_key(&v.blob));
+        let shared = self.with_tree(|t| digests.keys().any(|blob| !t.is_last(*blob)))?;
+        let nodes: BTreeMap<Ino, Node> = if shared {
+            let all = |t: &super::tree::Tree| {
+                t.nodes().filter(|(_, n)| has_new(&n.versions)).map(|(i, n)| (i, (**n).clone())).collect()
+            };
+            self.with_tree(all)?
+        } else {
+            found.iter().filter(|(_, n)| has_new(&n.versions)).map(|(i, n)| (*i, (**n).clone())).collect()
+        };
+        let nodes: BTreeMap<Ino, Node> = nodes
+            .into_iter()
+            .map(|(ino, mut node)| {
+                renew(&mut node.versions, &digests);
+                (ino, node)
+            })
+            .collect();
+        let changed: Vec<_> = graves.into_iter().filter(|(_, g)| has_new(&g.versions)).collect();
+        let renewed: Vec<(Ino, Grave)> = changed
+            .iter()
+            .map(|(ino, grave)| {
+                let mut next = (**grave).clone();
+                renew(&mut next.versions, &digests);
+                (*ino, next)
+            })
+            .collect();
+        for (ino, grave) in &renewed {
+            writer.bury(*ino, Arc::new(grave.clone()));
+        }
+        if let Err(error) = self.flush_with(&mut writer, batch, &nodes) {
+            // The blobs are as they were, and so must be what the next flush writes of them.
+            for (ino, grave) in changed {
+                writer.bury(ino, grave);
+            }
+            return Err(error);
+        }
+        self.with_tree_mut(|tree| {
+            nodes.into_iter().for_each(|(ino, node)| tree.put(ino, node));
+            for (ino, grave) in renewed {
+                tree.bury(ino, grave);
+            }
+        })
     }
 
     fn reseal(
         &self,
         ino: Ino,
-        node: &super::node::Node,
-        version: &super::node::Version,
+        node: &Node,
+        version: &Version,
         batch: &mut Batch,
-        done: &mut BTreeMap<BlobKey, seal::BlobDigest>,
-    ) -> Result<seal::BlobDigest, VaultError> {
-        if let Some(digest) = done.get(&version.blob) {
-            return Ok(*digest);
-        }
+        digests: &mut BTreeMap<BlobKey, BlobDigest>,
+    ) -> Result<(), VaultError> {
         let keys = self.keys()?;
         let grant = self.judge(&Daemon, ino, node, ScopeState::Alive, Operation::Read)?;
         let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(crate::access::Denial::NoKey))?;
@@ -151,13 +175,35 @@ impl Vault {
             Err(VaultError::Damaged(what)) => {
                 // One bad secret harms itself alone: it stays as it is, and fsck names it.
                 tracing::error!(%ino, version = version.number.0, %what, "a damaged blob cannot be sealed anew");
-                return Ok(version.digest);
+                return Ok(());
             }
             Err(error) => return Err(error),
         };
         let (blob, digest) = seal::seal_blob(plain.expose(), &kek, &keys.recovery);
         batch.blobs.insert(version.blob, Some(blob));
-        done.insert(version.blob, digest);
-        Ok(digest)
+        digests.insert(version.blob, digest);
+        Ok(())
+    }
+}
+
+fn renew(versions: &mut [Version], digests: &BTreeMap<BlobKey, BlobDigest>) {
+    for version in versions {
+        if let Some(digest) = digests.get(&version.blob) {
+            version.digest = *digest;
+        }
+    }
+}
+
+/// A removed secret as a node, to be judged and opened.
+fn stand_in(grave: &Grave) -> Node {
+    Node {
+        parent: Ino::ROOT,
+        name: None,
+        kind: Kind::File,
+        scope: grave.scope.clone(),
+        meta: grave.meta.clone(),
+        target: None,
+        versions: grave.versions.clone(),
+        last_number: grave.last_number,
     }
 }
