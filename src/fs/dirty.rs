@@ -480,11 +480,15 @@ impl Fs {
                 copy.changed = false;
                 copy.owners.clear();
                 copy.through.clear();
-                // Without a name there is nothing to begin a later change with but what is here.
-                if let Some(version) = version {
-                    copy.new = false;
-                    copy.version = version.0;
-                    unload(copy);
+                match version {
+                    Some(version) => {
+                        copy.new = false;
+                        copy.version = version.0;
+                        unload(copy);
+                    }
+                    // Without a name there is nothing to begin a later change with but what is here, and whoever has it
+                    // open sees it.
+                    None => (copy.changed, copy.new) = (true, true),
                 }
                 Ok(())
             }

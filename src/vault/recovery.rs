@@ -10,6 +10,7 @@ use crate::caller::Daemon;
 use crate::model::{Gid, Ino, Kind, Meta, Scope, Uid};
 use crate::seal;
 use crate::store::{Batch, BlobKey};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How many blobs are sealed anew in one transaction.
@@ -111,9 +112,8 @@ impl Vault {
             self.with_tree(|t| some.iter().filter_map(|ino| Some((*ino, t.record(*ino)?))).collect())?;
         for (ino, record) in &records {
             for version in versions_of(record).iter().filter(|v| !done.contains(&v.blob)) {
-                if !digests.contains_key(&version.blob) {
-                    let digest = self.reseal(*ino, &stand_in(record), version, &mut batch)?;
-                    digests.insert(version.blob, digest);
+                if let Entry::Vacant(place) = digests.entry(version.blob) {
+                    place.insert(self.reseal(*ino, &stand_in(record), version, &mut batch)?);
                 }
             }
         }

@@ -280,6 +280,8 @@ fn a_writer_of_an_unlinked_file_goes_on_and_leaves_nothing() {
     rig.write(handle, b"a longer piece of text", ECHO).unwrap();
     let attr = rig.fs.attr(ino, ROOT.tid).unwrap().attr;
     assert_eq!((attr.nlink, attr.size), (0, 22));
+    rig.fs.flush(handle, ECHO).unwrap();
+    assert_eq!(rig.fs.attr(ino, ROOT.tid).unwrap().attr.size, 22);
     rig.fs.release_writer(handle).unwrap();
     assert_eq!(rig.fs.open_handles(), 0);
     assert_eq!(rig.numbers("f"), [1], "what it was is kept");

@@ -138,6 +138,8 @@ pub struct Left {
 pub struct Dirty {
     pub content: Option<Vec<u8>>,
     pub changed: bool,
+    /// The last try to commit was refused, and nothing was written since.
+    pub refused: bool,
     pub owners: BTreeSet<u64>,
     pub through: BTreeSet<u64>,
     pub mtime: Option<Stamp>,

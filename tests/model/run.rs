@@ -268,6 +268,7 @@ impl Run {
             let now = Stamp::Since(self.model.now);
             let dirty = self.model.dirty.get_mut(&ino).unwrap();
             (dirty.content, dirty.changed, dirty.mtime) = (Some(Vec::new()), true, Some(now));
+            dirty.refused = false;
             dirty.through.insert(opened.number());
         }
         Ok(true)
@@ -285,7 +286,7 @@ impl Run {
         if wrong.is_empty() {
             content.resize(content.len().max(end), 0);
             content[from..end].copy_from_slice(data);
-            (dirty.changed, dirty.mtime) = (true, Some(now));
+            (dirty.changed, dirty.refused, dirty.mtime) = (true, false, Some(now));
             dirty.owners.insert(owner);
             dirty.through.insert(number);
         }
@@ -300,9 +301,21 @@ impl Run {
         };
         let wrong = if handle.readable { Vec::new() } else { vec![Failure::WrongHandle] };
         let mut found = Vec::new();
+        // What others wrote meanwhile is shown only to who may read it now.
+        let mut perhaps = Vec::new();
+        if handle.content.is_none() {
+            match self.model.nodes.contains_key(&handle.ino) {
+                true => perhaps.extend(self.model.cannot_open(handle.who, handle.ino, true, false)),
+                false => perhaps.push(Failure::NotFound),
+            }
+        }
         let read = self.fs().read(&handle.who, Ino(handle.ino), handle.number, (offset, size), false, |bytes| {
             found = bytes.to_vec();
         });
+        let read = read.map_err(Failure::from);
+        if read.as_ref().is_err_and(|found| perhaps.contains(found)) {
+            return Ok(());
+        }
         if agree(read, &wrong)?.is_some() {
             let from = (offset as usize).min(content.len());
             let to = (from + size as usize).min(content.len());
@@ -315,17 +328,17 @@ impl Run {
     fn commit(&mut self, ino: u64, uid: u32) -> Vec<Failure> {
         let dirty = self.model.dirty.get_mut(&ino).unwrap();
         let Some(content) = dirty.content.clone() else { return Vec::new() };
-        dirty.owners.clear();
-        dirty.through.clear();
         let mtime = dirty.mtime;
-        if !self.model.nodes.contains_key(&ino) {
-            return Vec::new();
-        }
-        self.model.dirty.get_mut(&ino).unwrap().changed = false;
         let wrong = self.model.cannot_commit(ino, &content);
+        let dirty = self.model.dirty.get_mut(&ino).unwrap();
+        dirty.refused = !wrong.is_empty();
         if wrong.is_empty() {
-            self.model.dirty.get_mut(&ino).unwrap().content = None;
-            self.model.commit(ino, &content, uid, mtime);
+            dirty.owners.clear();
+            dirty.through.clear();
+            if self.model.nodes.contains_key(&ino) {
+                (dirty.changed, dirty.content) = (false, None);
+                self.model.commit(ino, &content, uid, mtime);
+            }
         }
         wrong
     }
@@ -361,7 +374,7 @@ impl Run {
         dirty.handles.retain(|(n, _)| *n != number);
         let last = dirty.handles.is_empty();
         let mut wrong = Vec::new();
-        if dirty.changed && (last || dirty.through.contains(&number)) {
+        if dirty.changed && !dirty.refused && (last || dirty.through.contains(&number)) {
             wrong = self.commit(ino, who.uid);
         }
         if last {
@@ -409,7 +422,7 @@ impl Run {
                     let content = dirty.content.get_or_insert(base);
                     if content.len() as u64 != size || !dirty.changed {
                         content.resize(size as usize, 0);
-                        (dirty.changed, dirty.mtime) = (true, Some(now));
+                        (dirty.changed, dirty.refused, dirty.mtime) = (true, false, Some(now));
                         dirty.through.extend(handle);
                     }
                 }
@@ -564,6 +577,11 @@ impl Run {
     fn remove(&mut self, path: u8, purge: bool) -> Verdict {
         let text = self.path(path);
         let live = self.model.find(&text);
+        // The command does not ask who has it open: stat of what it removed is not answered any more.
+        while let Some(at) = self.handles.iter().position(|h| Some(h.ino) == live) {
+            self.release(at)?;
+            self.settle()?;
+        }
         let mut wrong = Vec::new();
         if live.is_none() && !(purge && self.model.graves.contains_key(&text)) {
             wrong.push(Failure::NotFound);
