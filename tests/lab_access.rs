@@ -5,7 +5,6 @@ mod common;
 
 use common::{ALICE, BOB, CAROL, Daemon, Held, ROOT, Setup, Tried, User, attempt, attempt_within, sh};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A secret of this content, owner, group and mode, enrolled by root.
@@ -224,23 +223,12 @@ fn ekeyexpired_after_its_time() {
     assert_eq!(cat(&daemon, ALICE, "old").printed(), "1234");
 }
 
-/// The serial numbers of entries for `host` in the kernel's list.
-fn host_keys() -> BTreeSet<String> {
-    let list = std::fs::read_to_string("/proc/keys").expect("the kernel's list of keys");
-    let ours = list.lines().filter(|line| line.contains("pinfold:host:") && !line.contains("revoked"));
-    ours.filter_map(|line| Some(format!("0x{}", line.split_whitespace().next()?))).collect()
-}
-
 /// A daemon and the serial number of its host scope's entry.
 #[track_caller]
 fn with_key() -> (Daemon, String) {
-    let mut daemon = Daemon::with(Setup { unlock: false, ..Setup::default() });
-    let before = host_keys();
-    daemon.unlock();
-    let new: Vec<String> = host_keys().difference(&before).cloned().collect();
-    assert_eq!(new.len(), 1, "one unlock makes one entry: {new:?}");
-    daemon.unlock_from_now_on();
-    (daemon, new[0].clone())
+    let daemon = Daemon::start();
+    let serial = daemon.json(&["status", "--json"])["scopes"][0]["serial"].as_i64().expect("a serial number");
+    (daemon, serial.to_string())
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// As many as can be configured: a uid other than root may have a share of it only.
+const MAX_SECRETS: usize = 1_000_000;
 /// How many threads fill a store.
 const FILLERS: usize = 4;
 /// How long a daemon may take to be ready.
@@ -41,14 +43,14 @@ pub fn binary() -> PathBuf {
 
 impl Pinfold {
     /// Makes a store, starts its daemon and unlocks it.
-    pub fn new(folder: &Folder, name: &str, max_secrets: usize) -> Result<Self> {
+    pub fn new(folder: &Folder, name: &str) -> Result<Self> {
         let home = folder.make(&format!("{name}.home"))?;
         fs::set_permissions(&home, Permissions::from_mode(0o700))?;
         let mountpoint = folder.make(name)?;
         let mut this =
             Pinfold { bench: mountpoint.join("bench"), binary: binary(), folder: home, mountpoint, daemon: None };
         let config = format!(
-            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\nmax_secrets = {max_secrets}\n",
+            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\nmax_secrets = {MAX_SECRETS}\n",
             this.folder.join("store"),
             this.mountpoint,
             this.folder.join("control.sock"),
@@ -76,7 +78,7 @@ impl Pinfold {
             .arg(self.folder.join("pinfold.toml"))
             .arg("mount")
             .env("NOTIFY_SOCKET", &socket)
-            .env("RUST_LOG", "error")
+            .env_remove("PINFOLD_LOG")
             .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -144,13 +146,13 @@ impl Pinfold {
         Ok(())
     }
 
-    /// Copies secrets of 64 bytes in, by a process of their `owner`: `filled()` are their names. Returns how many a second.
-    pub fn fill(&self, total: usize, owner: u32, worker: &mut Worker, interrupt: &Interrupt) -> Result<f64> {
+    /// Copies secrets of 64 bytes in, by a process of their owner: `filled()` are their names. Returns how many a second.
+    pub fn fill(&self, total: usize, worker: &mut Worker, interrupt: &Interrupt) -> Result<f64> {
         for folder in 0..total.div_ceil(PER_FOLDER) {
             let path = self.mountpoint.join(format!("fill-{folder}"));
             fs::create_dir(&path)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o755))?;
-            chown(&path, Some(owner), Some(owner))?;
+            // The folder stays root's: a uid's share counts folders too.
+            fs::set_permissions(&path, Permissions::from_mode(0o777))?;
         }
         let begun = Instant::now();
         let mut done = 0;

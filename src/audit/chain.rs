@@ -247,7 +247,7 @@ impl Turn<'_> {
         let writer = self.writer.as_mut().expect("it is given back when the turn ends");
         let result = writer.write(&self.batch);
         self.errno = result.as_ref().err().map(|e| e.raw_os_error().unwrap_or(libc::EIO));
-        self.chain.teller.tell(writer.lines(), result.is_ok());
+        self.chain.teller.tell(writer.lines(), result.is_ok(), self.batch.refusals);
     }
 }
 

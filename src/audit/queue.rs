@@ -97,6 +97,7 @@ impl Refusals {
 
     /// Moves what is ready or due into `out`. With `all`, what is not due yet as well.
     pub fn drain(&mut self, now: Instant, all: bool, out: &mut Batch) {
+        out.refusals = true;
         out.append(&self.ready);
         self.ready.clear();
         self.urgent = false;

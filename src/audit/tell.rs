@@ -31,9 +31,11 @@ struct State {
 }
 
 impl Teller {
-    /// Takes lines over. Never waits.
-    pub fn tell(&self, lines: &[u8], written: bool) {
-        if lines.is_empty() || !tracing::enabled!(target: TARGET, tracing::Level::WARN) {
+    /// Takes lines over, if somebody listens to such: allowed events are *info*, `refusals` are *warn*. Never waits.
+    pub fn tell(&self, lines: &[u8], written: bool, refusals: bool) {
+        let heard = tracing::enabled!(target: TARGET, tracing::Level::INFO)
+            || (refusals && tracing::enabled!(target: TARGET, tracing::Level::WARN));
+        if lines.is_empty() || !heard {
             return;
         }
         let mut state = self.lock();
@@ -160,6 +162,18 @@ mod tests {
     }
 
     #[test]
+    fn allowed_events_nobody_listens_to_cost_nothing() {
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(Heard::default());
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            let teller = Teller::default();
+            teller.tell(ALLOWED, true, false);
+            assert!(teller.lock().written.is_empty());
+            teller.tell(DENIED, true, true);
+            assert_eq!(teller.lock().written, DENIED);
+        });
+    }
+
+    #[test]
     fn what_was_not_written_is_not_told_as_allowed() {
         assert_eq!(heard(|| tell_line(ALLOWED, false)), "");
         assert!(heard(|| tell_line(ALLOWED, true)).contains("INFO"));
@@ -172,7 +186,7 @@ mod tests {
         let text = heard(|| {
             let line = [DENIED, b"\n"].concat();
             for _ in 0..20_000 {
-                teller.tell(&line, true);
+                teller.tell(&line, true, true);
             }
             assert!(teller.lock().written.len() <= ROOM);
             teller.stop();

@@ -23,6 +23,8 @@ pub(super) struct Batch {
     pub waiters: usize,
     /// How many events are missing from the log if it cannot be written.
     pub unrecorded: u64,
+    /// Whether there are refusals among them, which are told where allowed events are not.
+    pub refusals: bool,
 }
 
 impl Batch {
@@ -37,6 +39,7 @@ impl Batch {
             self.push(body);
         }
         self.unrecorded += other.unrecorded;
+        self.refusals |= other.refusals;
     }
 
     pub fn clear(&mut self) {
@@ -44,6 +47,7 @@ impl Batch {
         self.ends.clear();
         self.waiters = 0;
         self.unrecorded = 0;
+        self.refusals = false;
     }
 
     pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
@@ -297,8 +301,8 @@ impl Writer {
     /// Looks whether the file is still where it was and as long, and if not begins a new one that says so. A file cut
     /// short is kept under another name.
     pub fn look_after(&mut self) -> Result<(), AuditError> {
-        let io = |e| AuditError::open(&self.path, e);
-        let ours = self.file.metadata().map_err(io)?;
+        let failed = |e| AuditError::open(&self.path, e);
+        let ours = self.file.metadata().map_err(failed)?;
         let there = fs::symlink_metadata(&self.path).is_ok_and(|named| file::same(&named, &ours));
         if there && ours.len() >= self.offset {
             return Ok(());
@@ -307,7 +311,11 @@ impl Writer {
         if there {
             reason = "the file was cut short while it was written to";
             let aside = file::with_suffix(&self.path, &format!("cut.{:012}", self.at.count));
-            fs::rename(&self.path, &aside).map_err(io)?;
+            match fs::hard_link(&self.path, &aside) {
+                // Of an attempt before, when no new file could be made.
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
+                _ => {}
+            }
         } else if fs::symlink_metadata(&self.path).is_ok() {
             return Err(AuditError::NotALog { path: self.path.clone() });
         }

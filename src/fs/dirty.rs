@@ -5,13 +5,15 @@
 //! duplicate before it writes, and a forked child's exit flushes in mid-content: neither publishes anything.
 
 use super::handle::{is_writer, window};
-use super::{Fs, FsError, OpenMode, Opened};
+use super::held::Charge;
+use super::{Fs, FsError, Opened};
 use crate::access::Grant;
 use crate::audit;
-use crate::model::{Ino, Timestamp, Who};
+use crate::model::{Ino, Scope, Timestamp, Uid, VersionNo, Who};
 use crate::secret::Secret;
 use crate::vault::{Caller, Content, VaultError};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A handle open for writing.
@@ -22,8 +24,18 @@ struct Writer {
     /// What it was called then: a lock forgets all names.
     path: String,
     tid: u32,
+    /// Whose key must be alive when it is read.
+    scope: Scope,
     readable: bool,
+    /// Up to which of the copy's states it may be shown without a new decision.
+    seen: AtomicU64,
     copy: Arc<Mutex<Copy>>,
+}
+
+impl Writer {
+    fn uid(&self) -> Uid {
+        Uid(self.who.uid)
+    }
 }
 
 /// What is being written.
@@ -31,6 +43,16 @@ struct Writer {
 struct Copy {
     /// The content; `None` until somebody changes it.
     content: Option<Secret>,
+    /// What it takes of the locked memory, for whoever loaded it.
+    charge: Option<Charge>,
+    /// Counts up whenever somebody else's content comes in: a handle opened before shows it only by a new decision.
+    state: u64,
+    /// Whose writing the present state is; `None` for what was committed elsewhere.
+    author: Option<Uid>,
+    /// The version it was begun with or that was made of it, 0 for none.
+    version: u64,
+    /// Whether the last try to commit failed, and nothing was written since.
+    refused: bool,
     /// Whether it differs from what was committed last.
     changed: bool,
     /// Who wrote since the last commit.
@@ -77,7 +99,7 @@ impl Dirties {
         }
     }
 
-    /// Forgets all: how many handles there were, whose writing was lost by it, and the paths.
+    /// Forgets all: how many handles there were, whose writing was lost by it, and the path.
     pub fn clear(&self) -> (usize, Vec<(Who, String)>) {
         let writers = std::mem::take(&mut *self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         self.copies.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -86,6 +108,17 @@ impl Dirties {
             changed.then(|| (writer.who.clone(), writer.path.clone()))
         };
         (writers.len(), writers.iter().filter_map(lost).collect())
+    }
+
+    /// The inodes that somebody writes.
+    pub fn inodes(&self) -> Vec<Ino> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// A handle that shows this copy.
+    fn reader_of(&self, copy: &Arc<Mutex<Copy>>) -> Option<Arc<Writer>> {
+        let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.values().find(|w| w.readable && Arc::ptr_eq(&w.copy, copy)).cloned()
     }
 
     fn get(&self, number: u64) -> Result<Arc<Writer>, FsError> {
@@ -109,15 +142,18 @@ impl Fs {
         caller: &impl Caller,
         tid: u32,
         grant: Grant,
-        mode: OpenMode,
+        read: Option<Option<VersionNo>>,
+        truncate: bool,
     ) -> Result<Opened, FsError> {
         let ino = grant.ino();
-        let new = self.vault.is_new(ino);
+        let scope = self.vault.scope_of(ino)?;
+        let version = self.vault.current_version(ino)?;
+        let empty = if truncate { Some(Secret::zeroed(0)?) } else { None };
         let number = self.new_writer();
         let copy = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             let open = copies.entry(ino).or_insert_with(|| Open {
-                copy: Arc::new(Mutex::new(Copy { new, ..Copy::default() })),
+                copy: Arc::new(Mutex::new(Copy { new: version == 0, version, ..Copy::default() })),
                 handles: 0,
                 tids: Vec::new(),
             });
@@ -125,15 +161,28 @@ impl Fs {
             open.tids.push(tid);
             Arc::clone(&open.copy)
         };
-        let path = self.vault.path_of(ino, None);
-        let writer = Writer { grant, who: caller.who(), path, tid, readable: mode.read, copy };
-        if mode.truncate {
-            let mut copy = lock(&writer.copy);
-            copy.content = Some(Secret::zeroed(0)?);
+        let writer = Writer {
+            grant,
+            who: caller.who(),
+            path: self.vault.path_of(ino, None),
+            tid,
+            scope,
+            readable: read.is_some(),
+            seen: AtomicU64::new(0),
+            copy,
+        };
+        let mut copy = lock(&writer.copy);
+        // What it was allowed to read is what the copy begins with; otherwise the first read is decided anew.
+        let known = read.is_some_and(|version| version.map_or(0, |v| v.0) == copy.version);
+        writer.seen.store(if known { copy.state + 1 } else { 0 }, Ordering::Relaxed);
+        if let Some(empty) = empty {
+            written(&mut copy, &writer);
+            copy.content = Some(empty);
             copy.changed = true;
             copy.mtime = Some(Timestamp::now());
             copy.through.insert(number);
         }
+        drop(copy);
         self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(writer));
         Ok(Opened::Writer(number))
     }
@@ -161,15 +210,17 @@ impl Fs {
         owner: u64,
     ) -> Result<(), FsError> {
         let mut copy = lock(&writer.copy);
-        self.load(&writer.grant, &mut copy)?;
+        self.load(&writer.grant, writer.uid(), &mut copy)?;
         let max = self.vault.limits().max_secret_size;
-        let content = copy.content.as_mut().ok_or(FsError::Stale)?;
-        let offset = if append { content.len() as u64 } else { offset };
+        let len = copy.content.as_ref().ok_or(FsError::Stale)?.len();
+        let offset = if append { len as u64 } else { offset };
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= max).ok_or(VaultError::TooBig { max })?;
         let (from, to) = (offset as usize, end as usize);
-        if to > content.len() {
-            content.resize(to)?;
+        if to > len {
+            self.size_to(&mut copy, to, writer.uid())?;
         }
+        written(&mut copy, &writer);
+        let content = copy.content.as_mut().ok_or(FsError::Stale)?;
         content.expose_mut()[from..to].copy_from_slice(data);
         copy.changed = true;
         copy.owners.insert(owner);
@@ -197,17 +248,16 @@ impl Fs {
         if let Some(number) = handle.filter(|n| is_writer(*n)) {
             let writer = self.dirties.get(number)?;
             let mut copy = lock(&writer.copy);
-            self.load(&writer.grant, &mut copy)?;
-            resize(&mut copy, size, Some(number))?;
-            return Ok(());
+            self.load(&writer.grant, writer.uid(), &mut copy)?;
+            return self.truncate_copy(&mut copy, size, writer.uid(), Some(number));
         }
         let grant = self.vault.open_write(caller, ino)?;
         if let Some(copy) = self.dirties.of(ino) {
             let mut copy = lock(&copy);
-            self.load(&grant, &mut copy)?;
-            return resize(&mut copy, size, None);
+            self.load(&grant, caller.uid(), &mut copy)?;
+            return self.truncate_copy(&mut copy, size, caller.uid(), None);
         }
-        let mut content = self.vault.base(&grant)?;
+        let (mut content, _) = self.vault.base(&grant)?;
         if content.len() as u64 != size {
             content.resize(size as usize)?;
             let mtime = Some(Timestamp::now());
@@ -247,7 +297,10 @@ impl Fs {
         if !copy.owners.contains(&owner) {
             return Ok(());
         }
-        self.commit(&writer, &mut copy)
+        let result = self.commit(&writer, &mut copy);
+        // Who was told is told once; who else wrote hears it at his own close.
+        copy.owners.remove(&owner);
+        result
     }
 
     /// FSYNC: commits what there is, and makes all metadata durable.
@@ -278,18 +331,19 @@ impl Fs {
         let last = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             match copies.get_mut(&ino) {
-                Some(open) => {
+                // Another one, if the store was locked meanwhile.
+                Some(open) if Arc::ptr_eq(&open.copy, &writer.copy) => {
                     open.handles -= 1;
                     if let Some(at) = open.tids.iter().position(|t| *t == writer.tid) {
                         open.tids.swap_remove(at);
                     }
                     open.handles == 0
                 }
-                None => true,
+                Some(_) | None => true,
             }
         };
         let mut copy = lock(&writer.copy);
-        let result = if copy.changed && (last || copy.through.contains(&number)) {
+        let result = if copy.changed && !copy.refused && (last || copy.through.contains(&number)) {
             self.commit(&writer, &mut copy)
         } else {
             Ok(())
@@ -297,13 +351,14 @@ impl Fs {
         drop(copy);
         // Only now: a look at the attributes in between must not see the old ones as lasting.
         let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        if copies.get(&ino).is_some_and(|open| open.handles == 0) {
+        if copies.get(&ino).is_some_and(|open| open.handles == 0 && Arc::ptr_eq(&open.copy, &writer.copy)) {
             copies.remove(&ino);
         }
         result
     }
 
-    /// READ through a handle that also writes: it sees the dirty copy.
+    /// READ through a handle that also writes: it sees the dirty copy. What came in by others since it was opened is
+    /// shown only to who may open it now.
     pub(super) fn read_dirty(
         &self,
         caller: &impl Caller,
@@ -316,43 +371,111 @@ impl Fs {
             return Err(FsError::WrongHandle);
         }
         let ino = writer.grant.ino();
-        let alive = self.vault.is_readable(ino);
-        self.recording_read(caller, ino, alive)?;
-        let copy = lock(&writer.copy);
-        match &copy.content {
-            Some(content) => reply(window(content.expose(), offset, size)),
-            None => reply(window(self.vault.base(&writer.grant)?.expose(), offset, size)),
+        self.recording_read(caller, ino, self.vault.still_alive(&writer.scope))?;
+        let mut copy = lock(&writer.copy);
+        let base = match &copy.content {
+            Some(_) => None,
+            None => Some(self.begin(&writer.grant, &mut copy)?),
+        };
+        // One more than the state, so that 0 is a handle that has seen nothing.
+        let state = copy.state + 1;
+        if writer.seen.load(Ordering::Relaxed) < state {
+            drop(self.vault.open_read(caller, ino)?);
+            writer.seen.store(state, Ordering::Relaxed);
+        }
+        if let Some(content) = base.as_ref().or(copy.content.as_ref()) {
+            reply(window(content.expose(), offset, size));
         }
         Ok(())
     }
 
+    /// Takes a name away from a secret; who has it open reads on.
+    pub(super) fn keep_open<R>(
+        &self,
+        ino: Ino,
+        take_away: impl FnOnce() -> Result<R, VaultError>,
+    ) -> Result<R, FsError> {
+        let copy = self.dirties.of(ino);
+        let reader = copy.as_ref().and_then(|copy| self.dirties.reader_of(copy));
+        let (Some(copy), Some(reader)) = (copy, reader) else { return Ok(take_away()?) };
+        let mut copy = lock(&copy);
+        let loaded = copy.content.is_none() && self.load(&reader.grant, reader.uid(), &mut copy).is_ok();
+        let result = take_away();
+        if loaded && self.vault.attr(ino).is_ok() {
+            unload(&mut copy);
+        }
+        Ok(result?)
+    }
+
     /// Begins with what was committed last.
-    fn load(&self, grant: &Grant, copy: &mut Copy) -> Result<(), FsError> {
+    fn load(&self, grant: &Grant, uid: Uid, copy: &mut Copy) -> Result<(), FsError> {
         if copy.content.is_none() {
-            copy.content = Some(match self.vault.base(grant) {
-                Err(VaultError::NotFound) => Secret::zeroed(0)?,
+            let content = match self.begin(grant, copy) {
+                Err(FsError::Vault(VaultError::NotFound)) => Secret::zeroed(0)?,
                 other => other?,
-            });
+            };
+            copy.charge = Some(self.held.charge(uid, content.capacity())?);
+            copy.content = Some(content);
         }
         Ok(())
+    }
+
+    fn begin(&self, grant: &Grant, copy: &mut Copy) -> Result<Secret, FsError> {
+        let (content, version) = self.vault.base(grant)?;
+        if version != copy.version {
+            copy.version = version;
+            copy.state += 1;
+            copy.author = None;
+        }
+        Ok(content)
+    }
+
+    fn truncate_copy(&self, copy: &mut Copy, size: u64, uid: Uid, through: Option<u64>) -> Result<(), FsError> {
+        let len = copy.content.as_ref().ok_or(FsError::Stale)?.len() as u64;
+        if len == size && copy.changed {
+            return Ok(());
+        }
+        self.size_to(copy, usize::try_from(size).map_err(|_| FsError::Unsupported)?, uid)?;
+        copy.changed = true;
+        copy.refused = false;
+        copy.mtime = Some(Timestamp::now());
+        copy.through.extend(through);
+        Ok(())
+    }
+
+    /// Resizes the content, at the cost of who loaded it, or of `uid`.
+    fn size_to(&self, copy: &mut Copy, len: usize, uid: Uid) -> Result<(), FsError> {
+        let content = copy.content.as_mut().ok_or(FsError::Stale)?;
+        if len > content.capacity() {
+            // As much as Secret::resize takes.
+            let block = len.max(content.capacity().saturating_mul(2)).next_power_of_two();
+            match &mut copy.charge {
+                Some(charge) => charge.grow_to(block)?,
+                None => copy.charge = Some(self.held.charge(uid, block)?),
+            }
+        }
+        Ok(content.resize(len)?)
     }
 
     fn commit(&self, writer: &Writer, copy: &mut Copy) -> Result<(), FsError> {
         let Some(content) = &copy.content else { return Ok(()) };
         let content = Content { bytes: content.expose(), mtime: copy.mtime };
-        let result = self.vault.commit(&writer.grant, &writer.who, content);
-        // Refused content is not tried again at the next close; what is written after it is.
-        copy.changed = false;
-        copy.owners.clear();
-        copy.through.clear();
-        match result {
-            Ok(_) => {
-                copy.new = false;
-                // A later change begins with what is committed by then.
-                copy.content = None;
+        match self.vault.commit(&writer.grant, &writer.who, content) {
+            Ok(version) => {
+                copy.changed = false;
+                copy.owners.clear();
+                copy.through.clear();
+                // Without a name there is nothing to begin a later change with but what is here.
+                if let Some(version) = version {
+                    copy.new = false;
+                    copy.version = version.0;
+                    unload(copy);
+                }
                 Ok(())
             }
             Err(error) => {
+                // RELEASE does not try it again, unless something is written after it; fsync does.
+                copy.refused = true;
                 self.own.note_error(writer.who.uid, &self.vault.path_of(writer.grant.ino(), None), &error);
                 Err(error.into())
             }
@@ -360,14 +483,19 @@ impl Fs {
     }
 }
 
-fn resize(copy: &mut Copy, size: u64, through: Option<u64>) -> Result<(), FsError> {
-    let content = copy.content.as_mut().ok_or(FsError::Stale)?;
-    if content.len() as u64 == size && copy.changed {
-        return Ok(());
+fn unload(copy: &mut Copy) {
+    copy.content = None;
+    copy.charge = None;
+}
+
+/// The copy is about to get what this handle's opener writes.
+fn written(copy: &mut Copy, writer: &Writer) {
+    copy.refused = false;
+    if copy.author == Some(writer.uid()) {
+        return;
     }
-    content.resize(usize::try_from(size).map_err(|_| FsError::Unsupported)?)?;
-    copy.changed = true;
-    copy.mtime = Some(Timestamp::now());
-    copy.through.extend(through);
-    Ok(())
+    copy.author = Some(writer.uid());
+    copy.state += 1;
+    // Who has seen all there was knows his own addition.
+    let _ = writer.seen.compare_exchange(copy.state, copy.state + 1, Ordering::Relaxed, Ordering::Relaxed);
 }

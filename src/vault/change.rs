@@ -7,7 +7,7 @@ use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Operation};
 use crate::audit;
-use crate::model::{Gid, Ino, Kind, Meta, Name, Timestamp, Uid};
+use crate::model::{Gid, Ino, Kind, Meta, Name, Timestamp, Uid, VersionNo};
 use std::sync::Arc;
 
 /// The directory below the root that containers' secrets are in. Its entries are made by declaring a scope.
@@ -234,11 +234,24 @@ impl Vault {
             None => self.with_tree(|t| t.grave(new_path).map(|(_, g)| (g.versions.clone(), g.last_number)))?,
         };
         if let Some((mut versions, mut last)) = continued.filter(|_| node.kind == Kind::File && node.last_number > 0) {
+            let current = next.versions.pop();
             for mut own in std::mem::take(&mut next.versions) {
+                // A temporary name used again took the history over when it was written.
+                if versions.iter().any(|v| v.blob == own.blob) {
+                    self.release(writer, own.blob)?;
+                    continue;
+                }
                 last += 1;
-                own.number = crate::model::VersionNo(last);
+                own.number = VersionNo(last);
                 versions.push(own);
             }
+            if let Some(mut own) = current {
+                last += 1;
+                own.number = VersionNo(last);
+                versions.push(own);
+            }
+            // Blobs are named by inode and number: a number must never come a second time.
+            last = last.max(node.last_number);
             next.versions = versions;
             next.last_number = last;
             if replaced.is_none()

@@ -10,7 +10,7 @@ use crate::enrol;
 use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
 use crate::seal;
 use crate::store::{Batch, BlobKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// New content of a secret.
@@ -34,7 +34,7 @@ impl Vault {
             Err(VaultError::NotFound) => return Ok(None),
             found => found?,
         };
-        let result = self.commit_to(grant, who, content, &node, &path);
+        let result = self.commit_to(grant, who, content, &node);
         if let Err(error) = &result {
             if !matches!(error, VaultError::NotRecorded(_)) {
                 self.refuse(audit::Operation::Commit, &path, None, who, &error.to_string());
@@ -50,7 +50,6 @@ impl Vault {
         who: &Who,
         content: Content<'_>,
         node: &Arc<Node>,
-        path: &str,
     ) -> Result<Option<VersionNo>, VaultError> {
         let ino = grant.ino();
         self.check_content(node, content.bytes)?;
@@ -60,11 +59,12 @@ impl Vault {
         drop(kek);
 
         let mut writer = self.lock_writer();
-        let node = match self.node(ino) {
+        // The name may be another one by now, and with it its history and what the content must be.
+        let (node, path) = match self.node_and_path(ino) {
             Err(VaultError::NotFound) => return Ok(None),
             found => found?,
         };
-        // The name may be another one by now, and with it what the content must be.
+        let path = path.as_str();
         self.check_content(&node, content.bytes)?;
         if self.keys()?.recovery.len() != keys.recovery.len() {
             return Err(VaultError::Failed("the recovery recipients changed meanwhile; write it again".into()));
@@ -103,14 +103,20 @@ impl Vault {
         path: &str,
     ) -> Result<(), VaultError> {
         let mut batch = Batch::default();
-        let adopted = self.with_tree(|tree| {
-            for blob in pruned {
+        let (adopted, pruned) = self.with_tree(|tree| {
+            let first = tree.get(ino).is_some_and(|old| old.last_number == 0);
+            let grave = tree.grave(path).filter(|_| first);
+            // A history taken over from a secret that lives on under another name is still that secret's.
+            let mut own: HashSet<BlobKey> =
+                tree.get(ino).map(|old| old.versions.iter().map(|v| v.blob).collect()).unwrap_or_default();
+            own.extend(grave.iter().flat_map(|(_, g)| g.versions.iter().map(|v| v.blob)));
+            let pruned: Vec<BlobKey> = pruned.iter().copied().filter(|blob| own.contains(blob)).collect();
+            for blob in &pruned {
                 if tree.is_last(*blob) {
                     batch.blobs.insert(*blob, None);
                 }
             }
-            let first = tree.get(ino).is_some_and(|old| old.last_number == 0);
-            tree.grave(path).filter(|_| first).map(|(ino, _)| *ino)
+            (grave.map(|(ino, _)| *ino), pruned)
         })?;
         if let Some(grave) = adopted {
             batch.nodes.insert(grave, None);
@@ -125,7 +131,7 @@ impl Vault {
             } else {
                 share_foreign(tree, ino, &next);
             }
-            for blob in pruned {
+            for blob in &pruned {
                 tree.release(*blob);
             }
             tree.put(ino, next);

@@ -129,11 +129,10 @@ impl From<StoreError> for VaultError {
             StoreError::Damaged(what) | StoreError::BadBackup(what) | StoreError::UnknownFormat(what) => {
                 VaultError::Damaged(what)
             }
-            StoreError::NotAStore(_)
-            | StoreError::Exists(_)
-            | StoreError::InUse { .. }
-            | StoreError::Io(_)
-            | StoreError::Failed(_) => VaultError::Failed(error.to_string()),
+            StoreError::Exists(_) | StoreError::InUse { .. } => VaultError::Invalid(error.to_string()),
+            StoreError::NotAStore(_) | StoreError::Io(_) | StoreError::Failed(_) => {
+                VaultError::Failed(error.to_string())
+            }
         }
     }
 }

@@ -43,6 +43,7 @@ use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tree::Tree;
@@ -124,6 +125,8 @@ pub struct Vault {
     limits: Limits,
     store: Store,
     audit: Arc<Log>,
+    /// Whether the log was found to be the one the store knows.
+    audit_compared: AtomicBool,
     callers: Callers,
     state: RwLock<State>,
     writer: Mutex<Writer>,
@@ -148,6 +151,7 @@ impl Vault {
             limits,
             store,
             audit,
+            audit_compared: AtomicBool::new(false),
             callers,
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
@@ -247,13 +251,16 @@ impl Vault {
         node.target.as_ref().map(|t| t.to_string()).ok_or_else(|| VaultError::Invalid("not a symlink".into()))
     }
 
-    /// A probe: whether this caller may read a node, without opening it. What is refused is recorded when `reports` says
-    /// that it was no mere stat.
-    pub fn probe(&self, caller: &impl Caller, ino: Ino, reports: impl FnOnce() -> bool) {
+    /// A probe: the kernel looked at a node before it refused something, or somebody merely looked. `wants` says what
+    /// the caller is about; it is asked only of one who may not do everything. What he may not do is recorded.
+    pub fn probe(&self, caller: &impl Caller, ino: Ino, wants: impl FnOnce() -> Option<Operation>) {
         let Ok((node, path)) = self.node_and_path(ino) else { return };
-        if let Err(denial) = self.judge(caller, ino, &node, ScopeState::Alive, Operation::Read)
-            && reports()
-        {
+        let judge = |operation| self.judge(caller, ino, &node, ScopeState::Alive, operation);
+        if judge(Operation::Read).and_then(|_| judge(Operation::Write)).is_ok() {
+            return;
+        }
+        let Some(wanted) = wants() else { return };
+        if let Err(denial) = judge(wanted) {
             self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
         }
     }

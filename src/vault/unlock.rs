@@ -14,6 +14,7 @@ use crate::store::{Store, StoreError};
 use age::x25519;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The identity file of a store that is opened with a passphrase.
@@ -87,8 +88,12 @@ impl Vault {
         }
         let index = index_key(&self.store, &identity)?;
         let (tree, facts, audit) = load(&self.store, &index)?;
-        if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
-            tracing::warn!("the audit log is not the one the store knows: lines were removed or altered");
+        // Once: what is anchored later is anchored by this daemon, which has had the log open all the time.
+        if !self.audit_compared.load(Ordering::Relaxed) {
+            if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
+                tracing::warn!("the audit log is not the one the store knows: lines were removed or altered");
+            }
+            self.audit_compared.store(true, Ordering::Relaxed);
         }
         let keys = self.make_keys(&identity, index, &facts)?;
         writer.begin(facts);

@@ -170,14 +170,14 @@ fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultErr
     match name {
         "user.pinfold.unit" => {
             let whole = text.rsplit_once('.').is_some_and(|(stem, kind)| {
-                !stem.is_empty() && ["service", "socket", "scope", "timer", "mount", "path"].contains(&kind)
+                !stem.is_empty() && ["service", "socket", "scope", "mount", "swap"].contains(&kind)
             });
             if whole && !text.contains('/') { Ok(()) } else { Err(invalid("a unit's full name, as in nginx.service")) }
         }
         "user.pinfold.exe" => {
             let path = std::path::Path::new(text);
             let plain = path.is_absolute() && !path.components().any(|c| c.as_os_str() == "..");
-            if plain { Ok(()) } else { Err(invalid("an absolute path")) }
+            if plain && !text.contains('\0') { Ok(()) } else { Err(invalid("an absolute path")) }
         }
         "user.pinfold.expires" => humantime::parse_rfc3339_weak(text)
             .map(|_| ())

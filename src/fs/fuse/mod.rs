@@ -5,6 +5,7 @@
 
 mod errno;
 mod notify;
+mod probe;
 mod session;
 
 pub use session::Mounted;
@@ -17,8 +18,8 @@ use crate::model::{Gid, Ino, Kind, Name, Timestamp, Uid};
 use crate::vault::{NewNode, Rename, SetAttr, TimeChange, VaultError, XattrMode};
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use notify::Teller;
 use std::ffi::OsStr;
@@ -38,9 +39,6 @@ const NEEDED: [InitFlags; 4] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_PARALLEL_DIROPS,
 ];
-/// System calls that only look: stat, fstat, lstat, newfstatat, statx (x86-64). A GETATTR under any other one precedes
-/// a refusal.
-const STATS: [u32; 5] = [4, 5, 6, 262, 332];
 
 /// The filesystem as fuser calls it.
 pub struct Adapter {
@@ -68,6 +66,7 @@ impl Adapter {
         &self,
         req: &Request,
         path: (Ino, Option<&[u8]>),
+        errno: fn(&FsError) -> Errno,
         act: impl Fn(&Fs) -> Result<R, FsError> + Send + 'static,
         done: impl FnOnce(Result<R, Errno>) + Send + 'static,
     ) {
@@ -75,7 +74,7 @@ impl Adapter {
         let first = act(&fs);
         let since = match first {
             Err(FsError::Vault(VaultError::Locked)) => fs.vault().locked_since(),
-            other => return done(other.map_err(|e| errno::of(&e))),
+            other => return done(other.map_err(|e| errno(&e))),
         };
         let name = path.1.map(|n| String::from_utf8_lossy(n).into_owned());
         let (uid, gid, tid, ino) = (Uid(req.uid()), Gid(req.gid()), req.pid(), path.0);
@@ -89,7 +88,7 @@ impl Adapter {
                 let path = fs.vault().path_of(ino, name.as_deref());
                 fs.vault().record_refusal(audit::Operation::Open, &path, &caller.who(), "the store is locked");
             }
-            done(again.map_err(|e| errno::of(&e)));
+            done(again.map_err(|e| errno(&e)));
         };
         match (self.patience, since) {
             (Some(patience), Some(since)) => self.waiting.park(uid.0, since, patience, Box::new(job)),
@@ -138,7 +137,7 @@ impl Filesystem for Adapter {
                 }
                 Ok(found)
             };
-            self.when_unlocked(req, (parent, Some(&bytes)), act, |found| answer_entry(reply, found));
+            self.when_unlocked(req, (parent, Some(&bytes)), errno::of, act, |found| answer_entry(reply, found));
         });
     }
 
@@ -147,7 +146,7 @@ impl Filesystem for Adapter {
             let ino = Ino(ino.0);
             let caller = self.caller(req);
             // Before the reply: afterwards the thread may be doing something else.
-            self.fs.vault().probe(&caller, ino, || caller.current_syscall().is_some_and(|n| !STATS.contains(&n)));
+            self.fs.vault().probe(&caller, ino, || caller.current_call().and_then(|call| probe::wanted(&call)));
             answer_attr(reply, self.fs.attr(ino, req.pid()));
         });
     }
@@ -195,7 +194,7 @@ impl Filesystem for Adapter {
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
         self.guard("readlink", || match self.fs.read_link(Ino(ino.0)) {
             Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(errno::of(&error)),
+            Err(error) => reply.error(errno::of_node(&error)),
         });
     }
 
@@ -301,7 +300,7 @@ impl Filesystem for Adapter {
                 }
                 result
             };
-            self.when_unlocked(req, (ino, None), act, |opened| match opened {
+            self.when_unlocked(req, (ino, None), errno::of_node, act, |opened| match opened {
                 Ok(opened) => reply.opened(FileHandle(opened.number()), open_flags(opened)),
                 Err(errno) => reply.error(errno),
             });
@@ -427,6 +426,7 @@ impl Filesystem for Adapter {
             self.when_unlocked(
                 req,
                 (ino, None),
+                errno::of_node,
                 move |fs| fs.open_dir(ino),
                 |opened| match opened {
                     Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
@@ -505,6 +505,21 @@ impl Filesystem for Adapter {
         });
     }
 
+    /// None is known; said here, because fuser logs what nobody answers, and any uid may ask.
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::from_i32(libc::ENOTTY));
+    }
+
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("removexattr", || {
             let result = xattr_name(name).and_then(|n| self.fs.remove_xattr(&self.caller(req), Ino(ino.0), n));
@@ -540,7 +555,7 @@ fn answer_attr(reply: ReplyAttr, found: Result<Seen, FsError>) {
             let ttl = if seen.lasting { LASTING } else { Duration::ZERO };
             reply.attr(&ttl, &file_attr(&seen.attr));
         }
-        Err(error) => reply.error(errno::of(&error)),
+        Err(error) => reply.error(errno::of_node(&error)),
     }
 }
 
@@ -555,7 +570,7 @@ fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, FsError>) {
         Ok(value) if size == 0 => reply.size(value.len() as u32),
         Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
         Ok(value) => reply.data(&value),
-        Err(error) => reply.error(errno::of(&error)),
+        Err(error) => reply.error(errno::of_node(&error)),
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Teller {
     queue: SyncSender<Task>,
     names: Mutex<BTreeSet<Name>>,
     waiting: Arc<Waiting>,
-    on_lock: Box<dyn Fn() + Send + Sync>,
+    on_lock: Box<dyn Fn() -> Vec<Ino> + Send + Sync>,
     handles: Box<dyn Fn() -> u64 + Send + Sync>,
     overflows: AtomicU64,
     /// The connection, once it serves.
@@ -42,7 +42,7 @@ impl Teller {
     /// With what is to be done at a lock, and how open handles are counted. [`Teller::serve`] starts the thread.
     pub fn new(
         waiting: Arc<Waiting>,
-        on_lock: Box<dyn Fn() + Send + Sync>,
+        on_lock: Box<dyn Fn() -> Vec<Ino> + Send + Sync>,
         handles: Box<dyn Fn() -> u64 + Send + Sync>,
     ) -> (Arc<Self>, Tasks) {
         let (queue, tasks) = sync_channel(MAX_WAITING);
@@ -131,7 +131,7 @@ impl Observer for Teller {
     fn changed(&self, change: Change) {
         match change {
             Change::Locked => {
-                (self.on_lock)();
+                (self.on_lock)().into_iter().for_each(|ino| self.drop_pages(ino));
                 // Here too, so that nobody knows a name once `pinfold lock` is back.
                 self.forget_names();
             }
