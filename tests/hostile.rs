@@ -367,3 +367,42 @@ fn a_lock_and_an_unlock_do_not_make_the_audit_log_look_cut() {
     let report = pinfold::audit::verify(log.path(), None).unwrap();
     assert_eq!(report.problems, []);
 }
+
+#[test]
+fn who_reads_while_others_commit_is_never_told_of_damage() {
+    let world = Arc::new(World::new(1));
+    let dir = world.commons();
+    let ino = world.put(ALICE, dir, "pin", b"0");
+    let writer = {
+        let world = Arc::clone(&world);
+        std::thread::spawn(move || {
+            for n in 1..150 {
+                world.put(ALICE, dir, "pin", format!("{n}").as_bytes());
+            }
+        })
+    };
+    let mut reads = 0;
+    while !writer.is_finished() {
+        let content = world.cat(ALICE, ino).unwrap();
+        assert!(!content.is_empty());
+        reads += 1;
+    }
+    writer.join().unwrap();
+    assert!(reads > 100);
+}
+
+#[test]
+fn what_was_shown_once_is_what_the_disk_has_after_a_failed_rename() {
+    let world = World::new(5);
+    let dir = world.commons();
+    let ino = world.put(ALICE, dir, "pin", b"old");
+    let handle = world.open(ALICE, ino, READ_WRITE).unwrap();
+    // A directory does not replace a file: the name stays, and the handle goes on with what is committed.
+    let new = NewNode { parent: dir, name: &name("d"), kind: Kind::Directory, mode: 0o700, umask: 0, target: None };
+    world.fs.make(&ALICE, new).unwrap();
+    let (from, to) = (name("d"), name("pin"));
+    let rename = Rename { parent: dir, name: &from, new_parent: dir, new_name: &to, replace: true };
+    assert!(world.fs.rename(&ALICE, rename).is_err());
+    world.put(ALICE, dir, "pin", b"newer");
+    assert_eq!(world.read(ALICE, ino, handle).unwrap(), b"newer");
+}

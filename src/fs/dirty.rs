@@ -65,6 +65,17 @@ struct Copy {
     new: bool,
 }
 
+impl Copy {
+    /// What was committed last is this version; another one than was known came from elsewhere.
+    fn begins_with(&mut self, version: u64) {
+        if version != self.version {
+            self.version = version;
+            self.state += 1;
+            self.author = None;
+        }
+    }
+}
+
 /// All of them. Lock order: `writers`, then `copies`, then a copy; the vault's locks after those.
 #[derive(Default)]
 pub(super) struct Dirties {
@@ -172,6 +183,9 @@ impl Fs {
             copy,
         };
         let mut copy = lock(&writer.copy);
+        if copy.content.is_none() {
+            copy.begins_with(version);
+        }
         // What it was allowed to read is what the copy begins with; otherwise the first read is decided anew.
         let known = read.is_some_and(|version| version.map_or(0, |v| v.0) == copy.version);
         writer.seen.store(if known { copy.state + 1 } else { 0 }, Ordering::Relaxed);
@@ -184,6 +198,11 @@ impl Fs {
         }
         drop(copy);
         self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(writer));
+        // Whoever takes the name away from now on keeps the content for this handle; before, nobody did.
+        if let Err(error) = self.vault.scope_of(ino) {
+            let _ = self.release_writer(number);
+            return Err(error.into());
+        }
         Ok(Opened::Writer(number))
     }
 
@@ -422,11 +441,7 @@ impl Fs {
 
     fn begin(&self, grant: &Grant, copy: &mut Copy) -> Result<Secret, FsError> {
         let (content, version) = self.vault.base(grant)?;
-        if version != copy.version {
-            copy.version = version;
-            copy.state += 1;
-            copy.author = None;
-        }
+        copy.begins_with(version);
         Ok(content)
     }
 

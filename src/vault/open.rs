@@ -79,9 +79,7 @@ impl Vault {
             };
             let content = match self.decrypt(&grant, &kek, version) {
                 Ok(content) => content,
-                // Between the look at the record and the look at the blob, commits may have pruned that version, or
-                // sealed it anew: then the record says so now.
-                Err(_) if tries < MAX_TRIES && wanted.of(&*self.node(ino)?).ok() != Some(version) => {
+                Err(_) if tries < MAX_TRIES && self.was_replaced(ino, wanted, version)? => {
                     tries += 1;
                     continue;
                 }
@@ -164,10 +162,18 @@ impl Vault {
             let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
             let version = node.current();
             match self.decrypt(grant, &kek, version) {
-                Err(_) if tries < MAX_TRIES && self.node(grant.ino())?.current() != version => tries += 1,
+                Err(_) if tries < MAX_TRIES && self.was_replaced(grant.ino(), Wanted::Current, version)? => tries += 1,
                 result => return Ok((result?, version.map_or(0, |v| v.number.0))),
             }
         }
+    }
+
+    /// Whether the version that was looked for is another one by now, or sealed anew: then its blob is rightly gone, and
+    /// nothing is damaged. Waits for a commit that may be under way: the disk has the new version before the tree shows
+    /// it.
+    fn was_replaced(&self, ino: Ino, wanted: Wanted, version: Option<&Version>) -> Result<bool, VaultError> {
+        drop(self.lock_writer());
+        Ok(wanted.of(&*self.node(ino)?).ok() != Some(version))
     }
 
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.

@@ -484,7 +484,7 @@ impl Filesystem for Adapter {
             if let Err(error) = &result {
                 self.note(req, ino, error);
             }
-            answer(reply, result);
+            answer_node(reply, result);
         });
     }
 
@@ -523,7 +523,7 @@ impl Filesystem for Adapter {
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("removexattr", || {
             let result = xattr_name(name).and_then(|n| self.fs.remove_xattr(&self.caller(req), Ino(ino.0), n));
-            answer(reply, result);
+            answer_node(reply, result);
         });
     }
 }
@@ -536,6 +536,13 @@ fn answer(reply: ReplyEmpty, result: Result<(), FsError>) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(errno::of(&error)),
+    }
+}
+
+fn answer_node(reply: ReplyEmpty, result: Result<(), FsError>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno::of_node(&error)),
     }
 }
 
