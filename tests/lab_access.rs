@@ -1,4 +1,4 @@
-//! Who may open what, for real: every row of the errno table (docs/exit-codes.md), provoked by processes with real uids
+//! Who may open what, for real: every row of the errno table (docs/errno.md), provoked by processes with real uids
 //! and found in the audit log with uid, process id, executable, path and reason.
 
 mod common;
