@@ -1,4 +1,4 @@
-//! Who may open what, for real: every row of the errno table (docs/exit-codes.md), provoked by processes with real uids
+//! Who may open what, for real: every row of the errno table (docs/errno.md), provoked by processes with real uids
 //! and found in the audit log with uid, process id, executable, path and reason.
 
 mod common;
@@ -73,12 +73,10 @@ fn eacces_by_the_daemon_where_capabilities_pass_the_kernel() {
     assert!(last_error(&daemon, ROOT).contains("pin: not allowed"), "{}", last_error(&daemon, ROOT));
     assert_eq!(last_error(&daemon, BOB), "");
     // The same capabilities in the hands of somebody else.
-    let capable = format!(
-        "setpriv --reuid=2002 --regid=2002 --clear-groups --inh-caps=+dac_override,+dac_read_search \
-         --ambient-caps=+dac_override,+dac_read_search"
-    );
+    let capable = "setpriv --reuid=2002 --regid=2002 --clear-groups --inh-caps=+dac_override,+dac_read_search \
+         --ambient-caps=+dac_override,+dac_read_search";
     let bob =
-        attempt_within(&capable, User { uid: 2002, gid: 2002, groups: &[] }, &format!("cat {}", daemon.path("pin")))
+        attempt_within(capable, User { uid: 2002, gid: 2002, groups: &[] }, &format!("cat {}", daemon.path("pin")))
             .refused("Permission denied");
     bob.denied(&daemon, "open", "pin", "not allowed: other");
     // Root may grant himself access, and that is on record.
@@ -460,7 +458,8 @@ fn eio_when_it_cannot_be_recorded() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         daemon.cli(&["log", "--verify"]).ok();
-        drop(daemon);
+        // Before the folder around it is removed.
+        daemon.stop();
         drop(mounted);
     }
 }

@@ -238,7 +238,7 @@ impl Fs {
         if to > len {
             self.size_to(&mut copy, to, writer.uid())?;
         }
-        written(&mut copy, &writer);
+        written(&mut copy, writer);
         let content = copy.content.as_mut().ok_or(FsError::Stale)?;
         content.expose_mut()[from..to].copy_from_slice(data);
         copy.changed = true;
