@@ -9,6 +9,7 @@ use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
 use pinfold::vault::{Caller, Change, Limits, NewNode, Observer, Recovery, Rename, UnlockBy, Vault, create_store};
+use pinfold::wire::{Actor, Admin, Fsck};
 use std::sync::{Arc, Weak};
 
 /// A recovery recipient nobody has the key of.
@@ -405,4 +406,42 @@ fn what_was_shown_once_is_what_the_disk_has_after_a_failed_rename() {
     assert!(world.fs.rename(&ALICE, rename).is_err());
     world.put(ALICE, dir, "pin", b"newer");
     assert_eq!(world.read(ALICE, ino, handle).unwrap(), b"newer");
+}
+
+#[test]
+fn recovery_keys_change_while_histories_cross_and_everything_still_opens() {
+    let world = Arc::new(World::new(5));
+    let dir = world.commons();
+    // Blobs that two names have in their history, far apart in the order of inodes.
+    for n in 0..4 {
+        world.put(ALICE, dir, &format!("a{n}"), b"first");
+    }
+    for n in 0..100 {
+        world.put(ROOT, dir, &format!("between{n}"), b"x");
+    }
+    for n in 0..4 {
+        world.rename(ALICE, dir, &format!("a{n}"), &format!("b{n}"));
+        world.put(ALICE, dir, &format!("a{n}"), b"second");
+    }
+    let admin = Actor { uid: 0, gid: 0, pid: std::process::id() as i32 };
+    let others: Vec<String> = (0..2).map(|_| age::x25519::Identity::generate().to_public().to_string()).collect();
+    let threads: Vec<_> = others
+        .into_iter()
+        .map(|recipient| {
+            let (world, admin) = (Arc::clone(&world), admin);
+            std::thread::spawn(move || {
+                for _ in 0..3 {
+                    world.fs.vault().recovery_add(&admin, &recipient).unwrap();
+                    world.fs.vault().recovery_remove(&admin, &recipient).unwrap();
+                }
+            })
+        })
+        .collect();
+    while threads.iter().any(|t| !t.is_finished()) {
+        world.put(ALICE, dir, "a0", b"while it goes on");
+        assert_eq!(world.cat(ALICE, world.ino("commons/b0")).unwrap(), b"first");
+    }
+    threads.into_iter().for_each(|t| t.join().unwrap());
+    let report = world.fs.vault().fsck(&admin, Fsck { open: true }).unwrap();
+    assert_eq!(report.problems, []);
 }

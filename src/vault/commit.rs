@@ -11,6 +11,7 @@ use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
 use crate::seal;
 use crate::store::{Batch, BlobKey};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// New content of a secret.
 #[derive(Debug, Clone, Copy)]
@@ -52,21 +53,22 @@ impl Vault {
     ) -> Result<Option<VersionNo>, VaultError> {
         let ino = grant.ino();
         self.check_content(node, content.bytes)?;
-        let keys = self.keys()?;
-        let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
-        let (blob, digest) = seal::seal_blob(content.bytes, &kek, &keys.recovery);
-        drop(kek);
-
-        let mut writer = self.lock_writer();
-        // The name may be another one by now, and with it the history, and what the content must be.
+        // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
+        let (mut writer, (blob, digest)) = loop {
+            let keys = self.keys()?;
+            let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
+            let sealed = seal::seal_blob(content.bytes, &kek, &keys.recovery);
+            let writer = self.lock_writer();
+            if Arc::ptr_eq(&self.keys()?, &keys) {
+                break (writer, sealed);
+            }
+        };
+        // The name may be another one by now, and with it its history and what the content must be.
         let (node, path) = match self.node_and_path(ino) {
             Err(VaultError::NotFound) => return Ok(None),
             found => found?,
         };
         self.check_content(&node, content.bytes)?;
-        if self.keys()?.recovery != keys.recovery {
-            return Err(VaultError::Failed("the recovery recipients changed meanwhile; write it again".into()));
-        }
         let mut next = (*node).clone();
         let heritage = match next.last_number {
             0 => self.with_tree(|tree| tree.heritage(&path, ino))?,

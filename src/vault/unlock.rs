@@ -67,10 +67,16 @@ impl Vault {
     /// # Errors
     /// [`VaultError::WrongKey`] if that does not open it; [`VaultError::Damaged`]; [`VaultError::NothingToDo`].
     pub fn unlock(&self, caller: &impl Caller, by: &UnlockBy<'_>) -> Result<(), VaultError> {
+        let was_locked = self.locked_since().is_some();
         let result = self.try_unlock(by);
         match &result {
             Ok(()) => {
-                self.record(audit::Operation::Unlock, "", None, &caller.who(), by.method())?;
+                let recorded = self.record(audit::Operation::Unlock, "", None, &caller.who(), by.method());
+                if was_locked && recorded.is_err() {
+                    // An unlock that nobody will know of is none.
+                    self.forget(&mut self.lock_writer());
+                }
+                recorded?;
                 self.tell(Change::Unlocked);
             }
             Err(VaultError::NothingToDo(_)) => {}
@@ -113,13 +119,18 @@ impl Vault {
                 return Err(VaultError::NothingToDo("it is locked"));
             }
             self.flush(&mut writer)?;
-            *writer = Writer::default();
-            let at = crate::model::Timestamp::now();
-            *self.write_state() = State::Locked { since: Instant::now(), at };
-            self.store.forget_key();
+            self.forget(&mut writer);
         }
         self.tell(Change::Locked);
         self.record(audit::Operation::Lock, "", None, &caller.who(), "locked")
+    }
+
+    /// Names, keys and KEKs leave the memory, and changes that are not on the disk.
+    fn forget(&self, writer: &mut Writer) {
+        *writer = Writer::default();
+        let at = crate::model::Timestamp::now();
+        *self.write_state() = State::Locked { since: Instant::now(), at };
+        self.store.forget_key();
     }
 
     fn make_keys(&self, identity: &StoreIdentity, index: Secret, facts: &Facts) -> Result<Keys, VaultError> {
