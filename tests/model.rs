@@ -3,6 +3,8 @@
 //!
 //! PINFOLD_MODEL_CASES sets how many lists of operations are tried; one that fails is shortened and shown.
 
+#![allow(clippy::unwrap_used, clippy::too_many_arguments, reason = "a failure is a panic, and says where")]
+
 #[path = "model/directed.rs"]
 mod directed;
 #[path = "model/ops.rs"]

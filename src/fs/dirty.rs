@@ -61,8 +61,6 @@ struct Copy {
     through: HashSet<u64>,
     /// When it was last written; `None` if the time was set by hand since.
     mtime: Option<Timestamp>,
-    /// Whether it was never committed: then everybody sees what there is.
-    new: bool,
 }
 
 impl Copy {
@@ -91,7 +89,13 @@ struct Open {
 
 impl Dirties {
     /// `None` if nobody writes it; otherwise what this thread sees: size and time, if they are not the committed ones.
-    pub fn seen_by(&self, ino: Ino, tid: u32) -> Option<Option<(u64, Option<Timestamp>)>> {
+    /// Of what was never committed, or has no name, everybody sees what there is.
+    pub fn seen_by(
+        &self,
+        ino: Ino,
+        tid: u32,
+        uncommitted: impl FnOnce() -> bool,
+    ) -> Option<Option<(u64, Option<Timestamp>)>> {
         let (copy, writes) = {
             let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
             let open = copies.get(&ino)?;
@@ -99,7 +103,7 @@ impl Dirties {
         };
         // Whoever commits holds it across the disk: then the committed attributes do, and nobody waits.
         let Ok(copy) = copy.try_lock() else { return Some(None) };
-        let shown = copy.changed && (copy.new || writes);
+        let shown = copy.changed && (writes || uncommitted());
         Some(copy.content.as_ref().filter(|_| shown).map(|c| (c.len() as u64, copy.mtime)))
     }
 
@@ -164,7 +168,7 @@ impl Fs {
         let copy = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             let open = copies.entry(ino).or_insert_with(|| Open {
-                copy: Arc::new(Mutex::new(Copy { new: version == 0, version, ..Copy::default() })),
+                copy: Arc::new(Mutex::new(Copy { version, ..Copy::default() })),
                 handles: 0,
                 tids: Vec::new(),
             });
@@ -482,13 +486,12 @@ impl Fs {
                 copy.through.clear();
                 match version {
                     Some(version) => {
-                        copy.new = false;
                         copy.version = version.0;
                         unload(copy);
                     }
                     // Without a name there is nothing to begin a later change with but what is here, and whoever has it
                     // open sees it.
-                    None => (copy.changed, copy.new) = (true, true),
+                    None => copy.changed = true,
                 }
                 Ok(())
             }

@@ -166,7 +166,7 @@ impl Fs {
     }
 
     fn seen(&self, mut attr: Attr, tid: u32) -> Seen {
-        match self.dirties.seen_by(attr.ino, tid) {
+        match self.dirties.seen_by(attr.ino, tid, || self.vault.current_version(attr.ino).unwrap_or(0) == 0) {
             None => Seen { attr, lasting: attr.nlink > 0 },
             Some(view) => {
                 if let Some((size, mtime)) = view {

@@ -509,6 +509,18 @@ fn a_removed_secret_comes_back_and_leaves_nothing_when_it_goes_again() {
 }
 
 #[test]
+fn what_came_back_while_it_was_written_shows_others_what_is_committed() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    rig.unlink(ROOT, "f").unwrap();
+    let handle = rig.create(ROOT, "f", WRITE).unwrap();
+    rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 1 }).unwrap();
+    rig.write(handle, b"more", ECHO).unwrap();
+    let size = |tid| rig.fs.attr(rig.ino("f"), tid).unwrap().attr.size;
+    assert_eq!((size(ROOT.tid), size(BOB.tid)), (4, 1));
+}
+
+#[test]
 fn a_purge_keeps_nothing_under_the_name() {
     let rig = rig();
     rig.put(ROOT, "f", b"1").unwrap();

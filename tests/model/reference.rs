@@ -634,8 +634,10 @@ impl Reference {
         check(&mut wrong, node.versions.iter().any(|v| v.number == number), Failure::NotFound);
         let current = live.is_some_and(|n| n.last > 0) && node.versions.last().is_some_and(|v| v.number == number);
         check(&mut wrong, !current, Failure::NothingToDo);
-        let parent = self.find(parent_of(path)).filter(|i| self.nodes[i].kind == Kind::Directory);
+        let parent = self.find(parent_of(path));
         check(&mut wrong, parent.is_some(), Failure::NotFound);
+        let holds = parent.is_none_or(|i| self.nodes[&i].kind == Kind::Directory);
+        check(&mut wrong, holds, Failure::Refused("its directory is none any more".into()));
         if parent.is_some() && live.is_none() {
             check(&mut wrong, (self.nodes.len() as u64) < self.max_nodes, Failure::Other("no room".into()));
         }

@@ -348,6 +348,8 @@ impl Run {
         let mut wrong = Vec::new();
         if self.model.dirty[&ino].owners.contains(&owner) {
             wrong = self.commit(ino, who.uid);
+            // Who was told is told once.
+            self.model.dirty.get_mut(&ino).unwrap().owners.remove(&owner);
         }
         agree(self.fs().flush(number, owner), &wrong).map(|_| ())
     }

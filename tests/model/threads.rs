@@ -88,7 +88,7 @@ fn one_round(rig: &Rig, thread: u64, round: u64, text: &str) {
     let (from, to) = (shared(0), shared(1));
     if let Ok(seen) = rig.fs.lookup(Ino::ROOT, from.as_bytes()) {
         let ino = seen.attr.ino;
-        let mode = OpenMode { read: true, write: round % 2 == 0, truncate: false };
+        let mode = OpenMode { read: true, write: round.is_multiple_of(2), truncate: false };
         if let Ok(opened) = rig.fs.open(&ROOT, ROOT.tid, ino, mode) {
             let handle = opened.number();
             let _ = rig.fs.write(handle, 0, text.as_bytes(), false, thread);
@@ -109,7 +109,7 @@ fn one_round(rig: &Rig, thread: u64, round: u64, text: &str) {
     if round % 5 == thread {
         let _ = rig.fs.unlink(&ROOT, Ino::ROOT, &name(&to));
     }
-    if round % 16 == 0 {
+    if round.is_multiple_of(16) {
         let _ = rig.fs.sync();
     }
 }
