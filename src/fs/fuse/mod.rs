@@ -146,7 +146,7 @@ impl Filesystem for Adapter {
             let ino = Ino(ino.0);
             let caller = self.caller(req);
             // Before the reply: afterwards the thread may be doing something else.
-            self.fs.vault().probe(&caller, ino, || caller.current_call().and_then(|call| probe::wanted(&call)));
+            self.fs.vault().probe(&caller, ino, || probe::wants(&caller));
             answer_attr(reply, self.fs.attr(ino, req.pid()));
         });
     }

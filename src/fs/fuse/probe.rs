@@ -1,11 +1,29 @@
 //! What somebody was about when the kernel asked for attributes: a mere stat, or something it then refused.
 
 use crate::access::Operation;
-use crate::caller::SystemCall;
+use crate::caller::{Process, SystemCall};
+use std::time::Duration;
+
+/// How often, and after what pause, a caller is looked at that is still on its way to sleep: on another processor the
+/// request may be taken before the one who made it waits for the answer.
+const LOOKS: u32 = 25;
+const PAUSE: Duration = Duration::from_micros(20);
+
+/// What the caller wants of the node; `None` if he only looks. Of one that cannot be seen to be in any system call, a
+/// read is supposed: better a refusal too many on record than one missing.
+pub(super) fn wants(caller: &Process) -> Option<Operation> {
+    for _ in 0..LOOKS {
+        match caller.current_call() {
+            Some(call) => return wanted(&call),
+            None => std::thread::sleep(PAUSE),
+        }
+    }
+    Some(Operation::Read)
+}
 
 /// What the caller of this system call wants of the node; `None` if he only looks. Numbers of x86-64 (asm/unistd_64.h).
 /// Of a call that is not listed, a read is supposed.
-pub(super) fn wanted(call: &SystemCall) -> Option<Operation> {
+fn wanted(call: &SystemCall) -> Option<Operation> {
     match call.number {
         // stat, fstat, lstat, newfstatat, statx; lseek to the end.
         4 | 5 | 6 | 262 | 332 | 8 => None,
