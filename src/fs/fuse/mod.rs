@@ -3,6 +3,7 @@
 //! Each handler finds out who asks, calls one method, and answers. No handler panics through (fuser would unmount), and
 //! none waits for an unlock on its thread.
 
+mod answer;
 mod errno;
 mod notify;
 mod probe;
@@ -11,15 +12,19 @@ mod session;
 pub use session::Mounted;
 
 use super::wait::{Outcome, Waiting};
-use super::{Fs, FsError, OpenMode, Opened, Seen};
+use super::{Fs, FsError, Seen};
 use crate::audit;
 use crate::caller::Process;
-use crate::model::{Gid, Ino, Kind, Name, Timestamp, Uid};
-use crate::vault::{NewNode, Rename, SetAttr, TimeChange, VaultError, XattrMode};
+use crate::model::{Gid, Ino, Kind, Name, Uid};
+use crate::vault::{NewNode, Rename, SetAttr, VaultError, XattrMode};
+use answer::{
+    answer, answer_attr, answer_content, answer_entry, answer_node, answer_xattr, file_attr, file_type, new_node,
+    open_flags, open_mode, time_change, xattr_name,
+};
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use notify::Teller;
 use std::ffi::OsStr;
@@ -29,8 +34,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How long the kernel may keep what does not change without its knowing.
-const LASTING: Duration = Duration::from_secs(1 << 30);
 /// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open,
 /// and look-ups side by side: otherwise one that waits for an unlock stops all others in the same directory.
 const NEEDED: [InitFlags; 4] = [
@@ -525,119 +528,5 @@ impl Filesystem for Adapter {
             let result = xattr_name(name).and_then(|n| self.fs.remove_xattr(&self.caller(req), Ino(ino.0), n));
             answer_node(reply, result);
         });
-    }
-}
-
-fn xattr_name(name: &OsStr) -> Result<&str, FsError> {
-    name.to_str().ok_or_else(|| VaultError::UnknownAttribute.into())
-}
-
-fn answer(reply: ReplyEmpty, result: Result<(), FsError>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno::of(&error)),
-    }
-}
-
-fn answer_node(reply: ReplyEmpty, result: Result<(), FsError>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno::of_node(&error)),
-    }
-}
-
-fn answer_entry(reply: ReplyEntry, found: Result<Seen, Errno>) {
-    match found {
-        Ok(seen) => {
-            let attr_ttl = if seen.lasting { LASTING } else { Duration::ZERO };
-            reply.entry_with_ttls(&attr_ttl, &LASTING, &file_attr(&seen.attr), Generation(0));
-        }
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn answer_attr(reply: ReplyAttr, found: Result<Seen, FsError>) {
-    match found {
-        Ok(seen) => {
-            let ttl = if seen.lasting { LASTING } else { Duration::ZERO };
-            reply.attr(&ttl, &file_attr(&seen.attr));
-        }
-        Err(error) => reply.error(errno::of_node(&error)),
-    }
-}
-
-/// fuser puts up to 64 bytes together on the stack, and on the heap, which is wiped when it is freed, what is longer.
-#[inline(never)]
-fn answer_content(reply: ReplyData, bytes: &[u8]) {
-    reply.data(bytes);
-}
-
-fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, FsError>) {
-    match value {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(errno::of_node(&error)),
-    }
-}
-
-fn new_node<'a>(
-    parent: INodeNo,
-    name: &'a Name,
-    kind: Kind,
-    mode: u32,
-    umask: u32,
-    target: Option<&'a str>,
-) -> NewNode<'a> {
-    let bits = |m: u32| (m & 0o7777) as u16;
-    NewNode { parent: Ino(parent.0), name, kind, mode: bits(mode), umask: bits(umask), target }
-}
-
-fn open_mode(flags: i32) -> OpenMode {
-    let access = flags & libc::O_ACCMODE;
-    OpenMode { read: access != libc::O_WRONLY, write: access != libc::O_RDONLY, truncate: flags & libc::O_TRUNC != 0 }
-}
-
-/// A read handle needs no FLUSH: a close() while no daemon is there would hang on it. A write handle does: its answer
-/// is what close(2) returns.
-fn open_flags(opened: Opened) -> FopenFlags {
-    match opened {
-        Opened::Reader(_) => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
-        Opened::Writer(_) => FopenFlags::FOPEN_DIRECT_IO,
-    }
-}
-
-fn time_change(time: TimeOrNow) -> TimeChange {
-    match time {
-        TimeOrNow::SpecificTime(at) => TimeChange::At(Timestamp::from(at)),
-        TimeOrNow::Now => TimeChange::Now,
-    }
-}
-
-fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::File => FileType::RegularFile,
-        Kind::Symlink => FileType::Symlink,
-    }
-}
-
-fn file_attr(attr: &crate::vault::Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino.0),
-        size: attr.size,
-        blocks: attr.size.div_ceil(512),
-        atime: attr.atime.into(),
-        mtime: attr.mtime.into(),
-        ctime: attr.ctime.into(),
-        crtime: attr.btime.into(),
-        kind: file_type(attr.kind),
-        perm: attr.mode,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
     }
 }
