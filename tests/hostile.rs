@@ -1,6 +1,8 @@
 //! What a hostile or unlucky user does to the filesystem layer, unmounted: histories that cross, handles used again
 //! after a lock, names that go while a file is open, one uid that wants all of the locked memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::Callers;
 use pinfold::fs::{Fs, FsError, OpenMode, Opened};
