@@ -96,6 +96,18 @@ impl Secret {
     }
 }
 
+/// Overwrites what a function that just returned left on the stack: the cipher puts blocks of plaintext together there,
+/// and a thread's stack keeps them until something reaches as deep.
+///
+/// Call it from the same frame, and keep that function from being inlined there: only what lies below is reached.
+#[inline(never)]
+pub fn wipe_stack() {
+    std::hint::black_box(&mut [0u8; WIPED_STACK]);
+}
+
+/// More than the deepest use of a cipher or a parser takes, in a build without optimisation too (there it is between 8 and 16 KiB).
+const WIPED_STACK: usize = 16 << 10;
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Secret({} bytes)", self.len)

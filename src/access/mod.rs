@@ -268,7 +268,8 @@ fn may_chown<S: Subject + ?Sized>(
 ) -> Result<Rule, Denial> {
     admin_or(subject, || {
         let keeps_owner = uid.is_none_or(|u| u == object.uid);
-        if subject.uid() != object.uid || !keeps_owner {
+        // uid 0 of some namespace is not the owner of what root owns.
+        if subject.uid() != object.uid || subject.uid() == Uid::ROOT || !keeps_owner {
             return Err(Denial::NotAdmin);
         }
         match gid {

@@ -72,7 +72,7 @@ fn ask(process: &Process) {
     let who = process.who();
     assert_ne!(who.pid, 0);
     assert_eq!(process.pid(), who.pid);
-    assert_eq!((who.exe, process.start(), process.current_syscall()), (None, who.start, None));
+    assert_eq!((who.exe, process.start(), process.current_call()), (None, who.start, None));
     assert!(process.exe().is_err() && process.is_admin().is_err());
     assert_eq!(process.in_group(Gid(4_000_000)), Ok(false));
     assert!(process.unit().is_ok() && process.instance().is_ok());

@@ -16,7 +16,7 @@ mod unit;
 
 pub use control::{Control, Daemon};
 pub use place::{Instances, NoInstances, Place};
-pub use process::Process;
+pub use process::{Process, SystemCall};
 
 use crate::model::{FileId, Gid, Uid};
 use std::io;

@@ -26,6 +26,27 @@ pub struct Process {
     handle: OnceLock<Result<Handle, Doubt>>,
 }
 
+/// A system call as `/proc/PID/syscall` shows it (proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemCall {
+    /// Its number (asm/unistd.h).
+    pub number: u32,
+    /// Its arguments, as far as they are shown.
+    pub arguments: [u64; 6],
+}
+
+impl SystemCall {
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let number = fields.next()?.parse().ok()?;
+        let mut arguments = [0; 6];
+        for (argument, field) in arguments.iter_mut().zip(fields) {
+            *argument = u64::from_str_radix(field.strip_prefix("0x")?, 16).ok()?;
+        }
+        Some(SystemCall { number, arguments })
+    }
+}
+
 impl Process {
     pub(super) fn new(shared: Arc<Shared>, uid: Uid, gid: Gid, tid: u32, during: During) -> Self {
         Process { shared, uid, gid, tid, during, handle: OnceLock::new() }
@@ -69,11 +90,10 @@ impl Process {
         self.handle().and_then(Handle::tgid).unwrap_or(self.tid)
     }
 
-    /// The number of the system call it is in (asm/unistd.h), if it is in one and that can be read. Never asks during
-    /// FLUSH.
-    pub fn current_syscall(&self) -> Option<u32> {
+    /// The system call it is in, if it is in one and that can be read. Never asks during FLUSH.
+    pub fn current_call(&self) -> Option<SystemCall> {
         let line = self.careless().ok()?.read("syscall").ok()?;
-        line.split_ascii_whitespace().next()?.parse().ok()
+        SystemCall::parse(&line)
     }
 
     /// Whether it is in the daemon's own user and pid namespaces and in no attached instance.

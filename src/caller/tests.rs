@@ -112,12 +112,13 @@ fn a_system_call_is_named_but_never_in_a_flush() {
     for callers in both() {
         let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
         // It has echoed its line, and is on its way into read(2).
-        while root(&callers, cat.pid()).current_syscall() != Some(u32::try_from(libc::SYS_read).unwrap()) {
+        while root(&callers, cat.pid()).current_call().map(|c| c.number) != Some(u32::try_from(libc::SYS_read).unwrap())
+        {
             assert!(std::time::Instant::now() < end);
             std::thread::yield_now();
         }
         let flush = callers.identify_in_flush(Uid(0), Gid(0), cat.pid());
-        assert_eq!(flush.current_syscall(), None);
+        assert_eq!(flush.current_call(), None);
         assert_eq!(flush.start(), None);
         assert!(flush.exe().is_err() && flush.is_admin().is_err());
         assert_eq!((flush.who().exe, flush.who().pid), (None, cat.pid()));
@@ -143,7 +144,7 @@ fn who_vanished_or_was_never_seen_is_a_doubt() {
             assert!(process.in_group(Gid(7)).is_err());
             assert!(process.unit().is_err());
             assert!(process.exe().is_err());
-            assert_eq!(process.current_syscall(), None);
+            assert_eq!(process.current_call(), None);
             assert_eq!((process.who().uid, process.who().exe), (0, None));
         }
         assert!(foreign.instance().is_err());

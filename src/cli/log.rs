@@ -116,7 +116,8 @@ fn verify(config: &Config, json: bool) -> Result<Exit, Failure> {
         for note in &report.notes {
             writeln!(out, "note: {}", visible(&note.to_string()))?;
         }
-        writeln!(out, "{} lines in {} files", report.lines, report.files.len())?;
+        let files = report.files.len();
+        writeln!(out, "{} lines in {files} file{}", report.lines, if files == 1 { "" } else { "s" })?;
         if let (Some(first), Some(last)) = (&report.first, &report.last) {
             writeln!(out, "from line {} of {} to line {} of {}", first.seq, first.time, last.seq, last.time)?;
         }

@@ -77,7 +77,9 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 
 /// `pinfold unlock`
 pub fn unlock(config: &Config, args: Key) -> Result<Exit, Failure> {
-    if !Client::connect(config)?.call(&GetStatus {})?.locked {
+    let status = Client::connect(config)?.call(&GetStatus {})?;
+    // A scope whose key was revoked or spoiled comes back by an unlock.
+    if !status.locked && status.scopes.iter().all(|scope| scope.key == "alive") {
         return Err(Failure::new(Exit::NothingToDo, "the store is unlocked already"));
     }
     // Connected anew: the daemon does not wait while somebody types.
@@ -124,7 +126,7 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     };
     line("secrets", &secrets)?;
     for scope in &status.scopes {
-        line("scope", &format!("{}: key {}", scope.name, scope.key))?;
+        line("scope", &format!("{}: key {} ({:#x})", scope.name, scope.key, scope.serial))?;
     }
     line("open", &format!("{} handles, {} waiting", status.open_handles, status.waiting))?;
     line("memory", &format!("{} locked of {}", show::bytes(status.arena_used), show::bytes(status.arena_size)))?;
@@ -201,7 +203,7 @@ pub fn fsck(config: &Config, args: Fsck) -> Result<Exit, Failure> {
         n => {
             let what = if n == 1 { "one problem".into() } else { format!("{n} problems") };
             Err(Failure::new(Exit::Damaged, format!("the store is damaged: {what}"))
-                .hint("pinfold restore FILE, from the last backup that is whole"))
+                .hint("move the store away, then: pinfold restore FILE, from the last backup that is whole"))
         }
     }
 }

@@ -5,12 +5,15 @@
 //! duplicate before it writes, and a forked child's exit flushes in mid-content: neither publishes anything.
 
 use super::handle::{is_writer, window};
-use super::{Fs, FsError, OpenMode, Opened};
+use super::held::Charge;
+use super::{Fs, FsError, Opened};
 use crate::access::Grant;
-use crate::model::{Ino, Timestamp, Who};
+use crate::audit;
+use crate::model::{Ino, Scope, Timestamp, Uid, VersionNo, Who};
 use crate::secret::Secret;
 use crate::vault::{Caller, Content, VaultError};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A handle open for writing.
@@ -18,9 +21,21 @@ struct Writer {
     grant: Grant,
     /// Who opened it: at FLUSH and RELEASE nobody may be asked.
     who: Who,
+    /// What it was called then: a lock forgets all names.
+    path: String,
     tid: u32,
+    /// Whose key must be alive when it is read.
+    scope: Scope,
     readable: bool,
+    /// Up to which of the copy's states it may be shown without a new decision.
+    seen: AtomicU64,
     copy: Arc<Mutex<Copy>>,
+}
+
+impl Writer {
+    fn uid(&self) -> Uid {
+        Uid(self.who.uid)
+    }
 }
 
 /// What is being written.
@@ -28,6 +43,16 @@ struct Writer {
 struct Copy {
     /// The content; `None` until somebody changes it.
     content: Option<Secret>,
+    /// What it takes of the locked memory, for whoever loaded it.
+    charge: Option<Charge>,
+    /// Counts up whenever somebody else's content comes in: a handle opened before shows it only by a new decision.
+    state: u64,
+    /// Whose writing the present state is; `None` for what was committed elsewhere.
+    author: Option<Uid>,
+    /// The version it was begun with or that was made of it, 0 for none.
+    version: u64,
+    /// Whether the last try to commit failed, and nothing was written since.
+    refused: bool,
     /// Whether it differs from what was committed last.
     changed: bool,
     /// Who wrote since the last commit.
@@ -36,8 +61,17 @@ struct Copy {
     through: HashSet<u64>,
     /// When it was last written; `None` if the time was set by hand since.
     mtime: Option<Timestamp>,
-    /// Whether it was never committed: then everybody sees what there is.
-    new: bool,
+}
+
+impl Copy {
+    /// What was committed last is this version; another one than was known came from elsewhere.
+    fn begins_with(&mut self, version: u64) {
+        if version != self.version {
+            self.version = version;
+            self.state += 1;
+            self.author = None;
+        }
+    }
 }
 
 /// All of them. Lock order: `writers`, then `copies`, then a copy; the vault's locks after those.
@@ -55,7 +89,13 @@ struct Open {
 
 impl Dirties {
     /// `None` if nobody writes it; otherwise what this thread sees: size and time, if they are not the committed ones.
-    pub fn seen_by(&self, ino: Ino, tid: u32) -> Option<Option<(u64, Option<Timestamp>)>> {
+    /// Of what was never committed, or has no name, everybody sees what there is.
+    pub fn seen_by(
+        &self,
+        ino: Ino,
+        tid: u32,
+        uncommitted: impl FnOnce() -> bool,
+    ) -> Option<Option<(u64, Option<Timestamp>)>> {
         let (copy, writes) = {
             let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
             let open = copies.get(&ino)?;
@@ -63,7 +103,7 @@ impl Dirties {
         };
         // Whoever commits holds it across the disk: then the committed attributes do, and nobody waits.
         let Ok(copy) = copy.try_lock() else { return Some(None) };
-        let shown = copy.changed && (copy.new || writes);
+        let shown = copy.changed && (writes || uncommitted());
         Some(copy.content.as_ref().filter(|_| shown).map(|c| (c.len() as u64, copy.mtime)))
     }
 
@@ -74,9 +114,26 @@ impl Dirties {
         }
     }
 
-    pub fn clear(&self) {
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Forgets all: how many handles there were, whose writing was lost by it, and the path.
+    pub fn clear(&self) -> (usize, Vec<(Who, String)>) {
+        let writers = std::mem::take(&mut *self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         self.copies.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let lost = |(number, writer): (&u64, &Arc<Writer>)| {
+            let changed = lock(&writer.copy).through.contains(number);
+            changed.then(|| (writer.who.clone(), writer.path.clone()))
+        };
+        (writers.len(), writers.iter().filter_map(lost).collect())
+    }
+
+    /// The inodes that somebody writes.
+    pub fn inodes(&self) -> Vec<Ino> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// A handle that shows this copy.
+    fn reader_of(&self, copy: &Arc<Mutex<Copy>>) -> Option<Arc<Writer>> {
+        let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.values().find(|w| w.readable && Arc::ptr_eq(&w.copy, copy)).cloned()
     }
 
     fn get(&self, number: u64) -> Result<Arc<Writer>, FsError> {
@@ -100,15 +157,18 @@ impl Fs {
         caller: &impl Caller,
         tid: u32,
         grant: Grant,
-        mode: OpenMode,
+        read: Option<Option<VersionNo>>,
+        truncate: bool,
     ) -> Result<Opened, FsError> {
         let ino = grant.ino();
-        let new = self.vault.is_new(ino);
+        let scope = self.vault.scope_of(ino)?;
+        let version = self.vault.current_version(ino)?;
+        let empty = if truncate { Some(Secret::zeroed(0)?) } else { None };
         let number = self.new_writer();
         let copy = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             let open = copies.entry(ino).or_insert_with(|| Open {
-                copy: Arc::new(Mutex::new(Copy { new, ..Copy::default() })),
+                copy: Arc::new(Mutex::new(Copy { version, ..Copy::default() })),
                 handles: 0,
                 tids: Vec::new(),
             });
@@ -116,15 +176,37 @@ impl Fs {
             open.tids.push(tid);
             Arc::clone(&open.copy)
         };
-        let writer = Writer { grant, who: caller.who(), tid, readable: mode.read, copy };
-        if mode.truncate {
-            let mut copy = lock(&writer.copy);
-            copy.content = Some(Secret::zeroed(0)?);
+        let writer = Writer {
+            grant,
+            who: caller.who(),
+            path: self.vault.path_of(ino, None),
+            tid,
+            scope,
+            readable: read.is_some(),
+            seen: AtomicU64::new(0),
+            copy,
+        };
+        let mut copy = lock(&writer.copy);
+        if copy.content.is_none() {
+            copy.begins_with(version);
+        }
+        // What it was allowed to read is what the copy begins with; otherwise the first read is decided anew.
+        let known = read.is_some_and(|version| version.map_or(0, |v| v.0) == copy.version);
+        writer.seen.store(if known { copy.state + 1 } else { 0 }, Ordering::Relaxed);
+        if let Some(empty) = empty {
+            written(&mut copy, &writer);
+            copy.content = Some(empty);
             copy.changed = true;
             copy.mtime = Some(Timestamp::now());
             copy.through.insert(number);
         }
+        drop(copy);
         self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(writer));
+        // Whoever takes the name away from now on keeps the content for this handle; before, nobody did.
+        if let Err(error) = self.vault.scope_of(ino) {
+            let _ = self.release_writer(number);
+            return Err(error.into());
+        }
         Ok(Opened::Writer(number))
     }
 
@@ -137,16 +219,31 @@ impl Fs {
             return Err(FsError::WrongHandle);
         }
         let writer = self.dirties.get(number)?;
+        let result = self.write_to(&writer, number, offset, data, append, owner);
+        self.recording(audit::Operation::Commit, writer.grant.ino(), || writer.who.clone(), result)
+    }
+
+    fn write_to(
+        &self,
+        writer: &Writer,
+        number: u64,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+        owner: u64,
+    ) -> Result<(), FsError> {
         let mut copy = lock(&writer.copy);
-        self.load(&writer.grant, &mut copy)?;
+        self.load(&writer.grant, writer.uid(), &mut copy)?;
         let max = self.vault.limits().max_secret_size;
-        let content = copy.content.as_mut().ok_or(FsError::Stale)?;
-        let offset = if append { content.len() as u64 } else { offset };
+        let len = copy.content.as_ref().ok_or(FsError::Stale)?.len();
+        let offset = if append { len as u64 } else { offset };
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= max).ok_or(VaultError::TooBig { max })?;
         let (from, to) = (offset as usize, end as usize);
-        if to > content.len() {
-            content.resize(to)?;
+        if to > len {
+            self.size_to(&mut copy, to, writer.uid())?;
         }
+        written(&mut copy, writer);
+        let content = copy.content.as_mut().ok_or(FsError::Stale)?;
         content.expose_mut()[from..to].copy_from_slice(data);
         copy.changed = true;
         copy.owners.insert(owner);
@@ -162,6 +259,11 @@ impl Fs {
     /// [`FsError`].
     pub fn truncate(&self, caller: &impl Caller, ino: Ino, handle: Option<u64>, size: u64) -> Result<(), FsError> {
         self.own.refuse(ino)?;
+        let result = self.truncate_to(caller, ino, handle, size);
+        self.recording(audit::Operation::Truncate, ino, || caller.who(), result)
+    }
+
+    fn truncate_to(&self, caller: &impl Caller, ino: Ino, handle: Option<u64>, size: u64) -> Result<(), FsError> {
         let max = self.vault.limits().max_secret_size;
         if size > max {
             return Err(VaultError::TooBig { max }.into());
@@ -169,23 +271,40 @@ impl Fs {
         if let Some(number) = handle.filter(|n| is_writer(*n)) {
             let writer = self.dirties.get(number)?;
             let mut copy = lock(&writer.copy);
-            self.load(&writer.grant, &mut copy)?;
-            resize(&mut copy, size, Some(number))?;
-            return Ok(());
+            self.load(&writer.grant, writer.uid(), &mut copy)?;
+            return self.truncate_copy(&mut copy, size, writer.uid(), Some(number));
         }
         let grant = self.vault.open_write(caller, ino)?;
         if let Some(copy) = self.dirties.of(ino) {
             let mut copy = lock(&copy);
-            self.load(&grant, &mut copy)?;
-            return resize(&mut copy, size, None);
+            self.load(&grant, caller.uid(), &mut copy)?;
+            return self.truncate_copy(&mut copy, size, caller.uid(), None);
         }
-        let mut content = self.vault.base(&grant)?;
+        let (mut content, _) = self.vault.base(&grant)?;
         if content.len() as u64 != size {
             content.resize(size as usize)?;
             let mtime = Some(Timestamp::now());
             self.vault.commit(&grant, &caller.who(), Content { bytes: content.expose(), mtime })?;
         }
         Ok(())
+    }
+
+    /// Writes down a refusal that came before anything reached the vault, and tells whose it was.
+    fn recording<R>(
+        &self,
+        op: audit::Operation,
+        ino: Ino,
+        who: impl FnOnce() -> Who,
+        result: Result<R, FsError>,
+    ) -> Result<R, FsError> {
+        if let Err(FsError::Vault(error)) = &result
+            && error.is_unrecorded_refusal()
+        {
+            let (who, path) = (who(), self.vault.path_of(ino, None));
+            self.vault.record_refusal(op, &path, &who, &error.to_string());
+            self.own.note_error(who.uid, &path, error);
+        }
+        result
     }
 
     /// FLUSH: commits if this owner wrote since the last commit.
@@ -201,7 +320,10 @@ impl Fs {
         if !copy.owners.contains(&owner) {
             return Ok(());
         }
-        self.commit(&writer, &mut copy)
+        let result = self.commit(&writer, &mut copy);
+        // Who was told is told once; who else wrote hears it at his own close.
+        copy.owners.remove(&owner);
+        result
     }
 
     /// FSYNC: commits what there is, and makes all metadata durable.
@@ -232,18 +354,19 @@ impl Fs {
         let last = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             match copies.get_mut(&ino) {
-                Some(open) => {
+                // Another one, if the store was locked meanwhile.
+                Some(open) if Arc::ptr_eq(&open.copy, &writer.copy) => {
                     open.handles -= 1;
                     if let Some(at) = open.tids.iter().position(|t| *t == writer.tid) {
                         open.tids.swap_remove(at);
                     }
                     open.handles == 0
                 }
-                None => true,
+                Some(_) | None => true,
             }
         };
         let mut copy = lock(&writer.copy);
-        let result = if copy.changed && (last || copy.through.contains(&number)) {
+        let result = if copy.changed && !copy.refused && (last || copy.through.contains(&number)) {
             self.commit(&writer, &mut copy)
         } else {
             Ok(())
@@ -251,15 +374,17 @@ impl Fs {
         drop(copy);
         // Only now: a look at the attributes in between must not see the old ones as lasting.
         let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        if copies.get(&ino).is_some_and(|open| open.handles == 0) {
+        if copies.get(&ino).is_some_and(|open| open.handles == 0 && Arc::ptr_eq(&open.copy, &writer.copy)) {
             copies.remove(&ino);
         }
         result
     }
 
-    /// READ through a handle that also writes: it sees the dirty copy.
+    /// READ through a handle that also writes: it sees the dirty copy. What came in by others since it was opened is
+    /// shown only to who may open it now.
     pub(super) fn read_dirty(
         &self,
+        caller: &impl Caller,
         number: u64,
         (offset, size): (u64, u32),
         reply: impl FnOnce(&[u8]),
@@ -268,41 +393,111 @@ impl Fs {
         if !writer.readable {
             return Err(FsError::WrongHandle);
         }
-        let copy = lock(&writer.copy);
-        match &copy.content {
-            Some(content) => reply(window(content.expose(), offset, size)),
-            None => reply(window(self.vault.base(&writer.grant)?.expose(), offset, size)),
+        let ino = writer.grant.ino();
+        self.recording_read(caller, ino, self.vault.still_alive(&writer.scope))?;
+        let mut copy = lock(&writer.copy);
+        let base = match &copy.content {
+            Some(_) => None,
+            None => Some(self.begin(&writer.grant, &mut copy)?),
+        };
+        // One more than the state, so that 0 is a handle that has seen nothing.
+        let state = copy.state + 1;
+        if writer.seen.load(Ordering::Relaxed) < state {
+            drop(self.vault.open_read(caller, ino)?);
+            writer.seen.store(state, Ordering::Relaxed);
+        }
+        if let Some(content) = base.as_ref().or(copy.content.as_ref()) {
+            reply(window(content.expose(), offset, size));
         }
         Ok(())
     }
 
+    /// Takes a name away from a secret; who has it open reads on.
+    pub(super) fn keep_open<R>(
+        &self,
+        ino: Ino,
+        take_away: impl FnOnce() -> Result<R, VaultError>,
+    ) -> Result<R, FsError> {
+        let copy = self.dirties.of(ino);
+        let reader = copy.as_ref().and_then(|copy| self.dirties.reader_of(copy));
+        let (Some(copy), Some(reader)) = (copy, reader) else { return Ok(take_away()?) };
+        let mut copy = lock(&copy);
+        let loaded = copy.content.is_none() && self.load(&reader.grant, reader.uid(), &mut copy).is_ok();
+        let result = take_away();
+        if loaded && self.vault.attr(ino).is_ok() {
+            unload(&mut copy);
+        }
+        Ok(result?)
+    }
+
     /// Begins with what was committed last.
-    fn load(&self, grant: &Grant, copy: &mut Copy) -> Result<(), FsError> {
+    fn load(&self, grant: &Grant, uid: Uid, copy: &mut Copy) -> Result<(), FsError> {
         if copy.content.is_none() {
-            copy.content = Some(match self.vault.base(grant) {
-                Err(VaultError::NotFound) => Secret::zeroed(0)?,
+            let content = match self.begin(grant, copy) {
+                Err(FsError::Vault(VaultError::NotFound)) => Secret::zeroed(0)?,
                 other => other?,
-            });
+            };
+            copy.charge = Some(self.held.charge(uid, content.capacity())?);
+            copy.content = Some(content);
         }
         Ok(())
+    }
+
+    fn begin(&self, grant: &Grant, copy: &mut Copy) -> Result<Secret, FsError> {
+        let (content, version) = self.vault.base(grant)?;
+        copy.begins_with(version);
+        Ok(content)
+    }
+
+    fn truncate_copy(&self, copy: &mut Copy, size: u64, uid: Uid, through: Option<u64>) -> Result<(), FsError> {
+        let len = copy.content.as_ref().ok_or(FsError::Stale)?.len() as u64;
+        if len == size && copy.changed {
+            return Ok(());
+        }
+        self.size_to(copy, usize::try_from(size).map_err(|_| FsError::Unsupported)?, uid)?;
+        copy.changed = true;
+        copy.refused = false;
+        copy.mtime = Some(Timestamp::now());
+        copy.through.extend(through);
+        Ok(())
+    }
+
+    /// Resizes the content, at the cost of who loaded it, or of `uid`.
+    fn size_to(&self, copy: &mut Copy, len: usize, uid: Uid) -> Result<(), FsError> {
+        let content = copy.content.as_mut().ok_or(FsError::Stale)?;
+        if len > content.capacity() {
+            // As much as Secret::resize takes.
+            let block = len.max(content.capacity().saturating_mul(2)).next_power_of_two();
+            match &mut copy.charge {
+                Some(charge) => charge.grow_to(block)?,
+                None => copy.charge = Some(self.held.charge(uid, block)?),
+            }
+        }
+        Ok(content.resize(len)?)
     }
 
     fn commit(&self, writer: &Writer, copy: &mut Copy) -> Result<(), FsError> {
         let Some(content) = &copy.content else { return Ok(()) };
         let content = Content { bytes: content.expose(), mtime: copy.mtime };
-        let result = self.vault.commit(&writer.grant, &writer.who, content);
-        // Refused content is not tried again at the next close; what is written after it is.
-        copy.changed = false;
-        copy.owners.clear();
-        copy.through.clear();
-        match result {
-            Ok(_) => {
-                copy.new = false;
-                // A later change begins with what is committed by then.
-                copy.content = None;
+        match self.vault.commit(&writer.grant, &writer.who, content) {
+            Ok(version) => {
+                copy.changed = false;
+                copy.owners.clear();
+                copy.through.clear();
+                match version {
+                    Some(version) => {
+                        copy.version = version.0;
+                        unload(copy);
+                    }
+                    // Without a name there is nothing to begin a later change with but what is here, and whoever has it
+                    // open sees it.
+                    None => copy.changed = true,
+                }
                 Ok(())
             }
             Err(error) => {
+                // RELEASE does not try it again, unless something is written after it; fsync does.
+                copy.refused = true;
                 self.own.note_error(writer.who.uid, &self.vault.path_of(writer.grant.ino(), None), &error);
                 Err(error.into())
             }
@@ -310,14 +505,19 @@ impl Fs {
     }
 }
 
-fn resize(copy: &mut Copy, size: u64, through: Option<u64>) -> Result<(), FsError> {
-    let content = copy.content.as_mut().ok_or(FsError::Stale)?;
-    if content.len() as u64 == size && copy.changed {
-        return Ok(());
+fn unload(copy: &mut Copy) {
+    copy.content = None;
+    copy.charge = None;
+}
+
+/// The copy is about to get what this handle's opener writes.
+fn written(copy: &mut Copy, writer: &Writer) {
+    copy.refused = false;
+    if copy.author == Some(writer.uid()) {
+        return;
     }
-    content.resize(usize::try_from(size).map_err(|_| FsError::Unsupported)?)?;
-    copy.changed = true;
-    copy.mtime = Some(Timestamp::now());
-    copy.through.extend(through);
-    Ok(())
+    copy.author = Some(writer.uid());
+    copy.state += 1;
+    // Who has seen all there was knows his own addition.
+    let _ = writer.seen.compare_exchange(copy.state, copy.state + 1, Ordering::Relaxed, Ordering::Relaxed);
 }

@@ -6,11 +6,14 @@
 //! Read:  0 ‖ 23 bits of a counter ‖ 40 bits of the version.
 //! Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
 
+use super::held::{Charge, Held};
 use super::{Fs, FsError, OpenMode, Opened};
+use crate::audit;
 use crate::model::{Ino, Kind, Name, Scope, Uid, VersionNo};
 use crate::secret::Secret;
 use crate::vault::{Caller, VaultError};
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,9 +26,9 @@ const SHARDS: usize = 16;
 /// A secret opened for reading: one version, whole, until it is released.
 pub struct ReadHandle {
     ino: Ino,
-    uid: Uid,
     scope: Scope,
     content: Secret,
+    _charge: Charge,
     /// Whether the kernel filled pages from it (a private mmap): they are dropped after the release.
     mapped: AtomicBool,
 }
@@ -43,13 +46,11 @@ pub(super) struct Handles {
     next: AtomicU64,
     started: u64,
     count: AtomicU64,
-    /// Plaintext bytes open for each uid, so that one cannot use up the arena.
-    held: Mutex<HashMap<Uid, u64>>,
-    budget: u64,
+    held: Arc<Held>,
 }
 
 impl Handles {
-    pub fn new(budget: u64) -> Self {
+    pub fn new(held: Arc<Held>) -> Self {
         let mut started = [0; 4];
         getrandom::getrandom(&mut started).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
         Handles {
@@ -58,8 +59,7 @@ impl Handles {
             next: AtomicU64::new(1),
             started: u64::from(u32::from_ne_bytes(started) >> 1),
             count: AtomicU64::new(0),
-            held: Mutex::default(),
-            budget,
+            held,
         }
     }
 
@@ -73,8 +73,8 @@ impl Handles {
         WRITER | self.started << 32 | (self.next.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX))
     }
 
-    pub fn writer_released(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+    pub fn writers_released(&self, how_many: usize) {
+        self.count.fetch_sub(how_many as u64, Ordering::Relaxed);
     }
 
     /// Keeps content for a reader, under a number that is known already or a new one.
@@ -87,17 +87,21 @@ impl Handles {
         uid: Uid,
         scope: Scope,
     ) -> Result<Opened, FsError> {
-        self.charge(uid, content.len() as u64)?;
+        let charge = self.held.charge(uid, content.capacity())?;
         let version = version.map_or(0, |v| v.0) & ((1 << VERSION_BITS) - 1);
-        let handle = Arc::new(ReadHandle { ino, uid, scope, content, mapped: AtomicBool::new(false) });
+        let handle = Arc::new(ReadHandle { ino, scope, content, _charge: charge, mapped: AtomicBool::new(false) });
         loop {
             let fresh = || (self.next.fetch_add(1, Ordering::Relaxed) & COUNTER_MASK) << VERSION_BITS | version;
-            let number = number.unwrap_or_else(fresh);
-            let mut shard = self.shard(number);
-            if let std::collections::hash_map::Entry::Vacant(place) = shard.entry(number) {
-                place.insert(handle);
-                self.count.fetch_add(1, Ordering::Relaxed);
-                return Ok(Opened::Reader(number));
+            let chosen = number.unwrap_or_else(fresh);
+            match self.shard(chosen).entry(chosen) {
+                Entry::Vacant(place) => {
+                    place.insert(handle);
+                    self.count.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Opened::Reader(chosen));
+                }
+                // Another thread that reads through the same handle was first.
+                Entry::Occupied(_) if number.is_some() => return Ok(Opened::Reader(chosen)),
+                Entry::Occupied(_) => {}
             }
         }
     }
@@ -110,8 +114,16 @@ impl Handles {
     fn release(&self, number: u64) -> Option<Ino> {
         let handle = self.shard(number).remove(&number)?;
         self.count.fetch_sub(1, Ordering::Relaxed);
-        self.credit(handle.uid, handle.content.len() as u64);
         handle.mapped.load(Ordering::Relaxed).then_some(handle.ino)
+    }
+
+    /// The inodes that somebody reads.
+    pub fn inodes(&self) -> HashSet<Ino> {
+        let inodes = |shard: &Mutex<HashMap<u64, Arc<ReadHandle>>>| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.values().map(|handle| handle.ino).collect::<Vec<_>>()
+        };
+        self.readers.iter().flat_map(inodes).collect()
     }
 
     /// Drops them all. The inodes of those that the kernel filled pages from.
@@ -122,35 +134,8 @@ impl Handles {
             self.count.fetch_sub(dropped.len() as u64, Ordering::Relaxed);
             mapped.extend(dropped.iter().filter(|(_, h)| h.mapped.load(Ordering::Relaxed)).map(|(_, h)| h.ino));
         }
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).clear();
         mapped
-    }
-
-    fn charge(&self, uid: Uid, bytes: u64) -> Result<(), FsError> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = held.entry(uid).or_default();
-        if *own + bytes > self.budget && *own > 0 {
-            return Err(crate::sys::arena::ArenaFull { asked: usize::try_from(bytes).unwrap_or(usize::MAX) }.into());
-        }
-        *own += bytes;
-        Ok(())
-    }
-
-    fn credit(&self, uid: Uid, bytes: u64) {
-        if bytes == 0 {
-            return;
-        }
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = held.get_mut(&uid) {
-            *own = own.saturating_sub(bytes);
-            if *own == 0 {
-                held.remove(&uid);
-            }
-        }
     }
 
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<ReadHandle>>> {
@@ -184,10 +169,8 @@ impl Fs {
             return self.handles.keep(None, ino, opened.version, opened.content, caller.uid(), opened.scope);
         }
         let grant = self.vault.open_write(caller, ino)?;
-        if mode.read {
-            drop(self.vault.open_read(caller, ino)?);
-        }
-        self.open_writer(caller, tid, grant, mode)
+        let read = if mode.read { Some(self.vault.open_read(caller, ino)?.version) } else { None };
+        self.open_writer(caller, tid, grant, read, mode.truncate)
     }
 
     /// READ: hands the bytes from `offset` on to `reply`, without a copy. `filling` says that the kernel fills its page
@@ -205,14 +188,15 @@ impl Fs {
         reply: impl FnOnce(&[u8]),
     ) -> Result<(), FsError> {
         if is_writer(number) {
-            return self.read_dirty(number, (offset, size), reply);
+            return self.read_dirty(caller, number, (offset, size), reply);
         }
         let handle = match self.handles.get(number) {
             Some(handle) if handle.ino == ino => handle,
             Some(_) | None => self.reopen(caller, ino, number)?,
         };
         if !super::own::is_own(ino) {
-            self.vault.still_alive(&handle.scope)?;
+            let alive = self.vault.still_alive(&handle.scope);
+            self.recording_read(caller, ino, alive)?;
         }
         if filling {
             handle.mapped.store(true, Ordering::Relaxed);
@@ -223,10 +207,33 @@ impl Fs {
 
     /// A read handle this daemon does not know: it was locked meanwhile. Decided anew, for whoever reads now.
     fn reopen(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Arc<ReadHandle>, FsError> {
+        if super::own::is_own(ino) {
+            let content = self.own.content(&self.vault, ino, caller.uid())?;
+            self.handles.keep(Some(number), ino, None, content, caller.uid(), Scope::Host)?;
+            return self.handles.get(number).ok_or(FsError::Stale);
+        }
         let version = number & ((1 << VERSION_BITS) - 1);
-        let opened = self.vault.open_version(caller, ino, version)?;
+        let opened = match self.vault.open_version(caller, ino, version) {
+            // What was decided is recorded; while it is locked nothing is.
+            Err(VaultError::Locked) => self.recording_read(caller, ino, Err(VaultError::Locked))?,
+            other => other?,
+        };
         self.handles.keep(Some(number), ino, opened.version, opened.content, caller.uid(), opened.scope)?;
-        self.handles.get(number).ok_or(FsError::Stale)
+        self.handles.get(number).filter(|handle| handle.ino == ino).ok_or(FsError::Stale)
+    }
+
+    /// Writes down that a handle which was opened once is not read on.
+    pub(super) fn recording_read<R>(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        result: Result<R, VaultError>,
+    ) -> Result<R, VaultError> {
+        if let Err(error) = &result {
+            let path = self.vault.path_of(ino, None);
+            self.vault.record_refusal(audit::Operation::Read, &path, &caller.who(), &error.to_string());
+        }
+        result
     }
 
     /// RELEASE of a reader. The inode, if its pages are to be dropped.
@@ -285,7 +292,7 @@ impl Fs {
     }
 
     pub(super) fn writer_gone(&self) {
-        self.handles.writer_released();
+        self.handles.writers_released(1);
     }
 }
 

@@ -6,6 +6,7 @@
 mod dirty;
 pub mod fuse;
 mod handle;
+mod held;
 mod orphan;
 mod own;
 mod wait;
@@ -17,9 +18,10 @@ use crate::model::{Ino, Kind, Name, PathError};
 use crate::vault::{Attr, Caller, NewNode, Rename, SetAttr, Vault, VaultError};
 use dirty::Dirties;
 use handle::Handles;
+use held::Held;
 use orphan::Orphans;
 use own::Own;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 /// Why an operation of the filesystem failed.
@@ -94,20 +96,25 @@ pub struct Fs {
     vault: Arc<Vault>,
     handles: Handles,
     dirties: Dirties,
+    held: Arc<Held>,
     orphans: Orphans,
     own: Own,
+    /// Held while a name is taken away, so that whose name it is does not change meanwhile. Lock order: before a copy's.
+    names: Mutex<()>,
 }
 
 impl Fs {
     /// Over this vault.
     pub fn new(vault: Arc<Vault>) -> Self {
-        let budget = (crate::sys::arena::usage().1 / 4) as u64;
+        let held = Held::new((crate::sys::arena::usage().1 / 4) as u64);
         Fs {
             vault,
-            handles: Handles::new(budget),
+            handles: Handles::new(Arc::clone(&held)),
             dirties: Dirties::default(),
+            held,
             orphans: Orphans::default(),
             own: Own::default(),
+            names: Mutex::default(),
         }
     }
 
@@ -159,7 +166,7 @@ impl Fs {
     }
 
     fn seen(&self, mut attr: Attr, tid: u32) -> Seen {
-        match self.dirties.seen_by(attr.ino, tid) {
+        match self.dirties.seen_by(attr.ino, tid, || self.vault.current_version(attr.ino).unwrap_or(0) == 0) {
             None => Seen { attr, lasting: attr.nlink > 0 },
             Some(view) => {
                 if let Some((size, mtime)) = view {
@@ -206,8 +213,7 @@ impl Fs {
             return Ok((attr, opened));
         }
         let grant = self.vault.open_new(caller, attr.ino)?;
-        let opened =
-            self.open_writer(caller, tid, grant, OpenMode { read: mode.read, write: true, truncate: false })?;
+        let opened = self.open_writer(caller, tid, grant, mode.read.then_some(None), false)?;
         Ok((attr, opened))
     }
 
@@ -217,8 +223,12 @@ impl Fs {
     /// [`FsError`].
     pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
         self.own.refuse_name(parent, name)?;
-        let attr = self.vault.unlink(caller, parent, name)?;
-        self.orphans.add(attr);
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let attr = match self.vault.lookup(parent, name.as_str()) {
+            Ok(attr) => self.keep_open(attr.ino, || self.vault.unlink(caller, parent, name))?,
+            Err(_) => self.vault.unlink(caller, parent, name)?,
+        };
+        self.orphaned(attr);
         Ok(())
     }
 
@@ -239,14 +249,23 @@ impl Fs {
     pub fn rename(&self, caller: &impl Caller, rename: Rename<'_>) -> Result<(), FsError> {
         self.own.refuse_name(rename.parent, rename.name)?;
         self.own.refuse_name(rename.new_parent, rename.new_name)?;
-        let replaced = self.vault.lookup(rename.new_parent, rename.new_name.as_str()).ok();
-        self.vault.rename(caller, rename)?;
-        if let Some(attr) = replaced
-            && self.vault.attr(attr.ino).is_err()
-        {
-            self.orphans.add(attr);
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(replaced) = self.vault.lookup(rename.new_parent, rename.new_name.as_str()) else {
+            return Ok(self.vault.rename(caller, rename)?);
+        };
+        self.keep_open(replaced.ino, || self.vault.rename(caller, rename))?;
+        if self.vault.attr(replaced.ino).is_err() {
+            self.orphaned(replaced);
         }
         Ok(())
+    }
+
+    fn orphaned(&self, attr: Attr) {
+        self.orphans.add(attr, || {
+            let mut held = self.handles.inodes();
+            held.extend(self.dirties.inodes());
+            held
+        });
     }
 
     /// SETATTR but for the size.
@@ -276,7 +295,13 @@ impl Fs {
     /// The store was locked: no handle shows anything any more, and what was not committed is gone. The inodes whose
     /// pages the kernel has to drop.
     pub fn forget_all(&self) -> Vec<Ino> {
-        self.dirties.clear();
+        let (writers, lost) = self.dirties.clear();
+        self.handles.writers_released(writers);
+        for (who, path) in lost {
+            let reason = "the store was locked before it was committed";
+            self.vault.record_refusal(crate::audit::Operation::Commit, &path, &who, reason);
+        }
+        self.orphans.clear();
         self.handles.clear()
     }
 }
@@ -292,8 +317,10 @@ impl Fs {
             return Err(VaultError::NoAttribute.into());
         }
         match self.vault.get_xattr(ino, name) {
-            // The kernel asks for the root's ACL at every walk; while locked there is none.
-            Err(VaultError::Locked | VaultError::NotFound) => Err(VaultError::NoAttribute.into()),
+            // The kernel asks for the root's ACL at every walk; while locked there is none. Of another node it would
+            // remember that there is none after the unlock.
+            Err(VaultError::Locked) if ino == Ino::ROOT => Err(VaultError::NoAttribute.into()),
+            Err(VaultError::NotFound) => Err(VaultError::NoAttribute.into()),
             other => Ok(other?),
         }
     }

@@ -2,33 +2,47 @@
 
 use crate::model::Ino;
 use crate::vault::Attr;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-/// How many are remembered; the oldest goes first.
-const MAX: usize = 1024;
+/// From how many on those that nobody holds are cleared away.
+const MANY: usize = 1024;
 
-/// The last nodes that lost their name.
-#[derive(Default)]
-pub(super) struct Orphans(Mutex<(HashMap<Ino, Attr>, VecDeque<Ino>)>);
+/// The nodes that lost their name while somebody may have had them open.
+pub(super) struct Orphans(Mutex<Inner>);
+
+struct Inner {
+    known: HashMap<Ino, Attr>,
+    /// How many there may be before the next look at which are still held.
+    enough: usize,
+}
+
+impl Default for Orphans {
+    fn default() -> Self {
+        Orphans(Mutex::new(Inner { known: HashMap::new(), enough: MANY }))
+    }
+}
 
 impl Orphans {
-    /// Remembers one.
-    pub fn add(&self, attr: Attr) {
+    /// Remembers one. `held` says which inodes are open; it is asked now and then.
+    pub fn add(&self, attr: Attr, held: impl FnOnce() -> HashSet<Ino>) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, order) = &mut *inner;
-        if known.insert(attr.ino, Attr { nlink: 0, ..attr }).is_none() {
-            order.push_back(attr.ino);
-        }
-        if order.len() > MAX
-            && let Some(oldest) = order.pop_front()
-        {
-            known.remove(&oldest);
+        inner.known.insert(attr.ino, Attr { nlink: 0, ..attr });
+        if inner.known.len() > inner.enough {
+            let held = held();
+            inner.known.retain(|ino, _| *ino == attr.ino || held.contains(ino));
+            // Twice what is held: so a look costs each removal the same, however many are held.
+            inner.enough = MANY.max(inner.known.len() * 2);
         }
     }
 
     /// What it looked like.
     pub fn get(&self, ino: Ino) -> Option<Attr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(&ino).copied()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.get(&ino).copied()
+    }
+
+    /// The store was locked: what there was is not known any more.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.clear();
     }
 }

@@ -3,7 +3,7 @@
 //! The age crate's own reader and writer pass plaintext through heap buffers; this does not.
 
 use super::SealError;
-use crate::secret::Secret;
+use crate::secret::{Secret, wipe_stack};
 use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
 use zeroize::Zeroizing;
 
@@ -16,6 +16,13 @@ pub(super) const NONCE: usize = 16;
 
 /// Opens nonce and chunks into the arena.
 pub(super) fn open(file_key: &[u8; 16], payload: &[u8], what: &'static str) -> Result<Secret, SealError> {
+    let opened = open_chunks(file_key, payload, what);
+    wipe_stack();
+    opened
+}
+
+#[inline(never)]
+fn open_chunks(file_key: &[u8; 16], payload: &[u8], what: &'static str) -> Result<Secret, SealError> {
     let (nonce, mut rest) = payload.split_first_chunk::<NONCE>().ok_or(SealError::Format(what))?;
     let cipher = cipher(nonce, file_key);
     let chunks = rest.len().div_ceil(CHUNK + TAG).max(1);
@@ -40,6 +47,12 @@ pub(super) fn open(file_key: &[u8; 16], payload: &[u8], what: &'static str) -> R
 
 /// Appends the chunks of `plain` to `out`, which ends with the payload's nonce.
 pub(super) fn seal(file_key: &[u8; 16], plain: &[u8], out: &mut Vec<u8>) {
+    seal_chunks(file_key, plain, out);
+    wipe_stack();
+}
+
+#[inline(never)]
+fn seal_chunks(file_key: &[u8; 16], plain: &[u8], out: &mut Vec<u8>) {
     let nonce: [u8; NONCE] = *out.last_chunk().expect("age's header ends with the payload's nonce");
     let cipher = cipher(&nonce, file_key);
     let chunks = plain.len().div_ceil(CHUNK).max(1);

@@ -17,6 +17,8 @@ const FSTYPE: &str = "fuse.pinfold";
 /// How long a live daemon may take to answer a GETATTR before a mount counts as not stale.
 const STALE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// FUSE_NOTIFY_INC_EPOCH (linux/fuse.h).
+const NOTIFY_INC_EPOCH: i32 = 8;
 /// chattr(1)'s `i` (linux/fs.h).
 const FS_IMMUTABLE_FL: libc::c_long = 0x10;
 
@@ -26,6 +28,19 @@ const FS_IMMUTABLE_FL: libc::c_long = 0x10;
 /// ENOENT or ENODEV where the kernel has no FUSE, EPERM where a container's device list leaves it out.
 pub fn open_fuse_device() -> io::Result<OwnedFd> {
     Ok(open("/dev/fuse", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// Makes the kernel forget every name it knows of this connection, at once and waiting for nobody (FUSE_NOTIFY_INC_EPOCH).
+///
+/// # Errors
+/// EINVAL before Linux 6.16; ENOTCONN when it is not mounted any more.
+pub fn forget_names(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // struct fuse_out_header (linux/fuse.h): its length, the notification in the place of the error, no request.
+    let mut header = [0; 16];
+    header[..4].copy_from_slice(&16u32.to_ne_bytes());
+    header[4..8].copy_from_slice(&NOTIFY_INC_EPOCH.to_ne_bytes());
+    nix::unistd::write(fd, &header)?;
+    Ok(())
 }
 
 /// Mounts the connection `fd` (of [`open_fuse_device`]) at the directory `target`; `source` is the name that mount(8)

@@ -7,7 +7,8 @@ use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError}
 use crate::access::{Denial, ScopeState};
 use crate::audit;
 use crate::caller::Control;
-use crate::model::{AclTag, Gid, Ino, Kind, SecretPath, Subject, Timestamp, Uid};
+use crate::keyring::ScopeEntry;
+use crate::model::{AclTag, Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Timestamp, Uid};
 use crate::secret::Secret;
 use crate::store;
 use crate::wire::{
@@ -21,6 +22,9 @@ use std::sync::Arc;
 const MAX_LISTED: usize = 200_000;
 /// Decisions shown by `who` if nothing else is asked for, and at most.
 const RECENT: (usize, usize) = (20, 1000);
+
+/// How often a `put` begins again because somebody else was faster.
+const PUT_TRIES: usize = 10;
 
 impl Admin for Vault {
     fn status(&self, _: &Actor) -> Result<Status, Fault> {
@@ -51,15 +55,18 @@ impl Admin for Vault {
                 status.generation = self.store.generation().map(|g| g.0);
                 status.secrets = Some(open.tree.files());
                 status.versions = Some(open.tree.nodes().map(|(_, n)| n.versions.len() as u64).sum());
-                let state = |scope| match open.keys.state(scope) {
+                let state = |scope: &Scope| match open.keys.state(scope) {
                     ScopeState::Alive => "alive",
                     ScopeState::Missing => "missing",
                     ScopeState::Revoked => "revoked",
                     ScopeState::Expired => "expired",
                 };
-                status.scopes = (open.keys.scopes.keys())
-                    .map(|scope| ScopeStatus { name: scope.to_string(), key: state(scope).into() })
-                    .collect();
+                let scope = |(scope, entry): (&Scope, &ScopeEntry)| ScopeStatus {
+                    name: scope.to_string(),
+                    key: state(scope).into(),
+                    serial: entry.serial(),
+                };
+                status.scopes = (open.keys.scopes.iter()).map(scope).collect();
                 status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
@@ -113,22 +120,14 @@ impl Admin for Vault {
         let caller = self.admin(actor)?;
         let (directory, name) = put.path.split_last().ok_or_else(|| Fault::Usage("the root is not a secret".into()))?;
         let parent = self.directory(&caller, &directory, put.parents)?;
-        let (ino, made) = match self.with_tree(|t| t.child(parent, name.as_str()))? {
-            Some(ino) => (ino, false),
-            None => {
-                // Checked before anything is made: a refusal leaves nothing behind.
-                crate::enrol::check(name, put.content.expose()).map_err(|r| Fault::Refused(r.to_string()))?;
-                let new = NewNode { parent, name, kind: Kind::File, mode: 0o600, umask: 0, target: None };
-                (self.create(&caller, new)?.ino, true)
+        for _ in 1..PUT_TRIES {
+            match self.put_at(&caller, parent, name, &put) {
+                // Made, removed or renamed over by somebody else between the look and the commit.
+                Err(VaultError::Exists | VaultError::NotFound) => {}
+                done => return Ok(done?),
             }
-        };
-        let result = self.put_content(&caller, ino, &put);
-        if made && result.is_err() {
-            let _ = self.unlink(&caller, parent, name);
         }
-        let version = result?;
-        self.tell(if made { Change::Entry { parent, name: name.clone() } } else { Change::Node(ino) });
-        Ok(version)
+        Ok(self.put_at(&caller, parent, name, &put)?)
     }
 
     fn reveal(&self, actor: &Actor, reveal: Reveal) -> Result<Secret, Fault> {
@@ -292,10 +291,29 @@ impl Vault {
                     self.tell(Change::Entry { parent: at, name: name.clone() });
                     made
                 }
-                None => return Err(Fault::NotFound(format!("the folder {path} is not there"))),
+                None => return Err(Fault::NotFound(format!("the folder {path} is not there (put -p makes it)"))),
             };
         }
         Ok(at)
+    }
+
+    fn put_at(&self, caller: &Control, parent: Ino, name: &Name, put: &Put) -> Result<u64, VaultError> {
+        let (ino, made) = match self.with_tree(|t| t.child(parent, name.as_str()))? {
+            Some(ino) => (ino, false),
+            None => {
+                // Checked before anything is made: a refusal leaves nothing behind.
+                crate::enrol::check(name, put.content.expose()).map_err(|r| VaultError::Invalid(r.to_string()))?;
+                let new = NewNode { parent, name, kind: Kind::File, mode: 0o600, umask: 0, target: None };
+                (self.create(caller, new)?.ino, true)
+            }
+        };
+        let result = self.put_content(caller, ino, put);
+        if made && result.is_err() && self.with_tree(|t| t.child(parent, name.as_str()))? == Some(ino) {
+            let _ = self.unlink(caller, parent, name);
+        }
+        let version = result?;
+        self.tell(if made { Change::Entry { parent, name: name.clone() } } else { Change::Node(ino) });
+        Ok(version)
     }
 
     fn put_content(&self, caller: &Control, ino: Ino, put: &Put) -> Result<u64, VaultError> {
@@ -317,7 +335,7 @@ impl Vault {
         &self,
         caller: &Control,
         parent: Ino,
-        name: &crate::model::Name,
+        name: &Name,
         ino: Ino,
         recursive: bool,
         event: audit::Operation,

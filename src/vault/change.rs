@@ -3,11 +3,12 @@
 //! Each is decided, recorded, done in memory under the writer's lock, and durable within a second or at the next sync.
 
 use super::node::{Attr, Node};
+use super::tree::Heritage;
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Operation};
 use crate::audit;
-use crate::model::{Gid, Ino, Kind, Meta, Name, Timestamp, Uid};
+use crate::model::{Gid, Ino, Kind, Meta, Name, Timestamp, Uid, VersionNo};
 use std::sync::Arc;
 
 /// The directory below the root that containers' secrets are in. Its entries are made by declaring a scope.
@@ -86,10 +87,23 @@ impl Vault {
             Kind::Symlink => audit::Operation::Symlink,
         };
         let (parent, path) = self.place(new.parent, new.name)?;
+        let made = self.create_in(&mut writer, caller, new, &parent, event, &path);
+        self.recording(event, &path, || caller.who(), made)
+    }
+
+    fn create_in(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        new: NewNode<'_>,
+        parent: &Arc<Node>,
+        event: audit::Operation,
+        path: &str,
+    ) -> Result<Attr, VaultError> {
         if self.with_tree(|t| t.child(new.parent, new.name.as_str()))?.is_some() {
             return Err(VaultError::Exists);
         }
-        let grant = self.allow(caller, new.parent, &parent, Operation::ChangeEntries, event, &path)?;
+        let grant = self.allow(caller, new.parent, parent, Operation::ChangeEntries, event, path)?;
         if parent.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) && parent.parent == Ino::ROOT {
             return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
         }
@@ -97,7 +111,7 @@ impl Vault {
             return Err(VaultError::Invalid("a symlink's target has 1 to 4095 bytes".into()));
         }
         self.check_room(caller)?;
-        self.record(event, &path, None, &caller.who(), &grant.rule().to_string())?;
+        self.record(event, path, None, &caller.who(), &grant.rule().to_string())?;
         let ino = writer.new_ino()?;
         let node = Node {
             parent: new.parent,
@@ -110,8 +124,8 @@ impl Vault {
             last_number: 0,
         };
         let attr = node.attr(ino);
-        self.put(&mut writer, ino, node)?;
-        self.stamp(&mut writer, new.parent)?;
+        self.put(writer, ino, node)?;
+        self.stamp(writer, new.parent)?;
         Ok(attr)
     }
 
@@ -152,6 +166,19 @@ impl Vault {
         let event = audit::Operation::Rename;
         let (old_parent, old_path) = self.place(rename.parent, rename.name)?;
         let (new_parent, new_path) = self.place(rename.new_parent, rename.new_name)?;
+        let renamed = self.rename_in(&mut writer, caller, rename, (&old_parent, &new_parent), (&old_path, &new_path));
+        self.recording(event, &new_path, || caller.who(), renamed)
+    }
+
+    fn rename_in(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        rename: Rename<'_>,
+        (old_parent, new_parent): (&Arc<Node>, &Arc<Node>),
+        (old_path, new_path): (&str, &str),
+    ) -> Result<(), VaultError> {
+        let event = audit::Operation::Rename;
         let ino = self.with_tree(|t| t.child(rename.parent, rename.name.as_str()))?.ok_or(VaultError::NotFound)?;
         let node = self.node(ino)?;
         let target = self.with_tree(|t| t.child(rename.new_parent, rename.new_name.as_str()))?;
@@ -163,30 +190,30 @@ impl Vault {
             return Err(VaultError::Exists);
         }
         for (directory, node, path) in
-            [(rename.parent, &old_parent, &old_path), (rename.new_parent, &new_parent, &new_path)]
+            [(rename.parent, old_parent, old_path), (rename.new_parent, new_parent, new_path)]
         {
             self.allow(caller, directory, node, Operation::ChangeEntries, event, path)?;
         }
-        self.check_sticky(caller, &old_parent, ino, &node, event, &old_path)?;
+        self.check_sticky(caller, old_parent, ino, &node, event, old_path)?;
         if let Some((target_ino, target)) = &target {
-            self.check_sticky(caller, &new_parent, *target_ino, target, event, &new_path)?;
+            self.check_sticky(caller, new_parent, *target_ino, target, event, new_path)?;
         }
         if node.scope != new_parent.scope {
             return Err(VaultError::CrossScope);
         }
-        if [&old_path, &new_path].iter().any(|p| *p == CONTAINERS) {
+        if [old_path, new_path].contains(&CONTAINERS) {
             return Err(VaultError::NotPermitted("the containers' folder stays where it is"));
         }
         if new_parent.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) && new_parent.parent == Ino::ROOT {
             return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
         }
-        self.check_shape(ino, &node, rename.new_parent, target.as_ref())?;
+        self.check_shape(ino, &node, (rename.new_parent, rename.new_name), target.as_ref())?;
         if node.kind == Kind::File && rename.new_name != rename.name {
-            self.check_under_new_name(caller, ino, &node, rename.new_name, &new_path)?;
+            self.check_under_new_name(ino, &node, rename.new_name)?;
         }
         let reason = format!("to {new_path}");
-        self.record(event, &old_path, None, &caller.who(), &reason)?;
-        self.move_node(&mut writer, ino, &node, rename, target, (&old_path, &new_path))
+        self.record(event, old_path, None, &caller.who(), &reason)?;
+        self.move_node(writer, ino, &node, rename, target, (old_path, new_path))
     }
 
     fn move_node(
@@ -202,38 +229,41 @@ impl Vault {
         next.parent = rename.new_parent;
         next.name = Some(rename.new_name.clone());
         next.meta.ctime = Timestamp::now();
-        let replaced = target.filter(|(_, t)| t.kind == Kind::File && node.kind == Kind::File);
-        let continued = match &replaced {
-            Some((_, target)) => Some((target.versions.clone(), target.last_number)),
-            None => self.with_tree(|t| t.grave(new_path).map(|(_, g)| (g.versions.clone(), g.last_number)))?,
-        };
-        if let Some((mut versions, mut last)) = continued.filter(|_| node.kind == Kind::File && node.last_number > 0) {
-            for mut own in std::mem::take(&mut next.versions) {
-                last += 1;
-                own.number = crate::model::VersionNo(last);
-                versions.push(own);
-            }
-            next.versions = versions;
-            next.last_number = last;
-            if replaced.is_none()
-                && let Some((grave, _)) = self.with_tree_mut(|t| t.exhume(new_path))?
-            {
-                writer.touch(grave);
+        let displaced = target.as_ref().map(|(ino, _)| *ino);
+        let replaced = target.filter(|(_, t)| t.last_number > 0);
+        if node.last_number > 0 {
+            let heritage = match &replaced {
+                Some((_, t)) => {
+                    Some(Heritage { versions: t.versions.clone(), last_number: t.last_number, grave: None })
+                }
+                None => self.with_tree(|t| t.heritage(new_path, ino))?,
+            };
+            if let Some(heritage) = heritage {
+                let held = heritage.versions.clone();
+                // Those of one renamed away are still that one's.
+                let taken = if replaced.is_some() || heritage.grave.is_some() { held.as_slice() } else { &[] };
+                if let Some(grave) = heritage.grave {
+                    self.with_tree_mut(|t| t.exhume(new_path))?;
+                    writer.touch(grave);
+                }
+                continue_history(&mut next, heritage);
+                super::commit::prune(&mut next, self.limits.keep_versions);
+                self.change_history(writer, &[&node.versions, taken], &next.versions)?;
             }
         } else if let Some((target_ino, target)) = &replaced {
-            // An empty file takes the name: what was there is removed, and its history kept.
+            // An empty file or a symlink takes the name: what was there is removed, and its history kept.
             self.bury(writer, *target_ino, target, new_path)?;
         }
-        for blob in super::commit::prune(&mut next, self.limits.keep_versions) {
-            self.release(writer, blob)?;
-        }
-        let displaced = self.with_tree(|t| t.child(rename.new_parent, rename.new_name.as_str()))?;
+        let merged = replaced.is_some();
         self.with_tree_mut(|tree| {
             if let Some(displaced) = displaced {
                 tree.remove(displaced);
             }
-            if node.kind == Kind::File && node.last_number > 0 {
-                tree.note_left(old_path.to_owned(), ino);
+            if node.last_number > 0 {
+                if !merged {
+                    tree.forget_left(new_path);
+                }
+                tree.note_left(old_path.to_owned(), ino, node);
             }
         })?;
         if let Some(displaced) = displaced {
@@ -252,11 +282,19 @@ impl Vault {
         &self,
         ino: Ino,
         node: &Node,
-        new_parent: Ino,
+        (new_parent, new_name): (Ino, &Name),
         target: Option<&(Ino, Arc<Node>)>,
     ) -> Result<(), VaultError> {
-        if node.kind == Kind::Directory && self.with_tree(|t| t.is_below(new_parent, ino))? {
-            return Err(VaultError::Invalid("a directory cannot be moved below itself".into()));
+        if node.kind == Kind::Directory {
+            if self.with_tree(|t| t.is_below(new_parent, ino))? {
+                return Err(VaultError::Invalid("a directory cannot be moved below itself".into()));
+            }
+            // What is in it must still have a path.
+            let (path, extremes) = self.with_tree(|t| (t.path(new_parent), t.extremes(ino)))?;
+            let path = path.ok_or(VaultError::NotFound)?.join(new_name)?;
+            for names in &extremes {
+                names.iter().try_fold(path.clone(), |path, name| path.join(name))?;
+            }
         }
         match target {
             Some((_, t)) if t.kind != Kind::Directory && node.kind == Kind::Directory => Err(VaultError::NotADirectory),
@@ -272,24 +310,16 @@ impl Vault {
     }
 
     /// A temporary name is renamed into place: what no rule applied to may not be whole.
-    fn check_under_new_name(
-        &self,
-        caller: &impl Caller,
-        ino: Ino,
-        node: &Node,
-        name: &Name,
-        path: &str,
-    ) -> Result<(), VaultError> {
+    fn check_under_new_name(&self, ino: Ino, node: &Node, name: &Name) -> Result<(), VaultError> {
         if node.current().is_none() || !crate::enrol::applies(name) {
             return Ok(());
         }
-        let grant = self.judge(&crate::caller::Daemon, ino, node, crate::access::ScopeState::Alive, Operation::Read)?;
+        let grant =
+            self.judge(&crate::caller::Daemon, ino, node, crate::access::ScopeState::Alive, Operation::Write)?;
         let kek = self.keys()?.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
         let content = self.decrypt(&grant, &kek, node.current())?;
-        crate::enrol::check(name, content.expose()).map(|_| ()).map_err(|refusal| {
-            self.refuse(audit::Operation::Rename, path, None, &caller.who(), &refusal.to_string());
-            VaultError::Invalid(refusal.to_string())
-        })
+        let checked = crate::enrol::check(name, content.expose());
+        checked.map(|_| ()).map_err(|refusal| VaultError::Invalid(refusal.to_string()))
     }
 
     /// The directory, and the path that a name has or will have in it.
@@ -319,7 +349,7 @@ impl Vault {
         self.allow(caller, ino, node, operation, event, path).map(|_| ())
     }
 
-    fn check_room(&self, caller: &impl Caller) -> Result<(), VaultError> {
+    pub(super) fn check_room(&self, caller: &impl Caller) -> Result<(), VaultError> {
         let (all, own) = self.with_tree(|t| (t.len(), t.owned(caller.uid())))?;
         if all >= self.limits.max_secrets {
             return Err(VaultError::NoSpace("max_secrets is reached"));
@@ -344,6 +374,24 @@ impl Vault {
         node.meta.ctime = node.meta.mtime;
         self.put(writer, directory, node)
     }
+}
+
+/// Puts the history of the name before a secret's own. What the name had already is not had twice, unless it is what it
+/// has now.
+fn continue_history(node: &mut Node, heritage: Heritage) {
+    let Heritage { mut versions, last_number: mut last, .. } = heritage;
+    let own = std::mem::take(&mut node.versions);
+    let current = own.len().saturating_sub(1);
+    for (i, mut version) in own.into_iter().enumerate() {
+        if i == current || versions.iter().all(|v| v.blob != version.blob) {
+            last += 1;
+            version.number = VersionNo(last);
+            versions.push(version);
+        }
+    }
+    node.versions = versions;
+    // Never lower than it was: the blobs of this inode are numbered by it.
+    node.last_number = node.last_number.max(last);
 }
 
 fn new_meta(caller: &impl Caller, parent: &Meta, new: &NewNode<'_>) -> Meta {

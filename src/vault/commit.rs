@@ -1,7 +1,7 @@
 //! Committing content: checked, sealed, recorded, and on disk when it returns.
 
-use super::node::{Node, Version};
-use super::tree::Tree;
+use super::node::{Node, Record, Version};
+use super::tree::Heritage;
 use super::writer::Writer;
 use super::{Vault, VaultError};
 use crate::access::{Denial, Grant};
@@ -34,9 +34,11 @@ impl Vault {
             Err(VaultError::NotFound) => return Ok(None),
             found => found?,
         };
-        let result = self.commit_to(grant, who, content, &node, &path);
+        let result = self.commit_to(grant, who, content, &node);
         if let Err(error) = &result {
-            self.refuse(audit::Operation::Commit, &path, None, who, &error.to_string());
+            if !matches!(error, VaultError::NotRecorded(_)) {
+                self.refuse(audit::Operation::Commit, &path, None, who, &error.to_string());
+            }
             tracing::warn!(%path, %error, uid = who.uid, "a commit was refused; what was there stays");
         }
         result
@@ -47,27 +49,34 @@ impl Vault {
         grant: &Grant,
         who: &Who,
         content: Content<'_>,
-        node: &Arc<Node>,
-        path: &str,
+        node: &Node,
     ) -> Result<Option<VersionNo>, VaultError> {
         let ino = grant.ino();
         self.check_content(node, content.bytes)?;
-        let keys = self.keys()?;
-        let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
-        let (blob, digest) = seal::seal_blob(content.bytes, &kek, &keys.recovery);
-        drop(kek);
-
-        let mut writer = self.lock_writer();
-        let node = match self.node(ino) {
+        // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
+        let (mut writer, (blob, digest)) = loop {
+            let keys = self.keys()?;
+            let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
+            let sealed = seal::seal_blob(content.bytes, &kek, &keys.recovery);
+            let writer = self.lock_writer();
+            if Arc::ptr_eq(&self.keys()?, &keys) {
+                break (writer, sealed);
+            }
+        };
+        // The name may be another one by now, and with it its history and what the content must be.
+        let (node, path) = match self.node_and_path(ino) {
             Err(VaultError::NotFound) => return Ok(None),
             found => found?,
         };
-        // The name may be another one by now, and with it what the content must be.
         self.check_content(&node, content.bytes)?;
-        if self.keys()?.recovery.len() != keys.recovery.len() {
-            return Err(VaultError::Failed("the recovery recipients changed meanwhile; write it again".into()));
+        let mut next = (*node).clone();
+        let heritage = match next.last_number {
+            0 => self.with_tree(|tree| tree.heritage(&path, ino))?,
+            _ => None,
+        };
+        if let Some(heritage) = &heritage {
+            (next.versions, next.last_number) = (heritage.versions.clone(), heritage.last_number);
         }
-        let mut next = self.with_history(&node, path)?;
         let number = VersionNo(next.last_number + 1);
         let now = Timestamp::now();
         let blob_key = BlobKey { ino, version: number };
@@ -84,48 +93,40 @@ impl Vault {
         if let Some(mtime) = content.mtime {
             next.meta.mtime = mtime;
         }
-        let pruned = prune(&mut next, self.limits.keep_versions);
-        self.record(audit::Operation::Commit, path, Some(number.0), who, &grant.rule().to_string())?;
-        self.install(&mut writer, ino, next, Some((blob_key, blob)), &pruned, path)?;
+        prune(&mut next, self.limits.keep_versions);
+        self.record(audit::Operation::Commit, &path, Some(number.0), who, &grant.rule().to_string())?;
+        self.install(&mut writer, ino, next, Some((blob_key, blob)), heritage.map(|h| (path, h)))?;
         Ok(Some(number))
     }
 
-    /// Writes a node with a changed history as one transaction, then shows it to readers.
+    /// Writes a node with a changed history as one transaction, then shows it to readers. `takes` is the name whose
+    /// history it took over.
     pub(super) fn install(
         &self,
         writer: &mut Writer,
         ino: Ino,
         next: Node,
         blob: Option<(BlobKey, Vec<u8>)>,
-        pruned: &[BlobKey],
-        path: &str,
+        takes: Option<(String, Heritage)>,
     ) -> Result<(), VaultError> {
         let mut batch = Batch::default();
-        let adopted = self.with_tree(|tree| {
-            for blob in pruned {
-                if tree.is_last(*blob) {
-                    batch.blobs.insert(*blob, None);
-                }
-            }
-            let first = tree.get(ino).is_some_and(|old| old.last_number == 0);
-            tree.grave(path).filter(|_| first).map(|(ino, _)| *ino)
+        let grave = takes.as_ref().and_then(|(_, heritage)| Some((heritage.grave?, heritage.versions.as_slice())));
+        let fresh = blob.as_ref().map(|(key, _)| *key);
+        let recount = self.with_tree(|tree| {
+            let own = tree.get(ino).map(|node| node.versions.as_slice()).unwrap_or_default();
+            let buried = grave.map(|(_, versions)| versions).unwrap_or_default();
+            tree.recount(&[own, buried], &next.versions, fresh)
         })?;
-        if let Some(grave) = adopted {
-            batch.nodes.insert(grave, None);
-        }
-        if let Some((key, bytes)) = blob {
-            batch.blobs.insert(key, Some(bytes));
-        }
-        self.flush_with(writer, batch, &BTreeMap::from([(ino, next.clone())]))?;
+        batch.blobs.extend(recount.gone.iter().map(|blob| (*blob, None)));
+        batch.nodes.extend(grave.map(|(grave, _)| (grave, None)));
+        batch.blobs.extend(blob.map(|(key, bytes)| (key, Some(bytes))));
+        self.flush_with(writer, batch, &BTreeMap::from([(ino, Record::Node(next.clone()))]))?;
         self.with_tree_mut(|tree| {
-            if adopted.is_some() {
+            if let Some((path, _)) = &takes {
                 tree.exhume(path);
-            } else {
-                share_foreign(tree, ino, &next);
+                tree.forget_left(path);
             }
-            for blob in pruned {
-                tree.release(*blob);
-            }
+            tree.settle(recount);
             tree.put(ino, next);
         })
     }
@@ -142,38 +143,10 @@ impl Vault {
             None => Ok(()),
         }
     }
-
-    /// The node with the history of its name, if this is its first version: that of a secret removed under this path, or
-    /// of one that an editor just renamed away.
-    fn with_history(&self, node: &Arc<Node>, path: &str) -> Result<Node, VaultError> {
-        let mut next = (**node).clone();
-        if next.last_number > 0 {
-            return Ok(next);
-        }
-        let found = self.with_tree(|tree| {
-            let buried = tree.grave(path).map(|(_, grave)| (grave.versions.clone(), grave.last_number));
-            buried.or_else(|| tree.left(path).map(|old| (old.versions.clone(), old.last_number)))
-        })?;
-        if let Some((versions, last)) = found {
-            next.versions = versions;
-            next.last_number = last;
-        }
-        Ok(next)
-    }
 }
 
 /// Takes the oldest versions out, beyond what is kept.
-pub(super) fn prune(node: &mut Node, keep: usize) -> Vec<BlobKey> {
+pub(super) fn prune(node: &mut Node, keep: usize) {
     let excess = node.versions.len().saturating_sub(keep);
-    node.versions.drain(..excess).map(|v| v.blob).collect()
-}
-
-/// Counts blobs that the node took over from a secret which still has them.
-fn share_foreign(tree: &mut Tree, ino: Ino, next: &Node) {
-    let old: Vec<BlobKey> = tree.get(ino).map(|n| n.versions.iter().map(|v| v.blob).collect()).unwrap_or_default();
-    for version in &next.versions {
-        if version.blob.ino != ino && !old.contains(&version.blob) {
-            tree.share(version.blob);
-        }
-    }
+    node.versions.drain(..excess);
 }

@@ -84,6 +84,38 @@ pub enum VaultError {
     WrongKey(String),
 }
 
+impl VaultError {
+    /// Whether it refuses what was asked for, and is not in the log yet: a denial is recorded where it is decided, so is
+    /// what could not be recorded; what merely cannot be (no such name) is no decision.
+    pub(crate) fn is_unrecorded_refusal(&self) -> bool {
+        match self {
+            VaultError::CrossScope
+            | VaultError::NotPermitted(_)
+            | VaultError::Invalid(_)
+            | VaultError::BadAcl(_)
+            | VaultError::TooBig { .. }
+            | VaultError::NoSpace(_)
+            | VaultError::Quota
+            | VaultError::Damaged(_)
+            | VaultError::ArenaFull(_)
+            | VaultError::Failed(_) => true,
+            VaultError::Denied(_)
+            | VaultError::NotRecorded(_)
+            | VaultError::Locked
+            | VaultError::NotFound
+            | VaultError::Exists
+            | VaultError::NotADirectory
+            | VaultError::IsADirectory
+            | VaultError::NotEmpty
+            | VaultError::BadName(_)
+            | VaultError::NoAttribute
+            | VaultError::UnknownAttribute
+            | VaultError::NothingToDo(_)
+            | VaultError::WrongKey(_) => false,
+        }
+    }
+}
+
 impl From<Denial> for VaultError {
     fn from(denial: Denial) -> Self {
         VaultError::Denied(denial)
@@ -97,11 +129,10 @@ impl From<StoreError> for VaultError {
             StoreError::Damaged(what) | StoreError::BadBackup(what) | StoreError::UnknownFormat(what) => {
                 VaultError::Damaged(what)
             }
-            StoreError::NotAStore(_)
-            | StoreError::Exists(_)
-            | StoreError::InUse { .. }
-            | StoreError::Io(_)
-            | StoreError::Failed(_) => VaultError::Failed(error.to_string()),
+            StoreError::Exists(_) | StoreError::InUse { .. } => VaultError::Invalid(error.to_string()),
+            StoreError::NotAStore(_) | StoreError::Io(_) | StoreError::Failed(_) => {
+                VaultError::Failed(error.to_string())
+            }
         }
     }
 }

@@ -50,13 +50,8 @@ impl Vault {
             &caller.who(),
             &format!("{}: from version {number}", grant.rule()),
         )?;
-        // Before the prune, so that the blob counts twice when the old version falls out at once.
-        self.with_tree_mut(|tree| tree.share(old.blob))?;
-        let pruned = super::commit::prune(&mut next, self.limits.keep_versions);
-        if let Err(error) = self.install(&mut writer, ino, next, None, &pruned, &text) {
-            self.with_tree_mut(|tree| tree.release(old.blob))?;
-            return Err(error);
-        }
+        super::commit::prune(&mut next, self.limits.keep_versions);
+        self.install(&mut writer, ino, next, None, None)?;
         drop(writer);
         self.tell(Change::Node(ino));
         Ok(new.number.0)
@@ -80,19 +75,17 @@ impl Vault {
         let ino = match self.with_tree(|t| t.child(parent, name.as_str()))? {
             // An empty file of that name, never written: its content comes back.
             Some(ino) => ino,
-            None => writer.new_ino()?,
+            None => {
+                self.check_room(caller)?;
+                writer.new_ino()?
+            }
         };
-        let next = revived(&grave, parent, name, &old, caller.uid());
+        let mut next = revived(&grave, parent, name, &old, caller.uid());
         let version = next.last_number;
+        super::commit::prune(&mut next, self.limits.keep_versions);
         self.record(event, text, Some(version), &caller.who(), &format!("{}: removed before", grant.rule()))?;
         let (grave_ino, _) = self.with_tree_mut(|t| t.exhume(text))?.ok_or(VaultError::NotFound)?;
-        if next.versions.iter().filter(|v| v.blob == old.blob).count() > 1 {
-            self.with_tree_mut(|tree| tree.share(old.blob))?;
-        }
-        let mut next = next;
-        for blob in super::commit::prune(&mut next, self.limits.keep_versions) {
-            self.release(writer, blob)?;
-        }
+        self.change_history(writer, &[&grave.versions], &next.versions)?;
         writer.touch(grave_ino);
         self.put(writer, ino, next)?;
         self.stamp(writer, parent)?;

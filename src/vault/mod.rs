@@ -39,9 +39,11 @@ use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
 use crate::caller::{Callers, Control, Daemon, Process};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
-use crate::store::{AuditAnchor, Store};
+use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tree::Tree;
@@ -123,6 +125,8 @@ pub struct Vault {
     limits: Limits,
     store: Store,
     audit: Arc<Log>,
+    /// Whether the log was found to be the one the store knows.
+    audit_compared: AtomicBool,
     callers: Callers,
     state: RwLock<State>,
     writer: Mutex<Writer>,
@@ -147,6 +151,7 @@ impl Vault {
             limits,
             store,
             audit,
+            audit_compared: AtomicBool::new(false),
             callers,
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
@@ -246,13 +251,16 @@ impl Vault {
         node.target.as_ref().map(|t| t.to_string()).ok_or_else(|| VaultError::Invalid("not a symlink".into()))
     }
 
-    /// A probe: whether this caller may read a node, without opening it. What is refused is recorded when `reports` says
-    /// that it was no mere stat.
-    pub fn probe(&self, caller: &impl Caller, ino: Ino, reports: impl FnOnce() -> bool) {
+    /// A probe: the kernel looked at a node before it refused something, or somebody merely looked. `wants` says what
+    /// the caller is about; it is asked only of one who may not do everything. What he may not do is recorded.
+    pub fn probe(&self, caller: &impl Caller, ino: Ino, wants: impl FnOnce() -> Option<Operation>) {
         let Ok((node, path)) = self.node_and_path(ino) else { return };
-        if let Err(denial) = self.judge(caller, ino, &node, ScopeState::Alive, Operation::Read)
-            && reports()
-        {
+        let judge = |operation| self.judge(caller, ino, &node, ScopeState::Alive, operation);
+        if judge(Operation::Read).and_then(|_| judge(Operation::Write)).is_ok() {
+            return;
+        }
+        let Some(wanted) = wants() else { return };
+        if let Err(denial) = judge(wanted) {
             self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
         }
     }
@@ -293,6 +301,13 @@ impl Vault {
 
     fn node(&self, ino: Ino) -> Result<Arc<Node>, VaultError> {
         self.with_tree(|tree| tree.get(ino).cloned())?.ok_or(VaultError::NotFound)
+    }
+
+    /// Whether a node is another one now, or none, once what is under way is done: then a blob that is not there any
+    /// more is no damage.
+    fn moved_on(&self, ino: Ino, node: &Node) -> bool {
+        drop(self.lock_writer());
+        self.node(ino).map_or(true, |now| now.versions != node.versions)
     }
 
     fn node_and_path(&self, ino: Ino) -> Result<(Arc<Node>, String), VaultError> {
@@ -341,7 +356,27 @@ impl Vault {
         reason: &str,
     ) -> Result<(), VaultError> {
         let event = Event { op, path, version, who, decision: Decision::Allowed, reason, errno: None };
-        self.audit.allowed(&event).map_err(|e| VaultError::NotRecorded(e.to_string()))
+        self.audit.allowed(&event).map_err(|e| {
+            let error = VaultError::NotRecorded(e.to_string());
+            self.refuse(op, path, version, who, &error.to_string());
+            error
+        })
+    }
+
+    /// Writes down that something failed, if that was a refusal which nobody wrote down where it was decided.
+    fn recording<R>(
+        &self,
+        op: audit::Operation,
+        path: &str,
+        who: impl FnOnce() -> Who,
+        result: Result<R, VaultError>,
+    ) -> Result<R, VaultError> {
+        if let Err(error) = &result
+            && error.is_unrecorded_refusal()
+        {
+            self.refuse(op, path, None, &who(), &error.to_string());
+        }
+        result
     }
 
     /// Writes down what is refused. Never blocks.
@@ -361,16 +396,8 @@ impl Vault {
     }
 
     /// Records a refusal that another part of pinfold decided: a hard link, a device, a queue that is full.
-    pub fn record_refusal(
-        &self,
-        op: audit::Operation,
-        ino: Ino,
-        name: Option<&str>,
-        caller: &impl Caller,
-        reason: &str,
-    ) {
-        let path = self.path_of(ino, name);
-        self.refuse(op, &path, None, &caller.who(), reason);
+    pub fn record_refusal(&self, op: audit::Operation, path: &str, who: &Who, reason: &str) {
+        self.refuse(op, path, None, who, reason);
     }
 
     /// A node's path, with a name below it; empty while locked.
@@ -391,13 +418,16 @@ impl Vault {
         }
     }
 
-    /// Writes the log's last lines and makes the store durable; for the end of the daemon.
+    /// Writes the log's last lines and makes the store durable, with an anchor at the very last of them: what is cut off
+    /// after a clean end shows. For the end of the daemon.
     pub fn shutdown(&self) {
-        if let Err(error) = self.sync()
+        self.audit.shutdown();
+        let mut writer = self.lock_writer();
+        let done = self.flush_with(&mut writer, Batch::default(), &BTreeMap::new());
+        if let Err(error) = done
             && !matches!(error, VaultError::Locked)
         {
             tracing::error!(%error, "the last changes are not on disk");
         }
-        self.audit.shutdown();
     }
 }

@@ -79,9 +79,7 @@ impl Vault {
             };
             let content = match self.decrypt(&grant, &kek, version) {
                 Ok(content) => content,
-                // Between the look at the record and the look at the blob, commits may have pruned that version, or
-                // sealed it anew: then the record says so now.
-                Err(_) if tries < MAX_TRIES && wanted.of(&*self.node(ino)?).ok() != Some(version) => {
+                Err(_) if tries < MAX_TRIES && self.was_replaced(ino, wanted, version)? => {
                     tries += 1;
                     continue;
                 }
@@ -105,9 +103,20 @@ impl Vault {
         self.open_as(caller, ino, wanted, audit::Operation::Open)
     }
 
-    /// Whether a secret was never written.
-    pub fn is_new(&self, ino: Ino) -> bool {
-        self.with_tree(|tree| tree.get(ino).is_some_and(|node| node.last_number == 0)).unwrap_or(false)
+    /// The number of a secret's current version; 0 if it was never written.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Locked`].
+    pub fn current_version(&self, ino: Ino) -> Result<u64, VaultError> {
+        Ok(self.node(ino)?.current().map_or(0, |v| v.number.0))
+    }
+
+    /// Whom a secret is sealed to.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Locked`].
+    pub fn scope_of(&self, ino: Ino) -> Result<Scope, VaultError> {
+        Ok(self.node(ino)?.scope.clone())
     }
 
     /// As [`Vault::open_write`], for the descriptor that made the file: its own mode does not count yet.
@@ -141,20 +150,30 @@ impl Vault {
         }
     }
 
-    /// The content a change begins with. It is never shown: the grant is one for writing.
+    /// The content a change begins with, and its version, 0 for none. The grant is one for writing: whether it may be
+    /// shown is another question.
     ///
     /// # Errors
     /// [`VaultError::Damaged`], [`VaultError::Denied`] if the scope's key is gone.
-    pub fn base(&self, grant: &Grant) -> Result<Secret, VaultError> {
+    pub fn base(&self, grant: &Grant) -> Result<(Secret, u64), VaultError> {
         let mut tries = 0;
         loop {
             let node = self.node(grant.ino())?;
             let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
-            match self.decrypt(grant, &kek, node.current()) {
-                Err(_) if tries < MAX_TRIES && self.node(grant.ino())?.current() != node.current() => tries += 1,
-                result => return result,
+            let version = node.current();
+            match self.decrypt(grant, &kek, version) {
+                Err(_) if tries < MAX_TRIES && self.was_replaced(grant.ino(), Wanted::Current, version)? => tries += 1,
+                result => return Ok((result?, version.map_or(0, |v| v.number.0))),
             }
         }
+    }
+
+    /// Whether the version that was looked for is another one by now, or sealed anew: then its blob is rightly gone, and
+    /// nothing is damaged. Waits for a commit that may be under way: the disk has the new version before the tree shows
+    /// it.
+    fn was_replaced(&self, ino: Ino, wanted: Wanted, version: Option<&Version>) -> Result<bool, VaultError> {
+        drop(self.lock_writer());
+        Ok(wanted.of(&*self.node(ino)?).ok() != Some(version))
     }
 
     /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.

@@ -1,16 +1,17 @@
 //! Recovery recipients: whose key opens every blob, whatever happens to pinfold.
 
+use super::node::{Node, Record, Version};
 use super::unlock::{INDEX_META, Keys};
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::caller::Daemon;
-use crate::model::Ino;
+use crate::model::{Gid, Ino, Kind, Meta, Scope, Uid};
 use crate::seal;
 use crate::store::{Batch, BlobKey};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How many blobs are sealed anew in one transaction.
 const BATCH: usize = 64;
@@ -78,25 +79,21 @@ impl Vault {
 
     /// Seals every blob anew, a batch at a time; between batches everything else goes on.
     fn reseal_blobs(&self) -> Result<u64, VaultError> {
-        let all: Vec<Ino> =
-            self.with_tree(|t| t.nodes().filter(|(_, n)| n.last_number > 0).map(|(i, _)| i).collect())?;
-        let mut done: BTreeMap<BlobKey, seal::BlobDigest> = BTreeMap::new();
-        for some in all.chunks(BATCH) {
-            let mut writer = self.lock_writer();
-            let mut batch = Batch::default();
-            let mut nodes = BTreeMap::new();
-            for ino in some {
-                let Some(node) = self.with_tree(|t| t.get(*ino).cloned())? else { continue };
-                let mut next = (*node).clone();
-                for version in &mut next.versions {
-                    version.digest = self.reseal(*ino, &node, version, &mut batch, &mut done)?;
-                }
-                nodes.insert(*ino, next);
+        let mut done = HashSet::new();
+        loop {
+            // Again until there is none: secrets come and go between batches.
+            let waiting: Vec<Ino> = self.with_tree(|t| {
+                let waits = |versions: &[Version]| versions.iter().any(|v| !done.contains(&v.blob));
+                let nodes = t.nodes().filter(|(_, n)| waits(&n.versions)).map(|(ino, _)| ino);
+                nodes.chain(t.graves().filter(|(_, g)| waits(&g.versions)).map(|(ino, _)| ino)).collect()
+            })?;
+            if waiting.is_empty() {
+                break;
             }
-            self.flush_with(&mut writer, batch, &nodes)?;
-            self.with_tree_mut(|tree| nodes.into_iter().for_each(|(ino, node)| tree.put(ino, node)))?;
+            for some in waiting.chunks(BATCH) {
+                self.reseal_some(some, &mut done)?;
+            }
         }
-        self.reseal_graves(&mut done)?;
         let mut writer = self.lock_writer();
         let mut facts = writer.facts()?.clone();
         facts.resealing = false;
@@ -105,46 +102,66 @@ impl Vault {
         Ok(done.len() as u64)
     }
 
-    fn reseal_graves(&self, done: &mut BTreeMap<BlobKey, seal::BlobDigest>) -> Result<(), VaultError> {
+    /// One batch. Everybody who has a blob learns its new digest in the same transaction: after a crash in between, one
+    /// who had the old digest would take the blob for a damaged one.
+    fn reseal_some(&self, some: &[Ino], done: &mut HashSet<BlobKey>) -> Result<(), VaultError> {
         let mut writer = self.lock_writer();
-        let graves: Vec<(Ino, Arc<super::node::Grave>)> =
-            self.with_tree(|t| t.graves().map(|(i, g)| (i, Arc::clone(g))).collect())?;
-        for (ino, grave) in graves {
-            let mut batch = Batch::default();
-            let mut next = (*grave).clone();
-            let stand_in = super::node::Node {
-                parent: Ino::ROOT,
-                name: None,
-                kind: crate::model::Kind::File,
-                scope: grave.scope.clone(),
-                meta: grave.meta.clone(),
-                target: None,
-                versions: Vec::new(),
-                last_number: grave.last_number,
-            };
-            for version in &mut next.versions {
-                version.digest = self.reseal(ino, &stand_in, version, &mut batch, done)?;
+        let mut batch = Batch::default();
+        let mut digests: HashMap<BlobKey, seal::BlobDigest> = HashMap::new();
+        let mut records: BTreeMap<Ino, Record> =
+            self.with_tree(|t| some.iter().filter_map(|ino| Some((*ino, t.record(*ino)?))).collect())?;
+        for (ino, record) in &records {
+            for version in versions_of(record).iter().filter(|v| !done.contains(&v.blob)) {
+                if let Entry::Vacant(place) = digests.entry(version.blob) {
+                    place.insert(self.reseal(*ino, &stand_in(record), version, &mut batch)?);
+                }
             }
-            writer.bury(ino, Arc::new(next.clone()));
-            self.flush_with(&mut writer, batch, &BTreeMap::new())?;
-            self.with_tree_mut(|tree| tree.bury(ino, next))?;
         }
-        Ok(())
+        self.with_tree(|t| {
+            if !digests.keys().any(|blob| t.is_shared(*blob)) {
+                return;
+            }
+            let has = |versions: &[Version]| versions.iter().any(|v| digests.contains_key(&v.blob));
+            for (ino, node) in t.nodes().filter(|(_, n)| has(&n.versions)) {
+                records.entry(ino).or_insert_with(|| Record::Node((**node).clone()));
+            }
+            for (ino, grave) in t.graves().filter(|(_, g)| has(&g.versions)) {
+                records.entry(ino).or_insert_with(|| Record::Grave((**grave).clone()));
+            }
+        })?;
+        for record in records.values_mut() {
+            let versions: &mut [Version] = match record {
+                Record::Node(node) => &mut node.versions,
+                Record::Grave(grave) => &mut grave.versions,
+                Record::Facts(_) => &mut [],
+            };
+            for version in versions {
+                version.digest = digests.get(&version.blob).copied().unwrap_or(version.digest);
+            }
+        }
+        self.flush_with(&mut writer, batch, &records)?;
+        done.extend(digests.into_keys());
+        self.with_tree_mut(|tree| {
+            for (ino, record) in records {
+                match record {
+                    Record::Node(node) => tree.put(ino, node),
+                    Record::Grave(grave) => drop(tree.bury(ino, grave)),
+                    Record::Facts(_) => {}
+                }
+            }
+        })
     }
 
     fn reseal(
         &self,
         ino: Ino,
-        node: &super::node::Node,
-        version: &super::node::Version,
+        node: &Node,
+        version: &Version,
         batch: &mut Batch,
-        done: &mut BTreeMap<BlobKey, seal::BlobDigest>,
     ) -> Result<seal::BlobDigest, VaultError> {
-        if let Some(digest) = done.get(&version.blob) {
-            return Ok(*digest);
-        }
         let keys = self.keys()?;
-        let grant = self.judge(&Daemon, ino, node, ScopeState::Alive, Operation::Read)?;
+        // As for a change: what has expired is sealed anew as well.
+        let grant = self.judge(&Daemon, ino, node, ScopeState::Alive, Operation::Write)?;
         let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(crate::access::Denial::NoKey))?;
         let plain = match self.decrypt(&grant, &kek, Some(version)) {
             Ok(plain) => plain,
@@ -157,7 +174,33 @@ impl Vault {
         };
         let (blob, digest) = seal::seal_blob(plain.expose(), &kek, &keys.recovery);
         batch.blobs.insert(version.blob, Some(blob));
-        done.insert(version.blob, digest);
         Ok(digest)
+    }
+}
+
+fn versions_of(record: &Record) -> &[Version] {
+    match record {
+        Record::Node(node) => &node.versions,
+        Record::Grave(grave) => &grave.versions,
+        Record::Facts(_) => &[],
+    }
+}
+
+/// What the judge is asked about: the node, or what a removed secret would be.
+fn stand_in(record: &Record) -> Node {
+    let node = |scope: &Scope, meta: &Meta, last_number| Node {
+        parent: Ino::ROOT,
+        name: None,
+        kind: Kind::File,
+        scope: scope.clone(),
+        meta: meta.clone(),
+        target: None,
+        versions: Vec::new(),
+        last_number,
+    };
+    match record {
+        Record::Node(found) => node(&found.scope, &found.meta, found.last_number),
+        Record::Grave(grave) => node(&grave.scope, &grave.meta, grave.last_number),
+        Record::Facts(_) => node(&Scope::Host, &Meta::new(Uid::ROOT, Gid(0), 0), 0),
     }
 }

@@ -1,13 +1,12 @@
 //! Removing: the name goes, the history stays under it, unless it is purged.
 
 use super::change::CONTAINERS;
-use super::node::{Grave, Node};
+use super::node::{Grave, Node, Version};
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
 use crate::model::{Ino, Kind, Name, Timestamp};
-use crate::store::BlobKey;
 use std::sync::Arc;
 
 impl Vault {
@@ -38,7 +37,8 @@ impl Vault {
         self.check_sticky(caller, &directory, ino, &node, event, &path)?;
         self.record(event, &path, node.current().map(|v| v.number.0), &caller.who(), &grant.rule().to_string())?;
         if event == audit::Operation::Purge {
-            self.purge_versions(writer, &node)?;
+            self.change_history(writer, &[&node.versions], &[])?;
+            self.clear_grave(writer, &path)?;
         } else if node.last_number > 0 {
             self.bury(writer, ino, &node, &path)?;
         }
@@ -81,19 +81,21 @@ impl Vault {
     /// Purges what is kept of a secret removed before. How many versions went.
     pub(super) fn purge_grave(&self, caller: &impl Caller, path: &str) -> Result<u64, VaultError> {
         let mut writer = self.lock_writer();
-        let Some((ino, grave)) = self.with_tree(|t| t.grave(path).cloned())? else { return Err(VaultError::NotFound) };
+        let Some((_, grave)) = self.with_tree(|t| t.grave(path).cloned())? else { return Err(VaultError::NotFound) };
         self.record(audit::Operation::Purge, path, None, &caller.who(), "removed before")?;
-        self.with_tree_mut(|tree| tree.exhume(path))?;
-        for version in &grave.versions {
-            self.release(&mut writer, version.blob)?;
-        }
-        writer.touch(ino);
+        self.clear_grave(&mut writer, path)?;
         Ok(grave.versions.len() as u64)
     }
 
-    fn purge_versions(&self, writer: &mut Writer, node: &Arc<Node>) -> Result<(), VaultError> {
-        for version in &node.versions {
-            self.release(writer, version.blob)?;
+    /// Nothing of what was removed under this path is kept.
+    fn clear_grave(&self, writer: &mut Writer, path: &str) -> Result<(), VaultError> {
+        let grave = self.with_tree_mut(|tree| {
+            tree.forget_left(path);
+            tree.exhume(path)
+        })?;
+        if let Some((ino, grave)) = grave {
+            self.change_history(writer, &[&grave.versions], &[])?;
+            writer.touch(ino);
         }
         Ok(())
     }
@@ -111,20 +113,27 @@ impl Vault {
         let older = self.with_tree(|t| t.grave(path).cloned())?;
         let crowded_out = self.with_tree_mut(|tree| tree.bury(ino, grave.clone()))?;
         for (old, grave) in older.into_iter().chain(crowded_out) {
-            for version in &grave.versions {
-                self.release(writer, version.blob)?;
-            }
+            self.change_history(writer, &[&grave.versions], &[])?;
             writer.touch(old);
         }
         writer.bury(ino, Arc::new(grave));
         Ok(())
     }
 
-    /// One name fewer has this blob; the last one takes it along.
-    pub(super) fn release(&self, writer: &mut Writer, blob: BlobKey) -> Result<(), VaultError> {
-        if self.with_tree_mut(|tree| tree.release(blob))? {
-            writer.drop_blob(blob);
-        }
+    /// The histories `before` become `after`; blobs that nobody has then go with the next transaction.
+    pub(super) fn change_history(
+        &self,
+        writer: &mut Writer,
+        before: &[&[Version]],
+        after: &[Version],
+    ) -> Result<(), VaultError> {
+        let gone = self.with_tree_mut(|tree| {
+            let recount = tree.recount(before, after, None);
+            let gone = recount.gone.clone();
+            tree.settle(recount);
+            gone
+        })?;
+        gone.into_iter().for_each(|blob| writer.drop_blob(blob));
         Ok(())
     }
 }

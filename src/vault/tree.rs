@@ -1,9 +1,10 @@
 //! The tree in memory while the store is unlocked: nodes by inode, entries by directory, removed names by path.
 //!
-//! Owns the links between nodes and the counts that bounds are kept by. Knows nothing of callers, seals or the store.
+//! Owns the links between nodes and the counts that bounds and blobs are kept by. Knows nothing of callers, seals or the
+//! store.
 
 use super::VaultError;
-use super::node::{Grave, Node};
+use super::node::{Grave, Node, Record, Version};
 use crate::model::{Ino, Kind, Name, SecretPath, Uid};
 use crate::store::BlobKey;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -25,7 +26,35 @@ pub struct Tree {
     shared: HashMap<BlobKey, u32>,
     owned: HashMap<Uid, u64>,
     files: u64,
-    left: VecDeque<(String, Ino)>,
+    left: VecDeque<Left>,
+}
+
+/// A secret that was renamed away from a path: what it was then. What is committed to it later is another name's.
+struct Left {
+    path: String,
+    ino: Ino,
+    versions: Vec<Version>,
+    last_number: u64,
+}
+
+/// The history that a name has, for the secret that takes it over.
+#[derive(Debug, Clone)]
+pub struct Heritage {
+    /// Its versions, oldest first.
+    pub versions: Vec<Version>,
+    /// The highest number that a version of the name had.
+    pub last_number: u64,
+    /// The record of a removed secret that this was, which then goes.
+    pub grave: Option<Ino>,
+}
+
+/// What becomes of blobs when histories change.
+#[derive(Debug, Default)]
+pub struct Recount {
+    /// How many have it then.
+    holders: HashMap<BlobKey, u32>,
+    /// Those that nobody has then.
+    pub gone: Vec<BlobKey>,
 }
 
 impl Tree {
@@ -191,44 +220,95 @@ impl Tree {
         self.graves.remove(path)
     }
 
-    /// One more name has this blob in its history.
-    pub fn share(&mut self, blob: BlobKey) {
-        *self.shared.entry(blob).or_default() += 1;
+    /// Counts who has which blob when the histories `before` are replaced by `after`. Nothing is changed until
+    /// [`Tree::settle`]. A blob may be in a history more than once; `fresh` is one that nobody had yet.
+    pub fn recount(&self, before: &[&[Version]], after: &[Version], fresh: Option<BlobKey>) -> Recount {
+        let mut recount = Recount::default();
+        let holders = |blob| if fresh == Some(blob) { 0 } else { 1 + self.shared.get(&blob).copied().unwrap_or(0) };
+        for version in after {
+            *recount.holders.entry(version.blob).or_insert_with(|| holders(version.blob)) += 1;
+        }
+        for version in before.iter().copied().flatten() {
+            let count = recount.holders.entry(version.blob).or_insert_with(|| holders(version.blob));
+            *count = count.saturating_sub(1);
+        }
+        recount.gone = recount.holders.iter().filter(|(_, count)| **count == 0).map(|(blob, _)| *blob).collect();
+        recount
     }
 
-    /// One name fewer has this blob; whether it was the last one, so that the blob can go.
-    pub fn release(&mut self, blob: BlobKey) -> bool {
-        match self.shared.get_mut(&blob) {
-            Some(1) => {
-                self.shared.remove(&blob);
-                false
+    /// The histories have changed as was counted.
+    pub fn settle(&mut self, recount: Recount) {
+        for (blob, count) in recount.holders {
+            match count {
+                0 | 1 => drop(self.shared.remove(&blob)),
+                more => drop(self.shared.insert(blob, more - 1)),
             }
-            Some(more) => {
-                *more -= 1;
-                false
-            }
-            None => true,
         }
     }
 
-    /// Remembers that a secret was renamed away from a path.
-    pub fn note_left(&mut self, path: String, ino: Ino) {
-        self.left.retain(|(p, _)| *p != path);
+    /// Whether several names have this blob.
+    pub fn is_shared(&self, blob: BlobKey) -> bool {
+        self.shared.contains_key(&blob)
+    }
+
+    /// Remembers that a secret is renamed away from a path.
+    pub fn note_left(&mut self, path: String, ino: Ino, node: &Node) {
+        self.forget_left(&path);
         if self.left.len() >= MAX_LEFT {
             self.left.pop_front();
         }
-        self.left.push_back((path, ino));
+        let (versions, last_number) = (node.versions.clone(), node.last_number);
+        self.left.push_back(Left { path, ino, versions, last_number });
     }
 
-    /// The secret that was last renamed away from this path, if it is still there.
-    pub fn left(&self, path: &str) -> Option<&Arc<Node>> {
-        let (_, ino) = self.left.iter().find(|(p, _)| p == path)?;
-        self.nodes.get(ino)
+    /// The name has gone to another secret, or shall have no history.
+    pub fn forget_left(&mut self, path: &str) {
+        self.left.retain(|left| left.path != path);
     }
 
-    /// Whether no other name has this blob.
-    pub fn is_last(&self, blob: BlobKey) -> bool {
-        !self.shared.contains_key(&blob)
+    /// The history of a path that `heir` takes over: that of a secret which was removed there, or of another one that
+    /// was renamed away, as far as that still has it.
+    pub fn heritage(&self, path: &str, heir: Ino) -> Option<Heritage> {
+        let left = self.left.iter().find(|left| left.path == path && left.ino != heir);
+        let last = left.map_or(0, |left| left.last_number);
+        if let Some((ino, grave)) = self.graves.get(path) {
+            let last_number = grave.last_number.max(last);
+            return Some(Heritage { versions: grave.versions.clone(), last_number, grave: Some(*ino) });
+        }
+        let kept = left.and_then(|left| self.nodes.get(&left.ino)).map(|n| n.versions.as_slice()).unwrap_or_default();
+        // The digest is the one of now: the blob may have been sealed anew.
+        let alive = |old: &Version| {
+            kept.iter().find(|v| v.blob == old.blob).map(|v| Version { digest: v.digest, ..old.clone() })
+        };
+        left.map(|left| {
+            let versions = left.versions.iter().filter_map(alive).collect();
+            Heritage { versions, last_number: last, grave: None }
+        })
+    }
+
+    /// Below a directory, the names on the way to what is deepest, and to what has the longest path.
+    pub fn extremes(&self, directory: Ino) -> [Vec<Name>; 2] {
+        let bytes = |names: &[Name]| names.iter().map(|n| n.as_str().len() + 1).sum::<usize>();
+        let mut found = [Vec::new(), Vec::new()];
+        for (name, child) in self.children(directory).into_iter().flatten() {
+            let [mut deep, mut long] = self.extremes(*child);
+            deep.insert(0, name.clone());
+            long.insert(0, name.clone());
+            if deep.len() > found[0].len() {
+                found[0] = deep;
+            }
+            if bytes(&long) > bytes(&found[1]) {
+                found[1] = long;
+            }
+        }
+        found
+    }
+
+    /// Everything that has a history: its record, by inode.
+    pub fn record(&self, ino: Ino) -> Option<Record> {
+        let node = self.nodes.get(&ino).map(|node| Record::Node((**node).clone()));
+        let grave = || self.graves.values().find(|(i, _)| *i == ino).map(|(_, g)| Record::Grave((**g).clone()));
+        node.or_else(grave)
     }
 
     /// Secrets in the tree.

@@ -14,6 +14,7 @@ use crate::store::{Store, StoreError};
 use age::x25519;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The identity file of a store that is opened with a passphrase.
@@ -66,10 +67,16 @@ impl Vault {
     /// # Errors
     /// [`VaultError::WrongKey`] if that does not open it; [`VaultError::Damaged`]; [`VaultError::NothingToDo`].
     pub fn unlock(&self, caller: &impl Caller, by: &UnlockBy<'_>) -> Result<(), VaultError> {
+        let was_locked = self.locked_since().is_some();
         let result = self.try_unlock(by);
         match &result {
             Ok(()) => {
-                self.record(audit::Operation::Unlock, "", None, &caller.who(), by.method())?;
+                let recorded = self.record(audit::Operation::Unlock, "", None, &caller.who(), by.method());
+                if was_locked && recorded.is_err() {
+                    // An unlock that nobody will know of is none.
+                    self.forget(&mut self.lock_writer());
+                }
+                recorded?;
                 self.tell(Change::Unlocked);
             }
             Err(VaultError::NothingToDo(_)) => {}
@@ -87,8 +94,12 @@ impl Vault {
         }
         let index = index_key(&self.store, &identity)?;
         let (tree, facts, audit) = load(&self.store, &index)?;
-        if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
-            tracing::warn!("the audit log is not the one the store knows: lines were removed or altered");
+        // Once: what is anchored later is anchored by this daemon, which has had the log open all the time.
+        if !self.audit_compared.load(Ordering::Relaxed) {
+            if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
+                tracing::warn!("the audit log is not the one the store knows: lines were removed or altered");
+            }
+            self.audit_compared.store(true, Ordering::Relaxed);
         }
         let keys = self.make_keys(&identity, index, &facts)?;
         writer.begin(facts);
@@ -108,13 +119,18 @@ impl Vault {
                 return Err(VaultError::NothingToDo("it is locked"));
             }
             self.flush(&mut writer)?;
-            *writer = Writer::default();
-            let at = crate::model::Timestamp::now();
-            *self.write_state() = State::Locked { since: Instant::now(), at };
-            self.store.forget_key();
+            self.forget(&mut writer);
         }
         self.tell(Change::Locked);
         self.record(audit::Operation::Lock, "", None, &caller.who(), "locked")
+    }
+
+    /// Names, keys and KEKs leave the memory, and changes that are not on the disk.
+    fn forget(&self, writer: &mut Writer) {
+        *writer = Writer::default();
+        let at = crate::model::Timestamp::now();
+        *self.write_state() = State::Locked { since: Instant::now(), at };
+        self.store.forget_key();
     }
 
     fn make_keys(&self, identity: &StoreIdentity, index: Secret, facts: &Facts) -> Result<Keys, VaultError> {

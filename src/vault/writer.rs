@@ -129,17 +129,17 @@ impl Vault {
         self.flush_with(writer, Batch::default(), &BTreeMap::new())
     }
 
-    /// Commits `batch` and everything that waits, in one transaction. `nodes` stand in for what the tree has.
+    /// Commits `batch` and everything that waits, in one transaction. `records` stand in for what the tree has.
     pub(super) fn flush_with(
         &self,
         writer: &mut Writer,
         mut batch: Batch,
-        nodes: &BTreeMap<Ino, super::node::Node>,
+        records: &BTreeMap<Ino, Record>,
     ) -> Result<(), VaultError> {
         let keys = self.keys()?;
         let seal = |ino, record: &Record| Some(keys.record.seal(ino, &record.encode()));
-        for (ino, node) in nodes {
-            batch.nodes.insert(*ino, seal(*ino, &Record::Node(node.clone())));
+        for (ino, record) in records {
+            batch.nodes.insert(*ino, seal(*ino, record));
         }
         for (ino, out) in &writer.dirty {
             if batch.nodes.contains_key(ino) {

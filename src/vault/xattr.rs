@@ -72,18 +72,7 @@ impl Vault {
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
-        let mut next = (*node).clone();
-        match name {
-            ACCESS => set_access(&mut next, &Acl::parse(value)?),
-            DEFAULT if node.kind != Kind::Directory => {
-                return Err(VaultError::NotPermitted("only a directory has a default ACL"));
-            }
-            // An empty list, as setfacl -k writes, takes it away.
-            DEFAULT if value.len() == 4 => next.meta.default_acl = None,
-            DEFAULT => next.meta.default_acl = Some(Acl::parse(value)?),
-            _ => set_user(&mut next, name, value, mode)?,
-        }
-        next.meta.ctime = Timestamp::now();
+        let next = self.recording(event, &path, || caller.who(), with_xattr(&node, name, value, mode))?;
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }
@@ -110,6 +99,23 @@ impl Vault {
         self.record(event, &path, None, &caller.who(), &format!("{}: removed {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }
+}
+
+/// The node with an attribute set.
+fn with_xattr(node: &Node, name: &str, value: &[u8], mode: XattrMode) -> Result<Node, VaultError> {
+    let mut next = node.clone();
+    match name {
+        ACCESS => set_access(&mut next, &Acl::parse(value)?),
+        DEFAULT if node.kind != Kind::Directory => {
+            return Err(VaultError::NotPermitted("only a directory has a default ACL"));
+        }
+        // An empty list, as setfacl -k writes, takes it away.
+        DEFAULT if value.len() == 4 => next.meta.default_acl = None,
+        DEFAULT => next.meta.default_acl = Some(Acl::parse(value)?),
+        _ => set_user(&mut next, name, value, mode)?,
+    }
+    next.meta.ctime = Timestamp::now();
+    Ok(next)
 }
 
 fn operation_of(name: &str) -> Result<audit::Operation, VaultError> {
@@ -164,14 +170,14 @@ fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultErr
     match name {
         "user.pinfold.unit" => {
             let whole = text.rsplit_once('.').is_some_and(|(stem, kind)| {
-                !stem.is_empty() && ["service", "socket", "scope", "timer", "mount", "path"].contains(&kind)
+                !stem.is_empty() && ["service", "socket", "scope", "mount", "swap"].contains(&kind)
             });
             if whole && !text.contains('/') { Ok(()) } else { Err(invalid("a unit's full name, as in nginx.service")) }
         }
         "user.pinfold.exe" => {
             let path = std::path::Path::new(text);
             let plain = path.is_absolute() && !path.components().any(|c| c.as_os_str() == "..");
-            if plain { Ok(()) } else { Err(invalid("an absolute path")) }
+            if plain && !text.contains('\0') { Ok(()) } else { Err(invalid("an absolute path")) }
         }
         "user.pinfold.expires" => humantime::parse_rfc3339_weak(text)
             .map(|_| ())

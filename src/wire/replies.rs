@@ -58,8 +58,10 @@ pub struct Status {
 pub struct ScopeStatus {
     /// `host`, or the container's name.
     pub name: String,
-    /// The state of its entry: `alive`, `locked`, `revoked`, `expired`, `missing`, `spoiled`.
+    /// The state of its entry in the kernel keyring: `alive`, `revoked`, `expired`, `missing`.
     pub key: String,
+    /// The entry's serial number, for keyctl(1): root revokes it by that.
+    pub serial: i32,
 }
 
 /// What a node is, as JSON says it.

@@ -195,6 +195,11 @@ impl Daemon {
         self.cli(&["unlock", "--passphrase-file", text(&passphrase)]).ok();
     }
 
+    /// Every later start unlocks it.
+    pub fn unlock_from_now_on(&mut self) {
+        self.unlock = true;
+    }
+
     /// `pinfold lock`.
     #[track_caller]
     pub fn lock(&self) {
@@ -211,6 +216,12 @@ impl Daemon {
             Err(state) => panic!("the daemon does not end: {state}\n{}", self.log()),
         }
         assert_eq!(connection(&self.mountpoint), None, "the daemon ended and left its mount");
+    }
+
+    /// The running daemon itself, for a test that ends it in a way of its own.
+    #[track_caller]
+    pub fn take_child(&mut self) -> Child {
+        self.child.take().expect("the daemon runs")
     }
 
     /// Kills it outright; its mount stays behind, dead.

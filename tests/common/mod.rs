@@ -7,9 +7,11 @@
 pub mod daemon;
 pub mod process;
 pub mod services;
+pub mod tried;
 
 pub use daemon::{Daemon, Setup};
 pub use process::{ALICE, BOB, CAROL, Out, ROOT, User, WWW_DATA, sh};
+pub use tried::{Held, Tried, attempt, attempt_within};
 
 use std::time::{Duration, Instant};
 

@@ -16,6 +16,16 @@ pub(super) fn of(error: &FsError) -> Errno {
     }
 }
 
+/// The same, about a node that the kernel has by its number. One that has no name any more was replaced between the
+/// kernel's LOOKUP and this: ESTALE makes it walk the path once more (and say ENOENT if there is nothing), so that nobody
+/// misses a secret while it is renamed over.
+pub(super) fn of_node(error: &FsError) -> Errno {
+    match error {
+        FsError::Vault(VaultError::NotFound) => Errno::from_i32(libc::ESTALE),
+        other => of(other),
+    }
+}
+
 /// The store is locked, or the scope's entry is not there.
 pub(super) fn locked() -> Errno {
     Errno::from_i32(libc::ENOKEY)

@@ -5,6 +5,7 @@
 
 mod errno;
 mod notify;
+mod probe;
 mod session;
 
 pub use session::Mounted;
@@ -17,8 +18,8 @@ use crate::model::{Gid, Ino, Kind, Name, Timestamp, Uid};
 use crate::vault::{NewNode, Rename, SetAttr, TimeChange, VaultError, XattrMode};
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use notify::Teller;
 use std::ffi::OsStr;
@@ -30,11 +31,14 @@ use std::time::{Duration, SystemTime};
 
 /// How long the kernel may keep what does not change without its knowing.
 const LASTING: Duration = Duration::from_secs(1 << 30);
-/// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open.
-const NEEDED: [InitFlags; 3] = [InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK, InitFlags::FUSE_ATOMIC_O_TRUNC];
-/// System calls that only look: stat, fstat, lstat, newfstatat, statx (x86-64). A GETATTR under any other one precedes
-/// a refusal.
-const STATS: [u32; 5] = [4, 5, 6, 262, 332];
+/// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open,
+/// and look-ups side by side: otherwise one that waits for an unlock stops all others in the same directory.
+const NEEDED: [InitFlags; 4] = [
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+];
 
 /// The filesystem as fuser calls it.
 pub struct Adapter {
@@ -62,6 +66,7 @@ impl Adapter {
         &self,
         req: &Request,
         path: (Ino, Option<&[u8]>),
+        errno: fn(&FsError) -> Errno,
         act: impl Fn(&Fs) -> Result<R, FsError> + Send + 'static,
         done: impl FnOnce(Result<R, Errno>) + Send + 'static,
     ) {
@@ -69,7 +74,7 @@ impl Adapter {
         let first = act(&fs);
         let since = match first {
             Err(FsError::Vault(VaultError::Locked)) => fs.vault().locked_since(),
-            other => return done(other.map_err(|e| errno::of(&e))),
+            other => return done(other.map_err(|e| errno(&e))),
         };
         let name = path.1.map(|n| String::from_utf8_lossy(n).into_owned());
         let (uid, gid, tid, ino) = (Uid(req.uid()), Gid(req.gid()), req.pid(), path.0);
@@ -80,10 +85,10 @@ impl Adapter {
             };
             if matches!(again, Err(FsError::Vault(VaultError::Locked))) {
                 let caller = fs.vault().callers().identify(uid, gid, tid);
-                let reason = "the store is locked";
-                fs.vault().record_refusal(audit::Operation::Open, ino, name.as_deref(), &caller, reason);
+                let path = fs.vault().path_of(ino, name.as_deref());
+                fs.vault().record_refusal(audit::Operation::Open, &path, &caller.who(), "the store is locked");
             }
-            done(again.map_err(|e| errno::of(&e)));
+            done(again.map_err(|e| errno(&e)));
         };
         match (self.patience, since) {
             (Some(patience), Some(since)) => self.waiting.park(uid.0, since, patience, Box::new(job)),
@@ -132,7 +137,7 @@ impl Filesystem for Adapter {
                 }
                 Ok(found)
             };
-            self.when_unlocked(req, (parent, Some(&bytes)), act, |found| answer_entry(reply, found));
+            self.when_unlocked(req, (parent, Some(&bytes)), errno::of, act, |found| answer_entry(reply, found));
         });
     }
 
@@ -141,7 +146,7 @@ impl Filesystem for Adapter {
             let ino = Ino(ino.0);
             let caller = self.caller(req);
             // Before the reply: afterwards the thread may be doing something else.
-            self.fs.vault().probe(&caller, ino, || caller.current_syscall().is_some_and(|n| !STATS.contains(&n)));
+            self.fs.vault().probe(&caller, ino, || probe::wants(&caller));
             answer_attr(reply, self.fs.attr(ino, req.pid()));
         });
     }
@@ -189,7 +194,7 @@ impl Filesystem for Adapter {
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
         self.guard("readlink", || match self.fs.read_link(Ino(ino.0)) {
             Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(errno::of(&error)),
+            Err(error) => reply.error(errno::of_node(&error)),
         });
     }
 
@@ -197,9 +202,8 @@ impl Filesystem for Adapter {
         self.guard("mknod", || {
             if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
                 let reason = "no devices, FIFOs or sockets";
-                let name = name.to_string_lossy();
-                let vault = self.fs.vault();
-                vault.record_refusal(audit::Operation::Mknod, Ino(parent.0), Some(&name), &self.caller(req), reason);
+                let path = self.fs.vault().path_of(Ino(parent.0), Some(&name.to_string_lossy()));
+                self.fs.vault().record_refusal(audit::Operation::Mknod, &path, &self.caller(req).who(), reason);
                 return reply.error(errno::of(&VaultError::NotPermitted(reason).into()));
             }
             let made = Name::parse(name.as_bytes())
@@ -231,7 +235,8 @@ impl Filesystem for Adapter {
     fn link(&self, req: &Request, ino: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
         self.guard("link", || {
             let reason = "a secret has one name";
-            self.fs.vault().record_refusal(audit::Operation::Link, Ino(ino.0), None, &self.caller(req), reason);
+            let path = self.fs.vault().path_of(Ino(ino.0), None);
+            self.fs.vault().record_refusal(audit::Operation::Link, &path, &self.caller(req).who(), reason);
             reply.error(errno::of(&VaultError::NotPermitted(reason).into()));
         });
     }
@@ -295,7 +300,7 @@ impl Filesystem for Adapter {
                 }
                 result
             };
-            self.when_unlocked(req, (ino, None), act, |opened| match opened {
+            self.when_unlocked(req, (ino, None), errno::of_node, act, |opened| match opened {
                 Ok(opened) => reply.opened(FileHandle(opened.number()), open_flags(opened)),
                 Err(errno) => reply.error(errno),
             });
@@ -347,7 +352,8 @@ impl Filesystem for Adapter {
             let mut reply = Some(reply);
             let result = self.fs.read(&self.caller(req), Ino(ino.0), fh.0, (offset, size), filling, |bytes| {
                 if let Some(reply) = reply.take() {
-                    reply.data(bytes);
+                    answer_content(reply, bytes);
+                    crate::secret::wipe_stack();
                 }
             });
             if let (Err(error), Some(reply)) = (result, reply.take()) {
@@ -420,6 +426,7 @@ impl Filesystem for Adapter {
             self.when_unlocked(
                 req,
                 (ino, None),
+                errno::of_node,
                 move |fs| fs.open_dir(ino),
                 |opened| match opened {
                     Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
@@ -477,7 +484,7 @@ impl Filesystem for Adapter {
             if let Err(error) = &result {
                 self.note(req, ino, error);
             }
-            answer(reply, result);
+            answer_node(reply, result);
         });
     }
 
@@ -498,10 +505,25 @@ impl Filesystem for Adapter {
         });
     }
 
+    /// None is known; said here, because fuser logs what nobody answers, and any uid may ask.
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::from_i32(libc::ENOTTY));
+    }
+
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("removexattr", || {
             let result = xattr_name(name).and_then(|n| self.fs.remove_xattr(&self.caller(req), Ino(ino.0), n));
-            answer(reply, result);
+            answer_node(reply, result);
         });
     }
 }
@@ -514,6 +536,13 @@ fn answer(reply: ReplyEmpty, result: Result<(), FsError>) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(errno::of(&error)),
+    }
+}
+
+fn answer_node(reply: ReplyEmpty, result: Result<(), FsError>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno::of_node(&error)),
     }
 }
 
@@ -533,8 +562,14 @@ fn answer_attr(reply: ReplyAttr, found: Result<Seen, FsError>) {
             let ttl = if seen.lasting { LASTING } else { Duration::ZERO };
             reply.attr(&ttl, &file_attr(&seen.attr));
         }
-        Err(error) => reply.error(errno::of(&error)),
+        Err(error) => reply.error(errno::of_node(&error)),
     }
+}
+
+/// fuser puts up to 64 bytes together on the stack, and on the heap, which is wiped when it is freed, what is longer.
+#[inline(never)]
+fn answer_content(reply: ReplyData, bytes: &[u8]) {
+    reply.data(bytes);
 }
 
 fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, FsError>) {
@@ -542,7 +577,7 @@ fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, FsError>) {
         Ok(value) if size == 0 => reply.size(value.len() as u32),
         Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
         Ok(value) => reply.data(&value),
-        Err(error) => reply.error(errno::of(&error)),
+        Err(error) => reply.error(errno::of_node(&error)),
     }
 }
 

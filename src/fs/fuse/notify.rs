@@ -4,13 +4,15 @@
 
 use crate::fs::wait::Waiting;
 use crate::model::{Ino, Name};
+use crate::sys::mount;
 use crate::vault::{Change, Observer};
 use fuser::{INodeNo, Notifier};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How many notifications wait at most; beyond that everything is dropped from the kernel's caches at once.
 const MAX_WAITING: usize = 4096;
@@ -32,6 +34,8 @@ pub(super) struct Teller {
     on_lock: Box<dyn Fn() -> Vec<Ino> + Send + Sync>,
     handles: Box<dyn Fn() -> u64 + Send + Sync>,
     overflows: AtomicU64,
+    /// The connection, once it serves.
+    device: OnceLock<OwnedFd>,
 }
 
 impl Teller {
@@ -43,7 +47,8 @@ impl Teller {
     ) -> (Arc<Self>, Tasks) {
         let (queue, tasks) = sync_channel(MAX_WAITING);
         let overflows = AtomicU64::new(0);
-        let teller = Teller { queue, names: Mutex::default(), waiting, on_lock, handles, overflows };
+        let device = OnceLock::new();
+        let teller = Teller { queue, names: Mutex::default(), waiting, on_lock, handles, overflows, device };
         (Arc::new(teller), Tasks(tasks))
     }
 
@@ -60,8 +65,9 @@ impl Teller {
         self.send(Task::Pages(ino));
     }
 
-    /// Runs the tasks until [`Teller::stop`].
-    pub fn serve(self: &Arc<Self>, tasks: Tasks, notifier: Notifier) -> std::io::Result<()> {
+    /// Runs the tasks until [`Teller::stop`]. `device` is the connection.
+    pub fn serve(self: &Arc<Self>, tasks: Tasks, notifier: Notifier, device: OwnedFd) -> std::io::Result<()> {
+        let _ = self.device.set(device);
         let own = Arc::clone(self);
         std::thread::Builder::new().name("notify".into()).spawn(move || own.run(&tasks.0, &notifier)).map(|_| ())
     }
@@ -101,8 +107,18 @@ impl Teller {
         }
     }
 
-    /// Every name the kernel may know hangs on one in the root.
+    /// At once, where the kernel can (Linux 6.16).
+    fn forget_names(&self) -> bool {
+        self.device.get().is_some_and(|device| mount::forget_names(device.as_fd()).is_ok())
+    }
+
+    /// Every name the kernel may know hangs on one in the root. Where they must be taken one by one, a caller that waits
+    /// for an unlock keeps the directory, and with it this thread, until he is answered.
     fn forget_all(&self, notifier: &Notifier) {
+        if self.forget_names() {
+            let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
+            return;
+        }
         let names = std::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner));
         for name in names {
             let _ = notifier.inval_entry(INodeNo(Ino::ROOT.0), OsStr::new(name.as_str()));
@@ -114,7 +130,11 @@ impl Teller {
 impl Observer for Teller {
     fn changed(&self, change: Change) {
         match change {
-            Change::Locked => (self.on_lock)().into_iter().for_each(|ino| self.drop_pages(ino)),
+            Change::Locked => {
+                (self.on_lock)().into_iter().for_each(|ino| self.drop_pages(ino));
+                // Here too, so that nobody knows a name once `pinfold lock` is back.
+                self.forget_names();
+            }
             Change::Unlocked => self.waiting.unlocked(),
             Change::Entry { .. } | Change::Node(_) => {}
         }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Threads that answer requests. More buy isolation, not speed.
-const THREADS: usize = 4;
+/// Threads that answer requests. More buy isolation, not speed: a commit keeps its thread until the disk has it.
+const THREADS: usize = 8;
 /// What mount(8) shows as the source.
 const SOURCE: &str = "pinfold";
 
@@ -49,12 +49,13 @@ impl Mounted {
         );
         let adapter = Adapter { fs, teller: Arc::clone(&teller), waiting: Arc::clone(&waiting), patience };
         let device = mount::open_fuse_device()?;
+        let second = device.try_clone()?;
         mount::mount_fuse(mountpoint, std::os::fd::AsFd::as_fd(&device), SOURCE)?;
         let mut config = Config::default();
         config.acl = SessionACL::All;
         config.n_threads = Some(THREADS);
         let started = Session::from_fd(adapter, device, SessionACL::All, config).and_then(|session| {
-            teller.serve(tasks, session.notifier())?;
+            teller.serve(tasks, session.notifier(), second)?;
             vault.observe(Arc::clone(&teller) as Arc<dyn crate::vault::Observer>);
             std::thread::Builder::new().name("fuse".into()).spawn(move || {
                 let result = session.run();

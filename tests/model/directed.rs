@@ -1,0 +1,655 @@
+//! The cases that matter by name: what makes a version and what does not, histories, bounds, and what once went wrong.
+
+use super::ops::PEM;
+use super::rig::{ALICE, BOB, Failure, Person, ROOT, Rig, actor, limits};
+use pinfold::caller::Daemon;
+use pinfold::fs::{FsError, OpenMode, Opened};
+use pinfold::model::{Ino, Kind, Name, SecretPath};
+use pinfold::vault::{NewNode, Rename, SetAttr, UnlockBy, VaultError, XattrMode};
+use pinfold::wire::{Admin, Remove, Rollback};
+
+const SHELL: u64 = 1;
+const ECHO: u64 = 2;
+const WRITE: OpenMode = OpenMode { read: false, write: true, truncate: false };
+const READ: OpenMode = OpenMode { read: true, write: false, truncate: false };
+const BOTH: OpenMode = OpenMode { read: true, write: true, truncate: false };
+const TRUNCATE: OpenMode = OpenMode { read: false, write: true, truncate: true };
+
+fn rig() -> Rig {
+    let rig = Rig::new(limits(5, 1000));
+    // Everybody may make things here.
+    let set = SetAttr { mode: Some(0o777), ..SetAttr::default() };
+    rig.fs.set_attr(&ROOT, 0, Ino::ROOT, set).unwrap();
+    rig
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text.as_bytes()).unwrap()
+}
+
+fn path(text: &str) -> SecretPath {
+    SecretPath::parse(text).unwrap()
+}
+
+fn failure<T>(result: Result<T, FsError>) -> Failure {
+    match result {
+        Ok(_) => panic!("it succeeded"),
+        Err(error) => error.into(),
+    }
+}
+
+/// What the tests say to a tree; names are in the root.
+impl Rig {
+    fn ino(&self, text: &str) -> Ino {
+        self.fs.lookup(Ino::ROOT, text.as_bytes()).unwrap().attr.ino
+    }
+
+    fn create(&self, who: Person, text: &str, mode: OpenMode) -> Result<u64, FsError> {
+        let name = name(text);
+        let new = NewNode { parent: Ino::ROOT, name: &name, kind: Kind::File, mode: 0o666, umask: 0o022, target: None };
+        self.fs.create(&who, who.tid, new, mode).map(|(_, opened)| opened.number())
+    }
+
+    fn make(&self, who: Person, text: &str, kind: Kind) -> Result<Ino, FsError> {
+        let (name, target) = (name(text), (kind == Kind::Symlink).then_some("elsewhere"));
+        let new = NewNode { parent: Ino::ROOT, name: &name, kind, mode: 0o755, umask: 0, target };
+        self.fs.make(&who, new).map(|attr| attr.ino)
+    }
+
+    fn open(&self, who: Person, text: &str, mode: OpenMode) -> Result<u64, FsError> {
+        self.fs.open(&who, who.tid, self.ino(text), mode).map(Opened::number)
+    }
+
+    fn write(&self, handle: u64, data: &[u8], owner: u64) -> Result<(), FsError> {
+        self.fs.write(handle, 0, data, false, owner)
+    }
+
+    /// `echo -n data > text`, as a shell does it.
+    fn put(&self, who: Person, text: &str, data: &[u8]) -> Result<(), FsError> {
+        let handle = match self.fs.lookup(Ino::ROOT, text.as_bytes()) {
+            Ok(_) => self.open(who, text, TRUNCATE)?,
+            Err(_) => self.create(who, text, WRITE)?,
+        };
+        self.fs.flush(handle, SHELL)?;
+        self.write(handle, data, ECHO)?;
+        let flushed = self.fs.flush(handle, ECHO);
+        self.fs.release_writer(handle)?;
+        flushed
+    }
+
+    fn rename(&self, who: Person, from: &str, to: &str) -> Result<(), FsError> {
+        let (name, new_name) = (name(from), name(to));
+        let rename =
+            Rename { parent: Ino::ROOT, name: &name, new_parent: Ino::ROOT, new_name: &new_name, replace: true };
+        self.fs.rename(&who, rename)
+    }
+
+    fn unlink(&self, who: Person, text: &str) -> Result<(), FsError> {
+        self.fs.unlink(&who, Ino::ROOT, &name(text))
+    }
+
+    fn content(&self, text: &str) -> Vec<u8> {
+        self.vault().open_read(&Daemon, self.ino(text)).unwrap().content.expose().to_vec()
+    }
+
+    fn through(&self, who: Person, text: &str, handle: u64) -> Vec<u8> {
+        self.of(who, self.ino(text), handle).unwrap()
+    }
+
+    fn of(&self, who: Person, ino: Ino, handle: u64) -> Result<Vec<u8>, FsError> {
+        let mut found = Vec::new();
+        self.fs.read(&who, ino, handle, (0, 100_000), false, |bytes| found = bytes.to_vec())?;
+        Ok(found)
+    }
+
+    /// Version numbers with their contents, oldest first.
+    fn versions(&self, text: &str) -> Vec<(u64, Vec<u8>)> {
+        let ino = self.ino(text);
+        let open = |n| self.vault().open_version(&Daemon, ino, n).unwrap().content.expose().to_vec();
+        self.numbers(text).into_iter().map(|n| (n, open(n))).collect()
+    }
+
+    fn numbers(&self, text: &str) -> Vec<u64> {
+        let mut history = self.vault().history(&actor(), path(text)).unwrap();
+        history.reverse();
+        history.iter().map(|v| v.number).collect()
+    }
+
+    fn is_whole(&self) {
+        self.vault().sync().unwrap();
+        assert_eq!(self.vault().check(true).unwrap().problems, []);
+    }
+}
+
+fn texts(versions: &[(u64, Vec<u8>)]) -> Vec<&str> {
+    versions.iter().map(|(_, content)| std::str::from_utf8(content).unwrap()).collect()
+}
+
+// ---- what makes a version ----
+
+#[test]
+fn a_shells_redirection_makes_one_version_and_nobody_sees_it_empty() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old").unwrap();
+    let handle = rig.open(ROOT, "f", TRUNCATE).unwrap();
+    assert_eq!(rig.content("f"), b"old");
+    rig.fs.flush(handle, SHELL).unwrap();
+    assert_eq!(rig.content("f"), b"old", "the duplicate's close publishes nothing");
+    rig.write(handle, b"new", ECHO).unwrap();
+    assert_eq!(rig.content("f"), b"old");
+    rig.fs.flush(handle, ECHO).unwrap();
+    assert_eq!(rig.content("f"), b"new");
+    rig.fs.release_writer(handle).unwrap();
+    assert_eq!(rig.versions("f"), [(1, b"old".to_vec()), (2, b"new".to_vec())]);
+}
+
+#[test]
+fn a_bare_truncation_is_committed_by_the_release() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old").unwrap();
+    let handle = rig.open(ROOT, "f", TRUNCATE).unwrap();
+    rig.fs.flush(handle, SHELL).unwrap();
+    assert_eq!(rig.content("f"), b"old");
+    rig.fs.release_writer(handle).unwrap();
+    assert_eq!(rig.content("f"), b"");
+    assert_eq!(rig.numbers("f"), [1, 2]);
+}
+
+#[test]
+fn a_forked_childs_exit_in_mid_write_publishes_nothing() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old").unwrap();
+    let handle = rig.open(ROOT, "f", TRUNCATE).unwrap();
+    rig.write(handle, b"half", ECHO).unwrap();
+    rig.fs.flush(handle, 99).unwrap();
+    assert_eq!(rig.content("f"), b"old");
+    rig.fs.write(handle, 4, b" and half", false, ECHO).unwrap();
+    rig.fs.flush(handle, ECHO).unwrap();
+    rig.fs.flush(handle, ECHO).unwrap();
+    rig.fs.release_writer(handle).unwrap();
+    assert_eq!(rig.versions("f"), [(1, b"old".to_vec()), (2, b"half and half".to_vec())]);
+}
+
+#[test]
+fn a_killed_writer_leaves_what_it_had_written() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old").unwrap();
+    let handle = rig.open(ROOT, "f", WRITE).unwrap();
+    rig.write(handle, b"ol", ECHO).unwrap();
+    rig.fs.write(handle, 0, b" and", true, ECHO).unwrap();
+    rig.fs.release_writer(handle).unwrap();
+    assert_eq!(rig.content("f"), b"old and");
+    rig.is_whole();
+}
+
+#[test]
+fn a_reader_keeps_its_version_whole() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old content").unwrap();
+    let reader = rig.open(ROOT, "f", READ).unwrap();
+    for i in 0..8 {
+        rig.put(ROOT, "f", format!("{i}").as_bytes()).unwrap();
+    }
+    let ino = rig.ino("f");
+    rig.unlink(ROOT, "f").unwrap();
+    assert_eq!(rig.of(ROOT, ino, reader).unwrap(), b"old content");
+}
+
+// ---- what is refused ----
+
+#[test]
+fn refused_content_leaves_the_old_version_and_says_why() {
+    let rig = rig();
+    rig.put(ALICE, "x.pem", PEM[0]).unwrap();
+    let before = rig.fs.attr(rig.ino("x.pem"), 0).unwrap();
+    assert_eq!(failure(rig.put(ALICE, "x.pem", b"garbage")), Failure::Invalid);
+    assert_eq!(rig.fs.attr(rig.ino("x.pem"), 0).unwrap(), before, "time and size as well, and they may be kept");
+    assert_eq!(rig.versions("x.pem"), [(1, PEM[0].to_vec())]);
+    let own = rig.fs.lookup(Ino::ROOT, b".pinfold").unwrap().attr.ino;
+    let last = rig.fs.lookup(own, b"last-error").unwrap().attr.ino;
+    let said = |who: Person| {
+        let opened = rig.fs.open(&who, who.tid, last, READ).unwrap();
+        let said = rig.of(who, last, opened.number()).unwrap();
+        rig.fs.release_reader(opened.number());
+        String::from_utf8(said).unwrap()
+    };
+    assert!(said(ALICE).contains("x.pem"), "{}", said(ALICE));
+    assert_eq!(said(BOB), "", "each hears of his own");
+}
+
+#[test]
+fn refused_content_under_a_temporary_name_cannot_be_renamed_into_place() {
+    let rig = rig();
+    rig.put(ROOT, "x.pem", PEM[0]).unwrap();
+    rig.put(ROOT, "x.pem.tmp", b"garbage").unwrap();
+    assert_eq!(failure(rig.rename(ROOT, "x.pem.tmp", "x.pem")), Failure::Invalid);
+    assert_eq!(rig.content("x.pem"), PEM[0]);
+    assert_eq!(rig.content("x.pem.tmp"), b"garbage");
+    rig.is_whole();
+}
+
+#[test]
+fn what_is_too_big_is_refused_where_it_becomes_so() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old").unwrap();
+    let handle = rig.open(ROOT, "f", WRITE).unwrap();
+    assert_eq!(failure(rig.fs.write(handle, 4095, b"ab", false, ECHO)), Failure::TooBig);
+    assert_eq!(failure(rig.fs.write(handle, u64::MAX, b"ab", false, ECHO)), Failure::TooBig);
+    assert_eq!(failure(rig.fs.truncate(&ROOT, rig.ino("f"), None, 4097)), Failure::TooBig);
+    rig.fs.write(handle, 4095, b"a", false, ECHO).unwrap();
+    rig.fs.flush(handle, ECHO).unwrap();
+    assert_eq!(rig.content("f").len(), 4096);
+}
+
+#[test]
+fn a_writer_whose_file_is_renamed_is_judged_by_the_name_it_has_then() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old").unwrap();
+    rig.put(ROOT, "x.pem", PEM[0]).unwrap();
+    let handle = rig.open(ROOT, "f", TRUNCATE).unwrap();
+    rig.write(handle, b"no PEM", ECHO).unwrap();
+    rig.put(ROOT, "g", PEM[1]).unwrap();
+    assert_eq!(failure(rig.rename(ROOT, "f", "x.pem")), Failure::Invalid);
+    rig.rename(ROOT, "f", "h").unwrap();
+    rig.fs.flush(handle, ECHO).unwrap();
+    assert_eq!(rig.content("h"), b"no PEM");
+    rig.fs.release_writer(handle).unwrap();
+    let handle = rig.open(ROOT, "g", TRUNCATE).unwrap();
+    rig.write(handle, b"no PEM", ECHO).unwrap();
+    rig.rename(ROOT, "g", "g.pem").unwrap();
+    assert_eq!(failure(rig.fs.flush(handle, ECHO)), Failure::Invalid);
+    rig.fs.release_writer(handle).unwrap();
+    assert_eq!(rig.content("g.pem"), PEM[1]);
+    rig.is_whole();
+}
+
+// ---- removed while open ----
+
+#[test]
+fn a_writer_of_an_unlinked_file_goes_on_and_leaves_nothing() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old content").unwrap();
+    let (ino, handle) = (rig.ino("f"), rig.open(ROOT, "f", BOTH).unwrap());
+    rig.unlink(ROOT, "f").unwrap();
+    assert_eq!(rig.of(ROOT, ino, handle).unwrap(), b"old content");
+    rig.write(handle, b"new", ECHO).unwrap();
+    assert_eq!(rig.of(ROOT, ino, handle).unwrap(), b"new content");
+    rig.fs.flush(handle, ECHO).unwrap();
+    rig.fs.fsync(handle).unwrap();
+    assert_eq!(rig.of(ROOT, ino, handle).unwrap(), b"new content", "as a temporary file without a name is used");
+    rig.write(handle, b"a longer piece of text", ECHO).unwrap();
+    let attr = rig.fs.attr(ino, ROOT.tid).unwrap().attr;
+    assert_eq!((attr.nlink, attr.size), (0, 22));
+    rig.fs.flush(handle, ECHO).unwrap();
+    assert_eq!(rig.fs.attr(ino, ROOT.tid).unwrap().attr.size, 22);
+    rig.fs.release_writer(handle).unwrap();
+    assert_eq!(rig.fs.open_handles(), 0);
+    assert_eq!(rig.numbers("f"), [1], "what it was is kept");
+    rig.is_whole();
+}
+
+#[test]
+fn a_writer_of_a_replaced_file_goes_on_and_leaves_nothing() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old content").unwrap();
+    rig.put(ROOT, "g", b"other").unwrap();
+    let (ino, handle) = (rig.ino("f"), rig.open(ROOT, "f", BOTH).unwrap());
+    rig.rename(ROOT, "g", "f").unwrap();
+    assert_eq!(rig.of(ROOT, ino, handle).unwrap(), b"old content");
+    rig.write(handle, b"new", ECHO).unwrap();
+    rig.fs.release_writer(handle).unwrap();
+    assert_eq!(rig.content("f"), b"other");
+    rig.is_whole();
+}
+
+#[test]
+fn locking_leaves_no_handle_behind() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old").unwrap();
+    let writer = rig.open(ROOT, "f", TRUNCATE).unwrap();
+    let reader = rig.open(ROOT, "f", READ).unwrap();
+    rig.write(writer, b"new", ECHO).unwrap();
+    rig.lock();
+    assert_eq!(failure(rig.fs.flush(writer, ECHO)), Failure::Stale);
+    rig.unlock().unwrap();
+    assert_eq!(rig.through(ROOT, "f", reader), b"old", "decided anew, the same version");
+    rig.fs.release_writer(writer).unwrap();
+    rig.fs.release_reader(reader);
+    assert_eq!(rig.fs.open_handles(), 0);
+    assert!(rig.fs.attr(rig.ino("f"), 0).unwrap().lasting);
+    assert!(matches!(rig.unlock(), Err(VaultError::NothingToDo(_))));
+}
+
+#[test]
+fn many_readers_of_a_handle_from_before_a_lock_all_get_their_answer() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"content").unwrap();
+    let (ino, reader) = (rig.ino("f"), rig.open(ROOT, "f", READ).unwrap());
+    for _ in 0..20 {
+        rig.lock();
+        rig.unlock().unwrap();
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    assert_eq!(rig.of(ROOT, ino, reader).unwrap(), b"content");
+                });
+            }
+        });
+    }
+    rig.fs.release_reader(reader);
+    assert_eq!(rig.fs.open_handles(), 0);
+}
+
+#[test]
+fn a_handle_on_a_file_that_was_never_written_stays_empty() {
+    let rig = rig();
+    let handle = rig.create(ROOT, "f", READ).unwrap();
+    rig.put(ROOT, "f", b"later").unwrap();
+    rig.lock();
+    rig.unlock().unwrap();
+    assert_eq!(rig.through(ROOT, "f", handle), b"");
+}
+
+// ---- histories ----
+
+#[test]
+fn so_many_versions_are_kept_and_no_more() {
+    let rig = rig();
+    for i in 0..9 {
+        rig.put(ROOT, "f", format!("{i}").as_bytes()).unwrap();
+    }
+    assert_eq!(rig.numbers("f"), [5, 6, 7, 8, 9]);
+    assert_eq!(texts(&rig.versions("f")), ["4", "5", "6", "7", "8"]);
+    rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 5 }).unwrap();
+    assert_eq!(texts(&rig.versions("f")), ["5", "6", "7", "8", "4"]);
+    rig.is_whole();
+}
+
+#[test]
+fn a_bound_made_smaller_takes_the_blobs_along() {
+    let rig = rig();
+    for i in 0..3 {
+        rig.put(ROOT, "f", format!("{i}").as_bytes()).unwrap();
+    }
+    for version in [1, 2] {
+        rig.vault().rollback(&actor(), Rollback { path: path("f"), version }).unwrap();
+    }
+    let rig = rig.reopen_with(limits(1, 1000));
+    rig.put(ROOT, "f", b"new").unwrap();
+    assert_eq!(rig.numbers("f"), [6]);
+    rig.is_whole();
+}
+
+#[test]
+fn history_follows_the_name_when_a_temporary_one_is_renamed_into_place() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    for i in 2..5 {
+        // The same temporary name each time.
+        rig.put(ROOT, "f.tmp", format!("{i}").as_bytes()).unwrap();
+        rig.rename(ROOT, "f.tmp", "f").unwrap();
+    }
+    let versions = rig.versions("f");
+    assert_eq!(texts(&versions), ["1", "2", "3", "4"]);
+    assert_eq!(rig.numbers("f"), [1, 2, 3, 4]);
+    rig.is_whole();
+}
+
+#[test]
+fn history_follows_the_name_when_the_old_file_is_renamed_away() {
+    let rig = rig();
+    for i in 0..5 {
+        rig.put(ROOT, "f", format!("{i}").as_bytes()).unwrap();
+    }
+    rig.rename(ROOT, "f", "f~").unwrap();
+    rig.put(ROOT, "f", b"5").unwrap();
+    assert_eq!(texts(&rig.versions("f")), ["1", "2", "3", "4", "5"]);
+    assert_eq!(texts(&rig.versions("f~")), ["0", "1", "2", "3", "4"], "what the old file has is all there");
+    rig.is_whole();
+    rig.unlink(ROOT, "f~").unwrap();
+    assert_eq!(texts(&rig.versions("f")), ["1", "2", "3", "4", "5"]);
+    rig.is_whole();
+}
+
+#[test]
+fn history_follows_the_name_when_a_backup_is_renamed_back() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    rig.rename(ROOT, "f", "f~").unwrap();
+    rig.put(ROOT, "f", b"2").unwrap();
+    rig.rename(ROOT, "f~", "f").unwrap();
+    assert_eq!(texts(&rig.versions("f")), ["1", "2", "1"]);
+    rig.is_whole();
+}
+
+#[test]
+fn history_follows_the_name_when_another_file_takes_it_over() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    rig.put(ROOT, "g", b"2").unwrap();
+    rig.rename(ROOT, "f", "f~").unwrap();
+    rig.rename(ROOT, "g", "f").unwrap();
+    assert_eq!(texts(&rig.versions("f")), ["1", "2"]);
+    // Two files change places: each name keeps what it was.
+    rig.put(ROOT, "a", b"a").unwrap();
+    rig.put(ROOT, "b", b"b").unwrap();
+    rig.rename(ROOT, "a", "c").unwrap();
+    rig.rename(ROOT, "b", "a").unwrap();
+    rig.rename(ROOT, "c", "b").unwrap();
+    assert_eq!(texts(&rig.versions("a")), ["a", "b"]);
+    assert_eq!(texts(&rig.versions("b")), ["b", "a"]);
+    rig.is_whole();
+}
+
+#[test]
+fn history_follows_the_name_when_it_is_removed_and_made_again() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    rig.unlink(ROOT, "f").unwrap();
+    rig.put(ROOT, "f", b"2").unwrap();
+    assert_eq!(texts(&rig.versions("f")), ["1", "2"]);
+    rig.unlink(ROOT, "f").unwrap();
+    // Taken over by what is renamed to it, also if somebody touched it meanwhile.
+    rig.put(ROOT, "g", b"3").unwrap();
+    rig.make(ROOT, "f", Kind::File).unwrap();
+    rig.rename(ROOT, "g", "f").unwrap();
+    assert_eq!(rig.versions("f"), [(1, b"1".to_vec()), (2, b"2".to_vec()), (3, b"3".to_vec())]);
+    rig.is_whole();
+}
+
+#[test]
+fn a_symlink_that_replaces_a_secret_leaves_its_history() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    rig.make(ROOT, "l", Kind::Symlink).unwrap();
+    rig.rename(ROOT, "l", "f").unwrap();
+    rig.is_whole();
+    rig.unlink(ROOT, "f").unwrap();
+    assert_eq!(rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 1 }).unwrap(), 1);
+    assert_eq!(rig.content("f"), b"1");
+    rig.is_whole();
+}
+
+#[test]
+fn an_empty_file_that_replaces_another_leaves_no_history() {
+    let rig = rig();
+    rig.make(ROOT, "a", Kind::File).unwrap();
+    rig.make(ROOT, "b", Kind::File).unwrap();
+    rig.rename(ROOT, "a", "b").unwrap();
+    assert!(rig.vault().history(&actor(), path("b")).is_err());
+}
+
+#[test]
+fn no_version_is_written_over_another_after_a_rename() {
+    let rig = rig();
+    for i in 0..8 {
+        rig.put(ROOT, "long", format!("{i}").as_bytes()).unwrap();
+    }
+    rig.put(ROOT, "short", b"s").unwrap();
+    rig.rename(ROOT, "long", "short").unwrap();
+    rig.put(ROOT, "short", b"new").unwrap();
+    assert_eq!(texts(&rig.versions("short")), ["4", "5", "6", "7", "new"]);
+    rig.is_whole();
+}
+
+#[test]
+fn a_removed_secret_comes_back_and_leaves_nothing_when_it_goes_again() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    rig.put(ROOT, "f", b"2").unwrap();
+    rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 1 }).unwrap();
+    rig.unlink(ROOT, "f").unwrap();
+    // The last version: nothing new is made, but its blob is there twice.
+    assert_eq!(rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 3 }).unwrap(), 3);
+    let purge = || Remove { path: path("f"), purge: true, recursive: false };
+    assert_eq!(rig.vault().remove(&actor(), purge()).unwrap().purged, 3);
+    rig.is_whole();
+}
+
+#[test]
+fn what_came_back_while_it_was_written_shows_others_what_is_committed() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    rig.unlink(ROOT, "f").unwrap();
+    let handle = rig.create(ROOT, "f", WRITE).unwrap();
+    rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 1 }).unwrap();
+    rig.write(handle, b"more", ECHO).unwrap();
+    let size = |tid| rig.fs.attr(rig.ino("f"), tid).unwrap().attr.size;
+    assert_eq!((size(ROOT.tid), size(BOB.tid)), (4, 1));
+}
+
+#[test]
+fn a_purge_keeps_nothing_under_the_name() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    rig.unlink(ROOT, "f").unwrap();
+    rig.make(ROOT, "f", Kind::File).unwrap();
+    rig.vault().remove(&actor(), Remove { path: path("f"), purge: true, recursive: false }).unwrap();
+    assert!(rig.vault().history(&actor(), path("f")).is_err());
+    assert_eq!(rig.vault().check(true).unwrap().blobs, 0);
+    rig.is_whole();
+}
+
+#[test]
+fn an_unlink_that_is_not_yet_on_disk_is_no_problem_to_a_check() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"1").unwrap();
+    for _ in 0..2 {
+        rig.put(ROOT, "g", b"2").unwrap();
+        rig.unlink(ROOT, "g").unwrap();
+    }
+    rig.make(ROOT, "d", Kind::Directory).unwrap();
+    let link = rig.make(ROOT, "l", Kind::Symlink).unwrap();
+    assert!(link.0 > 0);
+    rig.rename(ROOT, "l", "f").unwrap();
+    rig.put(ROOT, "h", b"2").unwrap();
+    rig.rename(ROOT, "h", "f").unwrap();
+    assert_eq!(rig.vault().check(true).unwrap().problems, []);
+}
+
+#[test]
+fn other_recovery_recipients_reach_blobs_that_several_names_have() {
+    let rig = rig();
+    let fresh = age::x25519::Identity::generate().to_public().to_string();
+    // More than one batch, so that those who share a blob are not all in the same.
+    for i in 0..70 {
+        rig.put(ROOT, &format!("f{i}"), b"old").unwrap();
+        rig.rename(ROOT, &format!("f{i}"), &format!("g{i}")).unwrap();
+        rig.put(ROOT, &format!("f{i}"), b"new").unwrap();
+        if i % 7 == 0 {
+            rig.unlink(ROOT, &format!("g{i}")).unwrap();
+        }
+    }
+    assert_eq!(rig.vault().recovery_add(&actor(), &fresh).unwrap(), 140);
+    rig.is_whole();
+    let rig = rig.reopen();
+    rig.is_whole();
+}
+
+#[test]
+fn what_has_expired_is_kept_like_everything_else() {
+    let rig = rig();
+    rig.put(ROOT, "f", PEM[0]).unwrap();
+    let expires = ("user.pinfold.expires", &b"2020-01-01T00:00:00Z"[..]);
+    rig.fs.set_xattr(&ROOT, rig.ino("f"), expires.0, expires.1, XattrMode::Set).unwrap();
+    assert_eq!(failure(rig.open(ROOT, "f", READ)), Failure::Denied);
+    let fresh = age::x25519::Identity::generate().to_public().to_string();
+    assert_eq!(rig.vault().recovery_add(&actor(), &fresh).unwrap(), 1);
+    rig.rename(ROOT, "f", "f.pem").unwrap();
+    rig.is_whole();
+}
+
+// ---- bounds ----
+
+#[test]
+fn the_bounds_of_a_user_and_of_all() {
+    let rig = rig().reopen_with(limits(5, 20));
+    rig.make(ALICE, "a1", Kind::File).unwrap();
+    rig.make(ALICE, "a2", Kind::Directory).unwrap();
+    assert_eq!(failure(rig.make(ALICE, "a3", Kind::Symlink)), Failure::Quota);
+    rig.make(BOB, "b1", Kind::File).unwrap();
+    rig.fs.unlink(&ALICE, Ino::ROOT, &name("a1")).unwrap();
+    rig.make(ALICE, "a3", Kind::Symlink).unwrap();
+    for i in 5..20 {
+        rig.make(ROOT, &format!("r{i}"), Kind::File).unwrap();
+    }
+    assert_eq!(failure(rig.make(ROOT, "more", Kind::File)), Failure::NoSpace);
+    rig.put(ROOT, "r5", b"what is there can be written").unwrap();
+}
+
+#[test]
+fn a_directory_does_not_move_to_where_its_entries_would_be_too_deep() {
+    let rig = rig();
+    let mut ends = Vec::new();
+    for top in ["a", "b"] {
+        let mut at = rig.make(ROOT, top, Kind::Directory).unwrap();
+        for _ in 0..40 {
+            let name = name("d");
+            let new = NewNode { parent: at, name: &name, kind: Kind::Directory, mode: 0o755, umask: 0, target: None };
+            at = rig.fs.make(&ROOT, new).unwrap().ino;
+        }
+        ends.push(at);
+    }
+    let (a, under) = (name("a"), name("under"));
+    let rename = Rename { parent: Ino::ROOT, name: &a, new_parent: ends[1], new_name: &under, replace: true };
+    assert!(matches!(rig.fs.rename(&ROOT, rename), Err(FsError::Vault(VaultError::BadName(_)))));
+    rig.is_whole();
+}
+
+// ---- many at once ----
+
+#[test]
+fn a_reader_always_gets_a_version_that_was_while_old_ones_go() {
+    let rig = Rig::new(limits(1, 1000));
+    rig.put(ROOT, "f", b"00").unwrap();
+    let ino = rig.ino("f");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let opened = rig.vault().open_read(&Daemon, ino).expect("there is always a version");
+                    assert_eq!(opened.content.len(), 2);
+                    let checked = rig.vault().check(false).unwrap();
+                    assert_eq!(checked.problems, []);
+                }
+            });
+        }
+        for i in 0..150 {
+            rig.put(ROOT, "f", format!("{:02}", i % 100).as_bytes()).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    rig.is_whole();
+}
+
+#[test]
+fn a_wrong_key_does_not_unlock() {
+    let rig = rig();
+    rig.lock();
+    let other = pinfold::secret::Secret::copy_of(b"AGE-SECRET-KEY-1").unwrap();
+    assert!(matches!(rig.vault().unlock(&Daemon, &UnlockBy::Identity(&other)), Err(VaultError::WrongKey(_))));
+    rig.unlock().unwrap();
+}
