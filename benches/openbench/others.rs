@@ -9,6 +9,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// One of them, mounted as long as this is kept.
@@ -30,7 +32,7 @@ pub fn bare(folder: &Folder, program: &Path, files: &[Sample], owner: u32) -> Re
     command.args(files.iter().map(|(name, size)| format!("{name}={size}")));
     let daemon = Kept(command.process_group_of_its_own().stdin(Stdio::null()).spawn()?);
     let other = Other { bench: root.join("bench"), _mounted: Some(Mounted(root.clone())), daemon: Some(daemon) };
-    wait_for_mount(&root)?;
+    wait_for("the bare filesystem did not mount", || Ok(pinfold::sys::mount::mount_at(&root)?.is_some()))?;
     Ok(other)
 }
 
@@ -61,9 +63,16 @@ pub fn gocryptfs(folder: &Folder, files: &[Sample], owner: u32) -> Result<Other>
     if !made.success() {
         return failed(format!("gocryptfs -init: {made}"));
     }
-    let daemon = Kept(command().args(["-fg", "-allow_other"]).arg(&cipher).arg(&root).spawn()?);
+    // It touches its own mount before it serves: whoever makes a folder there meanwhile holds the lock that it waits
+    // for, both for ever. It says when it is through.
+    let ready = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, ready.clone())?;
+    let notify = std::process::id().to_string();
+    let mut daemon = command();
+    daemon.args(["-fg", "-allow_other", "-notifypid", &notify]).arg(&cipher).arg(&root);
+    let daemon = Kept(daemon.spawn()?);
     let other = Other { bench: root.join("bench"), _mounted: Some(Mounted(root.clone())), daemon: Some(daemon) };
-    wait_for_mount(&root)?;
+    wait_for("gocryptfs did not mount (it needs the package fuse3)", || Ok(ready.load(Ordering::Relaxed)))?;
     fs::set_permissions(&root, Permissions::from_mode(0o755))?;
     fill(&other.bench, files, owner)?;
     Ok(other)
@@ -88,11 +97,11 @@ fn fill(bench: &Path, files: &[Sample], owner: u32) -> Result<()> {
     Ok(())
 }
 
-fn wait_for_mount(root: &Path) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while pinfold::sys::mount::mount_at(root)?.is_none() {
+fn wait_for(otherwise: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done()? {
         if Instant::now() > deadline {
-            return failed(format!("nothing was mounted at {} (gocryptfs needs the package fuse3)", root.display()));
+            return failed(otherwise);
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -105,7 +105,7 @@ impl Pinfold {
         if let Some((worker, path)) = probe {
             // Names are unknown until it is unlocked: whoever asks waits.
             let path = path.to_string_lossy().into_owned();
-            worker.run(&Job {
+            let opened = worker.run(&Job {
                 act: Act::Open,
                 path,
                 threads: 1,
@@ -115,14 +115,22 @@ impl Pinfold {
                 first: 0,
                 many: 1,
                 stride: 1,
-            })?;
+            });
+            if let Err(e) = opened {
+                let log = self.folder.join("audit/audit.log");
+                // A refusal is written a moment later.
+                std::thread::sleep(Duration::from_secs(1));
+                let said = pinfold::audit::recent(&log, "bench/small-0", 1)?;
+                let reason = said.first().map(|r| format!("{:?}", (&r.op, r.decision, &r.reason, &r.exe)));
+                return failed(self.complaint(&format!("{e}; its audit log: {reason:?}")));
+            }
         }
         Ok(Started { ready, serving: begun.elapsed() })
     }
 
     /// Ends the daemon; SIGTERM has to do.
     pub fn stop(&mut self) -> Result<()> {
-        let Some((mut daemon, _)) = self.daemon.take() else { return Ok(()) };
+        let Some((mut daemon, _mounted)) = self.daemon.take() else { return Ok(()) };
         if daemon.end() { Ok(()) } else { failed(self.complaint("it did not end after SIGTERM")) }
     }
 
@@ -198,5 +206,16 @@ impl Pinfold {
         let last: Vec<&str> = log.lines().rev().take(10).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         format!("pinfold: {what}\n{}", last.join("\n"))
+    }
+}
+
+impl Drop for Pinfold {
+    /// The daemon makes the folder under its mount immutable; it is ours to remove.
+    fn drop(&mut self) {
+        if let Some((mut daemon, mounted)) = self.daemon.take() {
+            daemon.end();
+            drop(mounted);
+        }
+        let _ = pinfold::sys::mount::set_immutable(&self.mountpoint, false);
     }
 }

@@ -93,6 +93,7 @@ impl Report {
             let _ = writeln!(out, "| {} | {} | {} | {met} |", g.what, g.goal, g.measured);
         }
         out.push_str(&self.body);
+        out.push_str(include_str!("causes.md"));
         out
     }
 }
