@@ -51,8 +51,10 @@ pub fn forget_names(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// What mount(2) says; ENOTDIR if the target is no directory.
 pub fn mount_fuse(target: &Path, fd: BorrowedFd<'_>, source: &str) -> io::Result<()> {
-    // rootmode is octal: a directory. The root's uid and gid here are whom umount(8) would let in; root alone.
-    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", fd.as_raw_fd());
+    // rootmode is octal: a directory, with the mode the tree's root begins with. The kernel judges by it when an
+    // invalidation overtakes the first GETATTR; with 0 everybody but root would be refused then. The ids are those whom
+    // umount(8) would let in; root alone.
+    let data = format!("fd={},rootmode=40705,user_id=0,group_id=0,allow_other,default_permissions", fd.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     Ok(mount(Some(source), target, Some(FSTYPE), flags, Some(data.as_str()))?)
 }
