@@ -104,9 +104,7 @@ impl Vault {
             return Err(VaultError::Exists);
         }
         let grant = self.allow(caller, new.parent, parent, Operation::ChangeEntries, event, path)?;
-        if parent.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) && parent.parent == Ino::ROOT {
-            return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
-        }
+        refuse_undeclared(parent)?;
         if new.target.is_some_and(|t| t.len() > TARGET_MAX || t.is_empty() || t.contains('\0')) {
             return Err(VaultError::Invalid("a symlink's target has 1 to 4095 bytes".into()));
         }
@@ -204,9 +202,7 @@ impl Vault {
         if [old_path, new_path].contains(&CONTAINERS) {
             return Err(VaultError::NotPermitted("the containers' folder stays where it is"));
         }
-        if new_parent.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) && new_parent.parent == Ino::ROOT {
-            return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
-        }
+        refuse_undeclared(new_parent)?;
         self.check_shape(ino, &node, (rename.new_parent, rename.new_name), target.as_ref())?;
         if node.kind == Kind::File && rename.new_name != rename.name {
             self.check_under_new_name(ino, &node, rename.new_name)?;
@@ -392,6 +388,14 @@ fn continue_history(node: &mut Node, heritage: Heritage) {
     node.versions = versions;
     // Never lower than it was: the blobs of this inode are numbered by it.
     node.last_number = node.last_number.max(last);
+}
+
+/// Nothing is made in, or moved into, the containers' folder by hand.
+fn refuse_undeclared(directory: &Node) -> Result<(), VaultError> {
+    if directory.parent == Ino::ROOT && directory.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) {
+        return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
+    }
+    Ok(())
 }
 
 fn new_meta(caller: &impl Caller, parent: &Meta, new: &NewNode<'_>) -> Meta {

@@ -177,6 +177,10 @@ impl Vault {
 
     /// Keeps a revocation that was seen, so that a restart does not undo it.
     pub(super) fn note_revoked(&self, scope: &Scope) {
+        // Noted already: refusing must not wait for a commit.
+        if self.keys().is_ok_and(|keys| keys.revoked.contains(scope)) {
+            return;
+        }
         let mut writer = self.lock_writer();
         let Ok(keys) = self.keys() else { return };
         let Ok(mut facts) = writer.facts().cloned() else { return };

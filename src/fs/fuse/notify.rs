@@ -22,7 +22,6 @@ const MAX_NAMES: usize = 65_536;
 enum Task {
     Change(Change),
     Pages(Ino),
-    Everything,
     Stop,
 }
 
@@ -98,7 +97,7 @@ impl Teller {
                 Task::Change(Change::Node(ino)) | Task::Pages(ino) => {
                     let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
                 }
-                Task::Change(Change::Locked) | Task::Everything => self.forget_all(notifier),
+                Task::Change(Change::Locked) => self.forget_all(notifier),
                 Task::Change(Change::Unlocked) => {
                     let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
                 }
@@ -115,13 +114,11 @@ impl Teller {
     /// Every name the kernel may know hangs on one in the root. Where they must be taken one by one, a caller that waits
     /// for an unlock keeps the directory, and with it this thread, until he is answered.
     fn forget_all(&self, notifier: &Notifier) {
-        if self.forget_names() {
-            let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
-            return;
-        }
-        let names = std::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner));
-        for name in names {
-            let _ = notifier.inval_entry(INodeNo(Ino::ROOT.0), OsStr::new(name.as_str()));
+        if !self.forget_names() {
+            let names = std::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner));
+            for name in names {
+                let _ = notifier.inval_entry(INodeNo(Ino::ROOT.0), OsStr::new(name.as_str()));
+            }
         }
         let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
     }
@@ -137,9 +134,6 @@ impl Observer for Teller {
             }
             Change::Unlocked => self.waiting.unlocked(),
             Change::Entry { .. } | Change::Node(_) => {}
-        }
-        if matches!(change, Change::Locked) {
-            self.send(Task::Everything);
         }
         self.send(Task::Change(change));
     }
