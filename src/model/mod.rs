@@ -3,12 +3,14 @@
 //! Parses at the edge; what has one of these types is well formed. Does no I/O.
 
 mod acl;
+mod idmap;
 mod ids;
 mod meta;
 mod path;
 mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
+pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
 pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
 pub use path::{Name, PathError, SecretPath};
