@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// A thread by its pidfd, or by a descriptor on its folder in `/proc` where the kernel cannot tell enough by a pidfd.
 pub(super) struct Handle {
@@ -19,7 +19,7 @@ pub(super) struct Handle {
 
 enum By {
     /// Numbers are safe to use as long as the pidfd says afterwards that the thread is still there.
-    Pidfd(OwnedFd, PidfdInfo),
+    Pidfd(Arc<Pidfd>, PidfdInfo),
     /// The folder belongs to one thread for ever: reads fail once it has gone.
     Folder {
         /// Kept open: `base` goes through it.
@@ -29,13 +29,19 @@ enum By {
     },
 }
 
+/// A thread's pidfd, and the thread's number in pidfs, which is given once.
+pub(super) struct Pidfd {
+    fd: OwnedFd,
+    inode: u64,
+}
+
 impl Handle {
     pub fn open(shared: &Shared, tid: u32) -> Result<Self, Doubt> {
         if tid == 0 {
             return Err(Doubt("no process id: the caller is in a foreign pid namespace, or is the kernel".into()));
         }
         if shared.use_pidfds() {
-            match Self::by_pidfd(tid) {
+            match Self::by_pidfd(shared, tid) {
                 Ok(handle) => return Ok(handle),
                 // Nothing was learnt but that the kernel is older.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENOSYS)) => {
@@ -47,10 +53,19 @@ impl Handle {
         Self::by_folder(tid).map_err(|e| gone(tid, &e))
     }
 
-    fn by_pidfd(tid: u32) -> io::Result<Self> {
+    fn by_pidfd(shared: &Shared, tid: u32) -> io::Result<Self> {
+        let base = format!("/proc/{tid}");
+        // The thread held under this number is not reaped, so the number is still its own.
+        if let Some(held) = shared.cache.pidfd(tid)
+            && let Ok(info) = proc::info(&held.fd)
+        {
+            return Ok(Handle { base, by: By::Pidfd(held, info) });
+        }
         let fd = proc::open_thread(tid)?;
         let info = proc::info(&fd)?;
-        Ok(Handle { base: format!("/proc/{tid}"), by: By::Pidfd(fd, info) })
+        let held = Arc::new(Pidfd { inode: proc::inode(&fd)?, fd });
+        shared.cache.keep_pidfd(tid, Arc::clone(&held));
+        Ok(Handle { base, by: By::Pidfd(held, info) })
     }
 
     fn by_folder(tid: u32) -> io::Result<Self> {
@@ -70,10 +85,18 @@ impl Handle {
         }
     }
 
+    /// The thread's number in pidfs.
+    pub fn inode(&self) -> Option<u64> {
+        match &self.by {
+            By::Pidfd(held, _) => Some(held.inode),
+            By::Folder { .. } => None,
+        }
+    }
+
     /// What the pidfd says now.
     pub fn info_now(&self) -> Option<PidfdInfo> {
         match &self.by {
-            By::Pidfd(fd, _) => proc::info(fd).ok(),
+            By::Pidfd(held, _) => proc::info(&held.fd).ok(),
             By::Folder { .. } => None,
         }
     }
@@ -128,7 +151,7 @@ impl Handle {
 
     fn still_there(&self) -> Result<(), Doubt> {
         let there = match &self.by {
-            By::Pidfd(fd, _) => proc::is_there(fd),
+            By::Pidfd(held, _) => proc::is_there(&held.fd),
             By::Folder { .. } => std::fs::symlink_metadata(format!("{}/status", self.base)).is_ok(),
         };
         if there { Ok(()) } else { Err(Doubt("the process has gone".into())) }
