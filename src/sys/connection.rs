@@ -38,8 +38,7 @@ impl Stage {
     /// # Errors
     /// What socketpair(2) and write(2) say.
     pub fn set(offer: Offer) -> io::Result<(OwnedFd, Self)> {
-        let (session, kernel) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (session, kernel) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut kernel = File::from(kernel);
         kernel.write_all(&init(offer))?;
         Ok((session, Stage { kernel }))
@@ -87,11 +86,14 @@ pub fn is_alive(device: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// The connection's number, as `/sys/fs/fuse/connections` has it: the mount's minor device. `None` where the kernel does
-/// not tell (it does from Linux 6.18 on).
-pub fn number(device: BorrowedFd<'_>) -> Option<u32> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", device.as_raw_fd())).ok()?;
-    info.lines().find_map(|l| l.strip_prefix("fuse_connection:")).and_then(|n| n.trim().parse().ok())
+/// Aborts the connection of the mount with this device number: every request in flight and to come gets ENOTCONN or
+/// ECONNABORTED.
+///
+/// # Errors
+/// ENOENT where fusectl is not mounted, or the connection is gone.
+pub fn abort(dev: u64) -> io::Result<()> {
+    let minor = nix::sys::stat::minor(dev);
+    std::fs::OpenOptions::new().write(true).open(format!("/sys/fs/fuse/connections/{minor}/abort"))?.write_all(b"1")
 }
 
 fn init(offer: Offer) -> [u8; INIT_BYTES] {

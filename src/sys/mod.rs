@@ -5,6 +5,7 @@
 pub mod arena;
 pub mod connection;
 pub mod keyctl;
+pub mod memfd;
 pub mod mount;
 mod mountinfo;
 pub mod proc;
