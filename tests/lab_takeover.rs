@@ -26,7 +26,7 @@ impl Unit {
         let binary = home.join("pinfold");
         std::fs::copy(daemon::binary(), &binary).expect("a copy that can be replaced");
         let name = format!("{}.service", home.file_name().expect("it has a name").display());
-        let text = std::fs::read_to_string("systemd/pinfold.service").expect("the unit we ship");
+        let text = include_str!("../systemd/pinfold.service");
         let config = daemon.file("pinfold.toml");
         let text = text
             .replace("/usr/bin/pinfold ", &format!("{} --config {} ", binary.display(), config.display()))
@@ -162,7 +162,7 @@ fn readers_notice_neither_restarts_nor_kills_nor_upgrades() {
     assert!(reads > u64::from(kills()));
     assert!(longest < Duration::from_secs(10));
     held.go_on();
-    assert_eq!(held.end(), (0, "5678\n".into()), "a handle from before all of it");
+    assert_eq!(held.end(), (0, "5678".into()), "a handle from before all of it");
     assert_eq!(unit.show("NFileDescriptorStore"), stored);
     assert!(unit.descriptors() <= before + 2, "{} descriptors, {before} before", unit.descriptors());
     unit.daemon.cli(&["log", "--verify"]).ok();
@@ -195,7 +195,10 @@ fn a_writer_is_told_and_what_was_committed_stays() {
     unit.daemon.unlock();
     let path = unit.daemon.path("pin");
     sh(&format!("echo old > {path}; chown 2001 {path}")).ok();
-    let mut writer = Held::start(ALICE, &format!("exec 3>>{path}; echo new >&3; echo wrote; read; echo more >&3"));
+    // One open file, written twice; a shell's own redirections would commit after each echo. cat has the bytes out before
+    // the next line is asked for: its write(2) waits for the daemon's answer, and the pipe is empty by then.
+    let script = "exec 4>&1; { echo new; sleep 0.5; echo wrote >&4; read x; echo more; } | cat 4>&- >> ";
+    let mut writer = Held::start(ALICE, &format!("{script}{path}"));
     assert_eq!(writer.line(), "wrote");
     let pid = unit.pid();
     unit.systemctl("restart");
