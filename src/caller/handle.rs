@@ -1,14 +1,16 @@
 //! One thread, held: every answer read through it is of that thread, or there is none.
 
-use super::{Namespaces, Shared, file_id};
+use super::place::NsId;
+use super::{Shared, file_id};
 use crate::model::{Doubt, FileId};
+use crate::sys::namespace::Namespace;
 use crate::sys::proc::{self, PidfdInfo};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// A thread by its pidfd, or by a descriptor on its folder in `/proc` where the kernel cannot tell enough by a pidfd.
 pub(super) struct Handle {
@@ -30,6 +32,12 @@ enum By {
 }
 
 impl Handle {
+    /// A whole process rather than a thread: refused if `pid` is not the leader's.
+    pub fn open_process(pid: u32) -> Result<Self, Doubt> {
+        let _ = pid;
+        todo!()
+    }
+
     pub fn open(shared: &Shared, tid: u32) -> Result<Self, Doubt> {
         if tid == 0 {
             return Err(Doubt("no process id: the caller is in a foreign pid namespace, or is the kernel".into()));
@@ -107,8 +115,26 @@ impl Handle {
         self.look(name, |path| file_id(path))
     }
 
-    pub fn namespaces(&self) -> Result<Namespaces, Doubt> {
-        Ok(Namespaces { user: self.file_id("ns/user")?, pid: self.file_id("ns/pid")? })
+    /// The number of one of its namespaces: `user`, `pid`.
+    pub fn ns(&self, kind: &str) -> Result<NsId, Doubt> {
+        self.file_id(&format!("ns/{kind}")).map(NsId::from)
+    }
+
+    /// One of its namespaces itself.
+    pub fn open_ns(&self, kind: &str) -> Result<Namespace, Doubt> {
+        self.look(&format!("ns/{kind}"), Namespace::open)
+    }
+
+    /// The namespaces above its own of this kind, nearest first, up to and with the daemon's.
+    pub fn above_ns(&self, kind: &str) -> Result<Arc<[NsId]>, Doubt> {
+        let lost = |e| Doubt(format!("what lies above its {kind} namespace cannot be read: {e}"));
+        let mut above = Vec::new();
+        let mut at = self.open_ns(kind)?;
+        while let Some(parent) = at.parent().map_err(lost)? {
+            above.push(parent.id().map_err(lost)?.into());
+            at = parent;
+        }
+        Ok(above.into())
     }
 
     /// When its process (not its thread) started, in clock ticks since boot.

@@ -6,6 +6,7 @@ pub mod arena;
 pub mod keyctl;
 pub mod mount;
 mod mountinfo;
+pub mod namespace;
 pub mod proc;
 pub mod process;
 pub mod socket;
