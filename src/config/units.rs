@@ -53,6 +53,11 @@ pub fn max_secrets<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> 
     bounded(count(from)?, 1, 1_000_000, "1 to 1000000")
 }
 
+/// 1 to 65,536.
+pub fn max_instances<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(count(from)?, 1, 65_536, "1 to 65536")
+}
+
 /// 1 to 100.
 pub fn keep_versions<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     bounded(count(from)?, 1, 100, "1 to 100")

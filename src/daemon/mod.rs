@@ -7,14 +7,14 @@ mod mountpoint;
 pub mod offline;
 
 use crate::audit::{self, Event, Log, Settings, WhenFull};
-use crate::caller::{Callers, Daemon};
+use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
 use crate::fs::fuse::Mounted;
 use crate::model::Scope;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
-use crate::vault::{Limits, UnlockBy, Vault, VaultError};
+use crate::vault::{Holder, Limits, UnlockBy, Vault, VaultError};
 use crate::wire::Fault;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
@@ -99,16 +99,19 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         keep_files: None,
     };
     let log = Log::open(settings, None).map_err(|e| Fault::Failed(e.to_string()))?;
-    let callers = Callers::new().map_err(|e| Fault::Failed(format!("cannot look at processes: {e}")))?;
+    let instances = Arc::new(Registry::default());
+    let callers = Callers::with_instances(Arc::clone(&instances) as Arc<dyn crate::caller::Instances>);
+    let callers = callers.map_err(|e| Fault::Failed(format!("cannot look at processes: {e}")))?;
     let limits = Limits {
         max_secret_size: config.max_secret_size,
         max_secrets: config.max_secrets,
+        max_instances: config.max_instances,
         keep_versions: usize::try_from(config.keep_versions).unwrap_or(usize::MAX),
         allow_reveal: config.allow_reveal,
         mountpoint: config.mountpoint.clone(),
         admin_gid: config.admin_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
-    Ok(Vault::new(store, log, callers, limits))
+    Ok(Vault::new(store, log, callers, limits).with_instances(instances))
 }
 
 /// What a store that does not open means for a command.
@@ -131,7 +134,8 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,
         }
-        let _ = vault.still_alive(&Scope::Host);
+        let _ = vault.still_alive(&Holder::daemon(&Scope::Host));
+        vault.look_after_instances();
         match vault.sync() {
             Ok(()) | Err(VaultError::Locked) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) => {
