@@ -22,6 +22,8 @@ pub(super) struct Handle {
 enum By {
     /// Numbers are safe to use as long as the pidfd says afterwards that the thread is still there.
     Pidfd(OwnedFd, PidfdInfo),
+    /// The same of a whole process.
+    Leader(OwnedFd, u32),
     /// The folder belongs to one thread for ever: reads fail once it has gone.
     Folder {
         /// Kept open: `base` goes through it.
@@ -34,8 +36,12 @@ enum By {
 impl Handle {
     /// A whole process rather than a thread: refused if `pid` is not the leader's.
     pub fn open_process(pid: u32) -> Result<Self, Doubt> {
-        let _ = pid;
-        todo!()
+        match proc::open_process(pid) {
+            Ok(fd) => Ok(Handle { base: format!("/proc/{pid}"), by: By::Leader(fd, pid) }),
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Err(gone(pid, &e)),
+            // Before Linux 5.3 there are none at all.
+            Err(e) => Err(Doubt(format!("{pid} is no process that can be held, but one of its threads: {e}"))),
+        }
     }
 
     pub fn open(shared: &Shared, tid: u32) -> Result<Self, Doubt> {
@@ -74,7 +80,7 @@ impl Handle {
     pub fn info(&self) -> Option<&PidfdInfo> {
         match &self.by {
             By::Pidfd(_, info) => Some(info),
-            By::Folder { .. } => None,
+            By::Leader(..) | By::Folder { .. } => None,
         }
     }
 
@@ -82,7 +88,7 @@ impl Handle {
     pub fn info_now(&self) -> Option<PidfdInfo> {
         match &self.by {
             By::Pidfd(fd, _) => proc::info(fd).ok(),
-            By::Folder { .. } => None,
+            By::Leader(..) | By::Folder { .. } => None,
         }
     }
 
@@ -90,6 +96,7 @@ impl Handle {
     pub fn tgid(&self) -> Result<u32, Doubt> {
         let known = match &self.by {
             By::Pidfd(_, info) => return Ok(info.tgid),
+            By::Leader(_, tgid) => return Ok(*tgid),
             By::Folder { tgid, .. } => tgid,
         };
         if let Some(tgid) = known.get() {
@@ -146,7 +153,16 @@ impl Handle {
         start_of(&stat).ok_or_else(|| Doubt("no start time in its stat".into()))
     }
 
-    fn look<T>(&self, name: &str, f: impl FnOnce(&str) -> io::Result<T>) -> Result<T, Doubt> {
+    /// The pidfd it is held by.
+    pub fn into_pidfd(self) -> Option<OwnedFd> {
+        match self.by {
+            By::Pidfd(fd, _) | By::Leader(fd, _) => Some(fd),
+            By::Folder { .. } => None,
+        }
+    }
+
+    /// What `f` finds out about a file of its folder, if the thread is still there afterwards.
+    pub fn look<T>(&self, name: &str, f: impl FnOnce(&str) -> io::Result<T>) -> Result<T, Doubt> {
         let found = f(&format!("{}/{name}", self.base));
         self.still_there()?;
         found.map_err(|e| Doubt(format!("its /proc/PID/{name} cannot be read: {e}")))
@@ -154,7 +170,7 @@ impl Handle {
 
     fn still_there(&self) -> Result<(), Doubt> {
         let there = match &self.by {
-            By::Pidfd(fd, _) => proc::is_there(fd),
+            By::Pidfd(fd, _) | By::Leader(fd, _) => proc::is_there(fd),
             By::Folder { .. } => std::fs::symlink_metadata(format!("{}/status", self.base)).is_ok(),
         };
         if there { Ok(()) } else { Err(Doubt("the process has gone".into())) }

@@ -41,6 +41,11 @@ impl Own {
     }
 }
 
+/// Whether a cgroup is another or below it, by components: `/a/bc` is not below `/a/b`.
+pub(super) fn is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Where a process is, question by question, since some cost more; every answer is of the same thread, or a [`Doubt`].
 pub trait Place {
     /// Its cgroup, v2 path.
