@@ -7,6 +7,7 @@ mod load;
 mod units;
 
 pub use load::{ConfigError, DEFAULT_FILE};
+pub use units::parse_duration;
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

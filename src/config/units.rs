@@ -75,8 +75,8 @@ pub fn write_duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok
     to.collect_str(&format_args!("{}s", duration.as_secs()))
 }
 
-/// `90s`, `2m`, `12h`, `30d`.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// `90s`, `2m`, `12h`, `30d`; `None` for anything else.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.len().checked_sub(1)?;
     let (number, unit) = (text.get(..split)?, text.get(split..)?);
     let seconds = match unit {

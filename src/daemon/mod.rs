@@ -18,6 +18,7 @@ use crate::vault::{Holder, Limits, UnlockBy, Vault, VaultError};
 use crate::wire::Fault;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const ARENA: usize = 64 << 20;
 const LARGEST_AT_ONCE: usize = 16;
 /// How often changes of metadata are made durable, and revoked keys looked for.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long the thread that waits for the ends of containers sleeps at most.
+const LONG: Duration = Duration::from_secs(60);
 
 enum Wake {
     Signal(i32),
@@ -61,6 +65,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
         let _ = wake.send(Wake::SessionEnded);
     })
     .map_err(|e| Fault::Failed(format!("cannot mount {}: {e}", config.mountpoint.display())))?;
+    let ends = watch_ends(&vault).map_err(system("cannot watch containers"))?;
     note(&vault, audit::Operation::Start);
     unlock_by_itself(&vault, &config);
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
@@ -71,6 +76,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
 
     let reason = serve(&vault, &woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    ends.stop(&vault);
     server.stop();
     let stopped = mounted.stop();
     note(&vault, audit::Operation::Stop);
@@ -145,6 +151,27 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
             Err(_) => {}
         }
     }
+}
+
+/// The thread that detaches containers whose first process has ended.
+struct Ends(Arc<AtomicBool>);
+
+impl Ends {
+    fn stop(&self, vault: &Vault) {
+        self.0.store(true, Ordering::Relaxed);
+        vault.stop_waiting();
+    }
+}
+
+fn watch_ends(vault: &Arc<Vault>) -> std::io::Result<Ends> {
+    let stopping = Arc::new(AtomicBool::new(false));
+    let (vault, stop) = (Arc::clone(vault), Arc::clone(&stopping));
+    std::thread::Builder::new().name("instances".into()).spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            vault.detach_ended(LONG);
+        }
+    })?;
+    Ok(Ends(stopping))
 }
 
 fn watch_signals(wake: mpsc::Sender<Wake>) -> std::io::Result<signal_hook::iterator::Handle> {

@@ -199,13 +199,14 @@ impl Vault {
     /// [`VaultError::Locked`].
     pub fn declared_scopes(&self) -> Result<Vec<ScopeInfo>, VaultError> {
         self.with_open(|open| {
+            let alive = open.scopes.count_alive();
             let info = |declared: &super::scopes::Declared| {
                 let scope = &declared.record.scope;
                 ScopeInfo {
                     record: declared.record.clone(),
                     state: open.keys.state(scope),
                     secrets: open.tree.files_of(scope),
-                    instances: open.scopes.live(scope).filter(|(_, i)| i.state() == ScopeState::Alive).count() as u64,
+                    instances: alive.get(scope).copied().unwrap_or(0),
                 }
             };
             open.scopes.declared().map(info).collect()

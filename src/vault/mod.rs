@@ -10,6 +10,7 @@
 mod admin;
 mod change;
 mod commit;
+mod containers;
 mod declare;
 mod error;
 mod fsck;
@@ -25,6 +26,7 @@ mod setup;
 mod tree;
 mod unlock;
 mod view;
+mod who;
 mod world;
 mod writer;
 mod xattr;

@@ -156,6 +156,15 @@ impl Scopes {
         self.instances().filter(move |(_, i)| i.record.id.scope == *scope && i.entry.is_some() && !i.record.revoked)
     }
 
+    /// How many of each scope may open something, by what the kernel says now.
+    pub fn count_alive(&self) -> HashMap<&Scope, u64> {
+        let mut counts = HashMap::new();
+        for instance in self.instances.values().filter(|i| i.state() == ScopeState::Alive) {
+            *counts.entry(&instance.record.id.scope).or_default() += 1;
+        }
+        counts
+    }
+
     /// The scope's ids show through the map of its instances, which all have the same.
     fn choose_maps(&mut self, scope: &Scope) -> bool {
         let found = self.live(scope).next().map(|(_, instance)| &instance.record.marks.maps);
