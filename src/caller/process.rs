@@ -24,6 +24,8 @@ pub struct Process {
     tid: u32,
     during: During,
     handle: OnceLock<Result<Handle, Doubt>>,
+    /// The instance it was in when that was first asked: for the audit log, which tells what was decided on.
+    was_in: OnceLock<Option<Arc<str>>>,
 }
 
 /// A system call as `/proc/PID/syscall` shows it (proc(5)).
@@ -49,7 +51,7 @@ impl SystemCall {
 
 impl Process {
     pub(super) fn new(shared: Arc<Shared>, uid: Uid, gid: Gid, tid: u32, during: During) -> Self {
-        Process { shared, uid, gid, tid, during, handle: OnceLock::new() }
+        Process { shared, uid, gid, tid, during, handle: OnceLock::new(), was_in: OnceLock::new() }
     }
 
     /// Everything the audit log wants to know, as far as it can be read. About 4 µs for a process that was seen before.
@@ -73,7 +75,10 @@ impl Process {
         if let Ok(cgroup) = self.cgroup_of(handle) {
             (who.cgroup, who.unit) = (Some(cgroup.path), cgroup.unit);
         }
-        who.container = self.instance().ok().flatten().map(|i| i.id.into());
+        if self.was_in.get().is_none() {
+            let _ = self.instance(); // keeps what it finds
+        }
+        who.container = self.was_in.get().cloned().flatten();
         who
     }
 
@@ -205,7 +210,9 @@ impl Subject for Process {
             return Ok(None);
         }
         self.handle()?;
-        self.shared.instances.holding(self)
+        let found = self.shared.instances.holding(self)?;
+        self.was_in.get_or_init(|| found.as_ref().map(|i| i.id.as_str().into()));
+        Ok(found)
     }
 }
 

@@ -5,7 +5,7 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `PIDFD_THREAD` of linux/pidfd.h (6.9): the id may be any thread's. It is O_EXCL.
 const PIDFD_THREAD: libc::c_int = libc::O_EXCL;
@@ -99,8 +99,8 @@ pub fn is_there(pidfd: &OwnedFd) -> bool {
 }
 
 /// Whether the process has ended, reaped or not.
-pub fn has_ended(pidfd: &OwnedFd) -> bool {
-    let mut asked = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(pidfd, PollFlags::POLLIN)];
     // One that cannot be asked is not there.
     !matches!(poll(&mut asked, PollTimeout::ZERO), Ok(0))
 }

@@ -7,7 +7,6 @@ use crate::caller::place::{NsId, Own};
 use crate::caller::unit;
 use crate::model::Doubt;
 use crate::sys::namespace;
-use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -120,12 +119,15 @@ fn hierarchy() -> Result<PathBuf, Doubt> {
 
 /// The processes of one cgroup; 0 stands for those of a foreign pid namespace. A cgroup that has gone has none.
 fn pids(folder: &Path) -> io::Result<Vec<u32>> {
-    let text = match std::fs::read_to_string(folder.join("cgroup.procs")) {
-        // A threaded cgroup (cgroups(7)) lists threads alone; a thread's process is in the domain above it.
-        Err(e) if Errno::from_raw(e.raw_os_error().unwrap_or(0)) == Errno::EOPNOTSUPP => return Ok(Vec::new()),
-        other => gone_is_empty(other)?,
-    };
-    text.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
+    let read = |file| std::fs::read_to_string(folder.join(file));
+    match read("cgroup.procs") {
+        Ok(text) => text.lines().map(|line| line.parse().map_err(io::Error::other)).collect(),
+        // It can be removed after it was listed.
+        Err(_) if !folder.exists() => Ok(Vec::new()),
+        // A threaded cgroup (cgroups(7)) lists threads alone; their process is in the domain above it.
+        Err(_) if read("cgroup.type").is_ok_and(|kind| kind.trim() == "threaded") => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
 }
 
 fn below(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -136,21 +138,11 @@ fn below(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             folders.push(entry.path());
         }
     }
     Ok(folders)
-}
-
-fn gone_is_empty(read: io::Result<String>) -> io::Result<String> {
-    match read {
-        // It can be removed after it was listed, and between its opening and its reading.
-        Err(e) if matches!(Errno::from_raw(e.raw_os_error().unwrap_or(0)), Errno::ENOENT | Errno::ENODEV) => {
-            Ok(String::new())
-        }
-        other => other,
-    }
 }
 
 fn unreadable(cgroup: &str, e: &io::Error) -> Doubt {

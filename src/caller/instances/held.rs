@@ -145,7 +145,7 @@ fn look(pid: u32, before: Option<&Marks>) -> Result<Held, Doubt> {
         return Err(Doubt(format!("process {pid} is just changing its user namespace")));
     }
     let pidfd = handle.into_pidfd().ok_or_else(|| Doubt("the kernel has no pidfds".into()))?;
-    if proc::has_ended(&pidfd) {
+    if proc::has_ended(pidfd.as_fd()) {
         return Err(Doubt(format!("process {pid} has ended")));
     }
     let marks = Marks { pid, start, boot: boot_id()?, cgroup, user_ns: user_id, pid_ns: pid_id, mnt_ns, maps };

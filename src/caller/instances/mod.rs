@@ -13,8 +13,8 @@ pub use held::{Held, Marks, hold, hold_again};
 
 use super::place::{Instances, Place};
 use crate::model::{Doubt, InstanceId};
+use crate::sys::proc::has_ended;
 use index::{Attached, Index};
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -116,14 +116,16 @@ impl Registry {
             let step = if bell.is_some() { left } else { left.min(WITHOUT_BELL) };
             // Rounded up: a wait of less than a millisecond is not one of none.
             let millis = PollTimeout::try_from(step.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
-            match poll(&mut waiting, millis) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                // Too many for RLIMIT_NOFILE, or no memory: not at once again.
-                Err(_) => std::thread::sleep(step.min(WITHOUT_BELL)),
+            let asked = poll(&mut waiting, millis);
+            if asked.is_err() {
+                // A signal, or more descriptors than RLIMIT_NOFILE: not at once again, and then one by one.
+                std::thread::sleep(step.min(WITHOUT_BELL));
             }
-            let ended = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
-            let gone: Vec<String> =
-                all.iter().zip(&waiting).filter(|(_, fd)| ended(fd)).map(|(a, _)| a.id.id.clone()).collect();
+            let ended = |(a, fd): &(&&Arc<Attached>, &PollFd<'_>)| match asked {
+                Ok(_) => fd.revents().is_some_and(|r| !r.is_empty()),
+                Err(_) => has_ended(a.held.pidfd()),
+            };
+            let gone: Vec<String> = all.iter().zip(&waiting).filter(ended).map(|(a, _)| a.id.id.clone()).collect();
             if !gone.is_empty() || left.is_zero() {
                 return gone;
             }
