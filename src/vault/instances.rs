@@ -80,12 +80,7 @@ impl Vault {
         Ok(id)
     }
 
-    fn try_attach(
-        &self,
-        caller: &impl Caller,
-        attach: Attach<'_>,
-        path: &str,
-    ) -> Result<(String, bool), VaultError> {
+    fn try_attach(&self, caller: &impl Caller, attach: Attach<'_>, path: &str) -> Result<(String, bool), VaultError> {
         let Attach { scope, pid, .. } = attach;
         let id = attach.id.map_or_else(|| format!("{scope}-{pid}"), str::to_owned);
         check_id(&id)?;
@@ -171,9 +166,9 @@ impl Vault {
             if declared.record.uid_map == UidMap::Host {
                 return Ok(());
             }
-            let other = scopes.live(scope).find(|(_, i)| {
-                i.record.marks.maps != held.marks().maps && i.state() == ScopeState::Alive
-            });
+            let other = scopes
+                .live(scope)
+                .find(|(_, i)| i.record.marks.maps != held.marks().maps && i.state() == ScopeState::Alive);
             match other {
                 None => Ok(()),
                 Some((_, other)) => Err(VaultError::Invalid(format!(
@@ -227,7 +222,8 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`].
     pub fn instances(&self) -> Result<Vec<InstanceInfo>, VaultError> {
-        let mut all: Vec<Instance> = self.with_open(|open| open.scopes.instances().map(|(_, i)| i.clone()).collect())?;
+        let mut all: Vec<Instance> =
+            self.with_open(|open| open.scopes.instances().map(|(_, i)| i.clone()).collect())?;
         all.sort_by(|a, b| {
             let key = |i: &Instance| (i.record.id.scope.clone(), i.record.id.id.clone());
             key(a).cmp(&key(b))
@@ -300,18 +296,25 @@ impl Vault {
     }
 
     fn note_expired(&self, ino: Ino) {
-        let _writer = self.lock_writer();
+        let mut writer = self.lock_writer();
         let noted = self.with_open_mut(|open| {
-            let instance = open.scopes.instance(ino).filter(|i| !i.expiry_noted)?.clone();
-            let record = Arc::clone(&instance.record);
-            let shows_otherwise = open.scopes.put(ino, Instance { entry: None, expiry_noted: true, ..instance });
-            Some((record, shows_otherwise))
+            let instance = open.scopes.instance(ino).filter(|i| !i.expiry_noted)?;
+            // The kernel counts whole seconds and may be the first to say so: a restart must not give the rest of one.
+            let now = Timestamp::now();
+            let expires = Some(instance.record.expires.map_or(now, |at| at.min(now)));
+            let record = Arc::new(InstanceRecord { expires, ..(*instance.record).clone() });
+            let expired = Instance { record: Arc::clone(&record), entry: None, expiry_noted: true };
+            Some((record, open.scopes.put(ino, expired)))
         });
         let Ok(Some((record, shows_otherwise))) = noted else { return };
+        writer.keep(ino, Record::Instance((*record).clone()));
         let reason = format!("the time of instance {} has run out", record.id.id);
         self.refuse(audit::Operation::Revoke, &folder(&record.id.scope), None, &Daemon.who(), &reason);
         self.tell(Change::CutOff(ino));
         self.tell_shown(&record.id.scope, shows_otherwise);
+        if let Err(error) = self.flush(&mut writer) {
+            tracing::error!(%error, id = %record.id.id, "an end of time could not be noted; it will be tried again");
+        }
     }
 
     /// It opens nothing from now on, but is still known.
@@ -322,7 +325,7 @@ impl Vault {
         let record = InstanceRecord { revoked: true, ..(*instance.record).clone() };
         writer.keep(ino, Record::Instance(record.clone()));
         let shows_otherwise = self.with_open_mut(|open| {
-            open.scopes.put(ino, Instance { record: Arc::new(record), entry: None, expiry_noted: true })
+            open.scopes.put(ino, Instance { record: Arc::new(record), entry: None, expiry_noted: false })
         })?;
         self.tell(Change::CutOff(ino));
         self.tell_shown(&instance.record.id.scope, shows_otherwise);
@@ -364,9 +367,8 @@ impl Vault {
         let mut ended = Vec::new();
         for (ino, record) in recorded {
             let held = caller::hold_again(&record.marks).map_err(|doubt| doubt.to_string());
-            let attached = held.and_then(|held| {
-                self.registry.attach(record.id.clone(), held).map_err(|error| error.to_string())
-            });
+            let attached =
+                held.and_then(|held| self.registry.attach(record.id.clone(), held).map_err(|error| error.to_string()));
             if let Err(why) = attached {
                 ended.push((ino, record, why));
                 continue;
@@ -380,8 +382,7 @@ impl Vault {
                 },
                 Some(_) | None => None,
             };
-            let expiry_noted = expired || record.revoked;
-            scopes.put(ino, Instance { record: Arc::new(record), entry, expiry_noted });
+            scopes.put(ino, Instance { record: Arc::new(record), entry, expiry_noted: expired });
         }
         Ok(ended)
     }
@@ -439,8 +440,7 @@ pub(super) fn folder(scope: &Scope) -> String {
 }
 
 fn check_id(id: &str) -> Result<(), VaultError> {
-    let fits = (1..=ID_MAX).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let fits = (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     match fits {
         true => Ok(()),
         false => Err(VaultError::Invalid("an instance's id has 1 to 128 of a-z A-Z 0-9 . _ -".into())),
