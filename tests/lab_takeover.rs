@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{ALICE, Daemon, Held, Setup, daemon, sh, wait_for};
+use common::{ALICE, BOB, Daemon, Held, ROOT, Setup, daemon, sh, wait_for};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -140,7 +140,7 @@ fn readers_notice_neither_restarts_nor_kills_nor_upgrades() {
     let mut held = Held::start(ALICE, &format!("exec 3<{path}2; echo open; read; cat <&3"));
     assert_eq!(held.line(), "open");
     let (before, stored) = (unit.descriptors(), unit.show("NFileDescriptorStore"));
-    assert_eq!(stored, 4, "device, socket, identity, description");
+    assert_eq!(stored, 5, "device, socket, handles, identity, description");
     let readers = Readers::start(&path, "1234\n");
 
     let mut pid = unit.pid();
@@ -207,4 +207,53 @@ fn a_writer_is_told_and_what_was_committed_stays() {
     let (code, said) = writer.end();
     assert_ne!(code, 0, "{said}");
     assert_eq!(ALICE.sh(&format!("cat {path}")).quiet(), "old\n");
+}
+
+#[test]
+fn handles_go_on_at_their_version_whoever_reads_them_now() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("echo old > {path}")).ok();
+    // Opened as root, read after setuid, as servers do with their keys.
+    let script =
+        format!("exec 3<{path}; echo open; read x; exec setpriv --reuid=2002 --regid=2002 --clear-groups cat <&3");
+    let mut held: Vec<Held> = (0..3).map(|_| Held::start(ROOT, &script)).collect();
+    held.iter_mut().for_each(|held| assert_eq!(held.line(), "open"));
+    sh(&format!("echo new > {path}")).ok();
+    BOB.sh(&format!("cat {path}")).refused("Permission denied");
+
+    let mut pid = unit.pid();
+    for _ in 0..3 {
+        unit.systemctl("kill --signal=KILL --kill-whom=main");
+        pid = unit.await_next(pid);
+        let mut one = held.pop().expect("one for each");
+        one.go_on();
+        assert_eq!(one.end(), (0, "old".into()));
+    }
+    let event = unit.daemon.await_audit("read of a handle from before", |e| e["op"] == "read" && e["uid"] == 2002);
+    assert_eq!((&event["decision"], &event["path"]), (&"allowed".into(), &"pin".into()));
+    assert_eq!(unit.daemon.json(&["status", "--json"])["open_handles"], 0, "none is left over");
+}
+
+#[test]
+fn after_a_lock_a_handle_is_decided_anew_also_by_the_next_daemon() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("echo old > {path}")).ok();
+    let reader = "exec setpriv --reuid=2002 --regid=2002 --clear-groups cat <&3";
+    let mut theirs = Held::start(ROOT, &format!("exec 3<{path}; echo open; read x; {reader}"));
+    let mut own = Held::start(ROOT, &format!("exec 3<{path}; echo open; read x; cat <&3"));
+    assert_eq!((theirs.line(), own.line()), ("open".into(), "open".into()));
+    unit.daemon.lock();
+    let pid = unit.pid();
+    unit.systemctl("restart");
+    unit.await_next(pid);
+    unit.daemon.unlock();
+    theirs.go_on();
+    let (code, said) = theirs.end();
+    assert_ne!(code, 0, "{said}");
+    own.go_on();
+    assert_eq!(own.end(), (0, "old".into()));
 }

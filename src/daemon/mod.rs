@@ -93,7 +93,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
     if hand_over {
         let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());
-        handover::store(&config.mountpoint, mounted.connection(), &listener, identity)
+        handover::store(&config.mountpoint, mounted.connection(), mounted.register(), &listener, identity)
             .map_err(system("cannot hand the mount over"))?;
     }
     drop((listener, kept));

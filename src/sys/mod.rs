@@ -13,5 +13,6 @@ pub mod proc;
 pub mod process;
 pub mod secretmem;
 pub mod socket;
+pub mod table;
 
 pub use mountinfo::MountInfo;
