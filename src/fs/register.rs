@@ -167,8 +167,8 @@ mod tests {
     use super::*;
 
     fn entry(ino: u64) -> Entry {
-        let blob = (ino % 2 == 0).then_some(BlobKey { ino: Ino(ino), version: VersionNo(3) });
-        Entry { ino: Ino(ino), blob, instance: Some(Ino(ino + 7)).filter(|_| ino % 3 == 0), locked_since: false }
+        let blob = (ino.is_multiple_of(2)).then_some(BlobKey { ino: Ino(ino), version: VersionNo(3) });
+        Entry { ino: Ino(ino), blob, instance: Some(Ino(ino + 7)).filter(|_| ino.is_multiple_of(3)), locked_since: false }
     }
 
     #[test]
