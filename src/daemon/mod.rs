@@ -12,11 +12,10 @@ use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
 use crate::fs::fuse::{Connect, Mounted};
-use crate::model::Scope;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
-use crate::vault::{Holder, Keeper, Limits, UnlockBy, Vault, VaultError};
+use crate::vault::{Keeper, Limits, UnlockBy, Vault, VaultError};
 use crate::wire::Fault;
 use handover::{Inherited, Kept};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -184,8 +183,7 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,
         }
-        let _ = vault.still_alive(&Holder::daemon(&Scope::Host));
-        vault.look_after_instances();
+        vault.look_after_keys();
         // After a look at the keys and before the next commit: a daemon that hangs in either is not alive.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         match vault.sync() {

@@ -6,7 +6,7 @@
 //!
 //! Read:  0 ‖ the register's number. Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
 
-use super::held::{Charge, Held};
+use super::held::{Charge, Held, Payer};
 use super::register::{Entry as Registered, Register};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
@@ -84,7 +84,7 @@ impl Handles {
 
     /// Keeps content for a reader, under a new number. `version` is none for a file of pinfold's own.
     pub fn keep(&self, ino: Ino, opened: VaultOpened, uid: Uid) -> Result<Opened, FsError> {
-        let charge = self.held.charge(uid, opened.content.capacity())?;
+        let charge = self.held.charge(Payer::of(uid, &opened.holder), opened.content.capacity())?;
         let entry = Registered { ino, blob: opened.blob, instance: opened.holder.instance(), locked_since: false };
         let number = self.register.add(entry);
         self.insert(number, ino, opened, charge);
@@ -93,7 +93,7 @@ impl Handles {
 
     /// The same under the number it has; another thread that reads through it may be first.
     fn keep_on(&self, number: u64, ino: Ino, opened: VaultOpened, uid: Uid) -> Result<Arc<ReadHandle>, FsError> {
-        let charge = self.held.charge(uid, opened.content.capacity())?;
+        let charge = self.held.charge(Payer::of(uid, &opened.holder), opened.content.capacity())?;
         Ok(self.insert(number, ino, opened, charge))
     }
 

@@ -168,7 +168,12 @@ mod tests {
 
     fn entry(ino: u64) -> Entry {
         let blob = (ino.is_multiple_of(2)).then_some(BlobKey { ino: Ino(ino), version: VersionNo(3) });
-        Entry { ino: Ino(ino), blob, instance: Some(Ino(ino + 7)).filter(|_| ino.is_multiple_of(3)), locked_since: false }
+        Entry {
+            ino: Ino(ino),
+            blob,
+            instance: Some(Ino(ino + 7)).filter(|_| ino.is_multiple_of(3)),
+            locked_since: false,
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Holder {
         Holder { scope: scope.clone(), instance: None }
     }
 
-    /// The instance's record, if it is one.
+    /// The record of the instance, if it is one's.
     pub fn instance(&self) -> Option<Ino> {
         self.instance
     }
