@@ -103,6 +103,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
 
     let reason = serve(&vault, &woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    ends.stop(&vault);
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
         note(&vault, audit::Operation::Stop);
         server.leave();
@@ -116,7 +117,6 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         mounted.leave();
         return Ok(());
     }
-    ends.stop(&vault);
     server.stop();
     if hand_over {
         handover::withdraw();

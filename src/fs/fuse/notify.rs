@@ -23,9 +23,9 @@ const MAX_NAMES: usize = 65_536;
 enum Task {
     Change(Change),
     Pages(Ino),
-    Forget,
     /// Whoever waits for this has all before it behind him.
     Mark(SyncSender<()>),
+    Forget,
     Stop,
 }
 
