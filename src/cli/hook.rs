@@ -6,6 +6,7 @@
 
 use super::Failure;
 use super::args::{OciHook, Stage};
+use super::show::visible;
 use crate::config::Config;
 use crate::control::client::{Client, ClientError};
 use crate::exit::Exit;
@@ -13,6 +14,7 @@ use crate::wire::{self, CallError, Fault};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -62,9 +64,19 @@ pub fn oci_hook(config: &Config, args: OciHook) -> Result<Exit, Failure> {
     let (tell, told) = mpsc::channel();
     // Nothing here can be interrupted, but the process can end while it waits.
     std::thread::spawn(move || tell.send(run(&config, args.stage, std::io::stdin())));
-    told.recv_timeout(TIMEOUT).unwrap_or_else(|_| {
-        Err(Failure::new(Exit::Unreachable, format!("neither runtime nor daemon was done within {TIMEOUT:?}")))
-    })
+    let late = || Failure::new(Exit::Unreachable, format!("neither runtime nor daemon was done within {TIMEOUT:?}"));
+    let done = told.recv_timeout(TIMEOUT).unwrap_or_else(|_| Err(late()));
+    done.inspect_err(log)
+}
+
+/// Says it in the system's log, too: crun throws away what a hook writes to stderr.
+fn log(failure: &Failure) {
+    // <27>: an error, of a daemon (RFC 3164). Where nobody listens there is stderr alone.
+    let line = format!("<27>pinfold-oci-hook: {}", visible(failure.message()));
+    let _ = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+        socket.send_to(line.as_bytes(), "/dev/log")
+    });
 }
 
 fn run(config: &Config, stage: Stage, input: impl Read) -> Result<Exit, Failure> {

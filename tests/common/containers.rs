@@ -12,6 +12,12 @@ use std::process::Command;
 
 /// Both that Debian has.
 pub const RUNTIMES: [&str; 2] = ["runc", "crun"];
+
+/// Whether a runtime can make a container of this kind on any host: without a user namespace crun raises
+/// RLIMIT_MEMLOCK without end, for its device filter, and a host that is itself confined does not let it.
+pub fn can_make(runtime: &str, ids_from: Option<u32>) -> bool {
+    runtime != "crun" || ids_from.is_some()
+}
 /// Where the lab has the repository.
 const HELPERS: &str = "/src/mount-helpers";
 
@@ -190,7 +196,10 @@ impl Container<'_> {
         let program = command.get_program().to_string_lossy().into_owned();
         let words: Vec<String> = command.get_args().map(|word| format!("'{}'", word.to_string_lossy())).collect();
         assert!(!script.contains('\''), "it is quoted");
-        Held::start(ROOT, &format!("exec {program} {} exec -i {} sh -c '{script}'", words.join(" "), self.name))
+        Held::start(
+            ROOT,
+            &format!("exec {program} {} exec -i {} sh -c 'exec 2>&1; {script}'", words.join(" "), self.name),
+        )
     }
 
     /// Its cgroup, as the lab names it.
@@ -218,8 +227,9 @@ impl Drop for Container<'_> {
 fn system(root: &Path) {
     let root = root.display();
     sh(&format!(
-        "set -e; mkdir -p {root}; cd {root}; mkdir -p bin proc sys dev etc run/secrets tmp lib64; chmod 1777 tmp
+        "set -e; mkdir -p {root}; cd {root}; mkdir -p bin proc sys dev etc run/secrets other tmp lib64; chmod 1777 tmp
          cp /bin/busybox bin/; for a in $(bin/busybox --list); do ln -s busybox bin/$a 2>/dev/null || true; done
+         touch etc/hosts etc/hostname etc/resolv.conf run/.containerenv
          echo 'root:x:0:0::/:/bin/sh' >etc/passwd; echo 'app:x:999:999::/:/bin/sh' >>etc/passwd
          cp /usr/bin/keyctl bin/
          for l in $(ldd /usr/bin/keyctl | grep -o '/[^ ]*'); do mkdir -p ./$(dirname $l); cp -L $l ./$l; done"
