@@ -11,6 +11,7 @@ mod log;
 mod look;
 mod names;
 mod prompt;
+mod release;
 mod show;
 mod store;
 mod take;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Init(args) => store::init(&config, args),
         Command::Mount(_) => unreachable!("it was taken above"),
+        Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => store::unlock(&config, args),
         Command::Lock => store::lock(&config),
         Command::Status(args) => store::status(&config, args),

@@ -3,12 +3,15 @@
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
 pub mod arena;
+pub mod connection;
 pub mod keyctl;
+pub mod memfd;
 pub mod mount;
 mod mountinfo;
 pub mod namespace;
 pub mod proc;
 pub mod process;
+pub mod secretmem;
 pub mod socket;
 
 pub use mountinfo::MountInfo;
