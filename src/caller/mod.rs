@@ -7,6 +7,7 @@
 //! daemon has read its request not even SIGKILL ends it. So its id names it **until the reply is sent, and no longer**:
 //! ask before answering.
 
+mod account;
 mod cache;
 mod control;
 mod handle;
@@ -14,6 +15,7 @@ mod place;
 mod process;
 mod unit;
 
+pub use account::Account;
 pub use control::{Control, Daemon};
 pub use place::{Instances, NoInstances, Place};
 pub use process::{Process, SystemCall};

@@ -4,6 +4,7 @@
 
 pub mod arena;
 pub mod keyctl;
+pub mod keyring_child;
 pub mod mount;
 mod mountinfo;
 pub mod proc;
