@@ -10,6 +10,7 @@ use crate::wire::{
     Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, Unlock,
     UnlockWith, Who, service,
 };
+use crate::wire::{GetPublished, HeldKeys, KeyringList, Publications, Publish, Published, Unpublish, Unpublished};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -106,6 +107,16 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
                 return Err(CallError::ExpectedMore.into());
             }
             backup(admin, actor, out)?;
+        }
+        Publish::NAME => one::<Publish>(call, out, |p| admin.publish(actor, p).map(|keys| Published { keys }))?,
+        Unpublish::NAME => {
+            one::<Unpublish>(call, out, |u| admin.unpublish(actor, u).map(|removed| Unpublished { removed }))?;
+        }
+        GetPublished::NAME => one::<GetPublished>(call, out, |GetPublished {}| {
+            admin.published(actor).map(|publications| Publications { publications })
+        })?,
+        KeyringList::NAME => {
+            one::<KeyringList>(call, out, |KeyringList {}| admin.keyring_list(actor).map(|keys| HeldKeys { keys }))?;
         }
         _ => return Err(call.unknown().into()),
     }

@@ -62,6 +62,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
     })
     .map_err(|e| Fault::Failed(format!("cannot mount {}: {e}", config.mountpoint.display())))?;
     note(&vault, audit::Operation::Start);
+    vault.serve_publications().map_err(system("cannot start a thread"))?;
     unlock_by_itself(&vault, &config);
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {

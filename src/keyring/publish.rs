@@ -4,11 +4,15 @@
 //! Grant is needed for every byte that goes in, and it must be one for reading.
 
 use crate::access::{Grant, Operation};
+use crate::model::FileId;
 use crate::secret::Secret;
 use crate::sys::keyctl::{self, KeyError, KeyId};
 use crate::sys::keyring_child::{self, ErrandError, NewKey};
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 /// Who possesses it (through `@u`) may see, read and find it; its owner, root, everything; others nothing.
@@ -23,7 +27,7 @@ pub enum PublishError {
     #[error("not granted")]
     NotGranted,
     /// Keys have 1 to 32767 bytes.
-    #[error("a key has 1 to {} bytes; the secret has {0}", keyctl::PAYLOAD_MAX)]
+    #[error("a key has 1 to 32767 bytes; the secret has {0}")]
     Size(usize),
     /// The description has a NUL; it was checked before.
     #[error("the description has a NUL")]
@@ -39,18 +43,49 @@ pub enum PublishError {
     Kernel(String),
 }
 
+/// A hold on another user namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    fd: OwnedFd,
+    id: FileId,
+}
+
+impl Namespace {
+    /// That of a process. The caller knows by other means that the process is the one that is meant; [`Namespace::id`]
+    /// tells whether it is in the namespace that is meant.
+    ///
+    /// # Errors
+    /// What /proc says.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let file = File::open(format!("/proc/{pid}/ns/user"))?;
+        let found = file.metadata()?;
+        Ok(Namespace { fd: file.into(), id: FileId { dev: found.dev(), ino: found.ino() } })
+    }
+
+    /// Which one it is.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+}
+
 /// Whose user keyring: a uid in a user namespace.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// A hold on the namespace; `None` for the daemon's own.
-    pub namespace: Option<Arc<OwnedFd>>,
+    /// `None` for the daemon's own.
+    pub namespace: Option<Arc<Namespace>>,
     /// The uid, as that namespace counts.
     pub uid: u32,
 }
 
 impl Place {
+    /// Whether both are one keyring.
+    pub fn same(&self, other: &Place) -> bool {
+        let id = |place: &Place| place.namespace.as_ref().map(|n| n.id);
+        self.uid == other.uid && id(self) == id(other)
+    }
+
     fn errand(&self) -> keyring_child::Place<'_> {
-        keyring_child::Place { namespace: self.namespace.as_ref().map(|fd| fd.as_fd()), uid: self.uid }
+        keyring_child::Place { namespace: self.namespace.as_ref().map(|n| n.fd.as_fd()), uid: self.uid }
     }
 }
 

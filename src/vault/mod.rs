@@ -4,7 +4,8 @@
 //! front (the filesystem, the control socket) comes through here; `access` alone makes the grants that open content.
 //!
 //! Locks, in this order: `writer` (one mutation at a time, held across its transaction), then `state` (readers share it;
-//! writers hold it for the moment of a change in memory). Opening and reading take `state` alone, shared, and release it
+//! writers hold it for the moment of a change in memory). The publisher's `board` comes
+//! before both and is never asked for by who has one of them. Opening and reading take `state` alone, shared, and release it
 //! before they read a blob, ask /proc, or write the log.
 
 mod admin;
@@ -15,6 +16,7 @@ mod fsck;
 mod history;
 mod node;
 mod open;
+mod publish;
 mod recovery;
 mod remove;
 mod setup;
@@ -41,6 +43,7 @@ use crate::caller::{Callers, Control, Daemon, Process};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
+use publish::Publisher;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -131,6 +134,7 @@ pub struct Vault {
     state: RwLock<State>,
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
+    publisher: Publisher,
     started: Instant,
 }
 
@@ -156,6 +160,7 @@ impl Vault {
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
+            publisher: Publisher::default(),
             started: Instant::now(),
         }
     }
@@ -287,7 +292,11 @@ impl Vault {
     /// Changes the tree in memory; the writer's lock is held by the caller.
     fn with_tree_mut<R>(&self, f: impl FnOnce(&mut Tree) -> R) -> Result<R, VaultError> {
         match &mut *self.write_state() {
-            State::Unlocked(open) => Ok(f(&mut open.tree)),
+            State::Unlocked(open) => {
+                let result = f(&mut open.tree);
+                self.publisher.touch(open.tree.published().take_touched());
+                Ok(result)
+            }
             State::Locked { .. } => Err(VaultError::Locked),
         }
     }
@@ -385,6 +394,11 @@ impl Vault {
     }
 
     fn tell(&self, change: Change) {
+        match change {
+            Change::Locked => self.withdraw_all("locked"),
+            Change::Unlocked => self.publisher.touch_all(),
+            Change::Entry { .. } | Change::Node(_) => {}
+        }
         if let Some(observer) = self.observer.get() {
             observer.changed(change);
         }
@@ -421,6 +435,8 @@ impl Vault {
     /// Writes the log's last lines and makes the store durable, with an anchor at the very last of them: what is cut off
     /// after a clean end shows. For the end of the daemon.
     pub fn shutdown(&self) {
+        self.publisher.stop();
+        self.withdraw_all("the daemon ends");
         self.audit.shutdown();
         let mut writer = self.lock_writer();
         let done = self.flush_with(&mut writer, Batch::default(), &BTreeMap::new());

@@ -191,7 +191,13 @@ impl Vault {
         }
     }
 
-    fn grant(&self, caller: &impl Caller, ino: Ino, node: &Node, op: Operation) -> Result<(Grant, Kek), Denial> {
+    pub(super) fn grant(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        node: &Node,
+        op: Operation,
+    ) -> Result<(Grant, Kek), Denial> {
         let kek = match self.keys() {
             Ok(keys) => keys.kek(&node.scope),
             Err(_) => Err(ScopeState::Missing),

@@ -7,6 +7,7 @@ use super::{
     WhoReply,
 };
 use super::{Fsck, Remove, Removed, Rollback};
+use super::{HeldKey, PublicationInfo, Publish, Unpublish};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -78,6 +79,27 @@ pub trait Admin: Send + Sync {
     /// Writes a backup. `out` blocks for as long as its reader takes, up to half a minute for each write: hold no lock
     /// that others wait for.
     fn backup(&self, actor: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault>;
+    /// Publishes a secret; the publication as it is then, once for each instance.
+    fn publish(&self, _: &Actor, _: Publish) -> Result<Vec<PublicationInfo>, Fault> {
+        Err(not_here())
+    }
+    /// Takes publications back; how many. [`Fault::NothingToDo`] if there was none.
+    fn unpublish(&self, _: &Actor, _: Unpublish) -> Result<u64, Fault> {
+        Err(not_here())
+    }
+    /// All publications, sorted by path.
+    fn published(&self, _: &Actor) -> Result<Vec<PublicationInfo>, Fault> {
+        Err(not_here())
+    }
+    /// All keys that pinfold has in the kernel.
+    fn keyring_list(&self, _: &Actor) -> Result<Vec<HeldKey>, Fault> {
+        Err(not_here())
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
+}
+
+/// For a core that publishes nothing.
+fn not_here() -> Fault {
+    Fault::Failed("nothing is published here".into())
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::publish::*;
 use super::replies::*;
 use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
@@ -50,6 +51,10 @@ methods! {
     Fsck => "Fsck", FsckReport;
     Extract => "Extract", Extracted;
     Backup => "Backup", BackupPart;
+    Publish => "Publish", Published;
+    Unpublish => "Unpublish", Unpublished;
+    GetPublished => "Published", Publications;
+    KeyringList => "KeyringList", HeldKeys;
 }
 
 /// How the daemon is.

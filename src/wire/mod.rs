@@ -11,6 +11,7 @@ mod fault;
 mod frame;
 mod methods;
 mod offline;
+mod publish;
 mod replies;
 mod time;
 
@@ -21,4 +22,5 @@ pub use fault::{CallError, Fault};
 pub use frame::{Frame, FrameError, FrameReader, FrameWriter, LARGE_FRAME, limit_for};
 pub use methods::*;
 pub use offline::{InitReport, NewRecovery, Protection, RestoreReport};
+pub use publish::*;
 pub use replies::*;
