@@ -4,11 +4,13 @@
 //! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
 
 mod args;
+mod doctor;
 mod failure;
 mod log;
 mod look;
 mod names;
 mod prompt;
+mod publish;
 mod show;
 mod store;
 mod take;
@@ -59,6 +61,11 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Backup(args) => store::backup(&config, args),
         Command::Restore(args) => store::restore(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
+        Command::Publish(args) => publish::publish(&config, args),
+        Command::Unpublish(args) => publish::unpublish(&config, args),
+        Command::Published(args) => publish::published(&config, args),
+        Command::Keyring(args) => publish::keyring(&config, args),
+        Command::Doctor(args) => doctor::doctor(&config, args),
     }
 }
 
