@@ -197,6 +197,8 @@ fn with<T>(perms: Perms, owner: u32, scope: &Scope, conditions: Conditions<'_>, 
         mode: perms.mode(),
         acl: acl.as_ref(),
         conditions,
+        root: Uid::ROOT,
+        writable: false,
     })
 }
 

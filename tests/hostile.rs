@@ -93,6 +93,7 @@ impl World {
         let limits = Limits {
             max_secret_size: 1 << 20,
             max_secrets: 1000,
+            max_instances: 8,
             keep_versions,
             allow_reveal: false,
             mountpoint: "/nowhere".into(),

@@ -1,5 +1,9 @@
-//! What never changes, kept: a process's start, a cgroup's path. For the audit log only; no decision rests on it.
+//! What never changes, kept: a process's start and pid namespace, a cgroup's path.
+//!
+//! Decisions rest on the last two. They may: the number of a thread in pidfs and the id of a cgroup are given once in
+//! the life of a system, a thread never leaves its pid namespace (pid_namespaces(7)), and a v2 cgroup has no rename.
 
+use super::place::NsId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +15,15 @@ const MAX: usize = 4096;
 pub(super) struct Cache {
     threads: Mutex<HashMap<u64, Seen>>,
     cgroups: Mutex<HashMap<u64, Cgroup>>,
+    pid_namespaces: Mutex<HashMap<u64, PidNs>>,
+}
+
+/// Where a thread is for its whole life.
+#[derive(Clone)]
+pub(super) struct PidNs {
+    pub id: NsId,
+    /// Those above, nearest first; `None` until somebody asked.
+    pub above: Option<Arc<[NsId]>>,
 }
 
 /// A thread that called before.
@@ -37,6 +50,15 @@ impl Cache {
 
     pub fn keep_thread(&self, inode: u64, seen: Seen) {
         keep(lock(&self.threads), inode, seen);
+    }
+
+    /// The pid namespace of the thread with this number in pidfs.
+    pub fn pid_ns(&self, inode: u64) -> Option<PidNs> {
+        lock(&self.pid_namespaces).get(&inode).cloned()
+    }
+
+    pub fn keep_pid_ns(&self, inode: u64, pid_ns: PidNs) {
+        keep(lock(&self.pid_namespaces), inode, pid_ns);
     }
 
     /// The cgroup with this id.

@@ -4,6 +4,7 @@
 //! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
 
 mod args;
+mod containers;
 mod doctor;
 mod failure;
 mod log;
@@ -60,6 +61,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Fsck(args) => store::fsck(&config, args),
         Command::Backup(args) => store::backup(&config, args),
         Command::Restore(args) => store::restore(&config, args),
+        Command::Scope(args) => containers::scope(&config, args),
+        Command::Attach(args) => containers::attach(&config, args),
+        Command::Detach(args) => containers::detach(&config, args),
+        Command::Instances(args) => containers::instances(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
         Command::Publish(args) => publish::publish(&config, args),
         Command::Unpublish(args) => publish::unpublish(&config, args),

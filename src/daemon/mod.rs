@@ -7,17 +7,18 @@ mod mountpoint;
 pub mod offline;
 
 use crate::audit::{self, Event, Log, Settings, WhenFull};
-use crate::caller::{Callers, Daemon};
+use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
 use crate::fs::fuse::Mounted;
 use crate::model::Scope;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
-use crate::vault::{Limits, UnlockBy, Vault, VaultError};
+use crate::vault::{Holder, Limits, UnlockBy, Vault, VaultError};
 use crate::wire::Fault;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const ARENA: usize = 64 << 20;
 const LARGEST_AT_ONCE: usize = 16;
 /// How often changes of metadata are made durable, and revoked keys looked for.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long the thread that waits for the ends of containers sleeps at most.
+const LONG: Duration = Duration::from_secs(60);
 
 enum Wake {
     Signal(i32),
@@ -61,6 +65,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
         let _ = wake.send(Wake::SessionEnded);
     })
     .map_err(|e| Fault::Failed(format!("cannot mount {}: {e}", config.mountpoint.display())))?;
+    let ends = watch_ends(&vault).map_err(system("cannot watch containers"))?;
     note(&vault, audit::Operation::Start);
     vault.serve_publications().map_err(system("cannot start a thread"))?;
     unlock_by_itself(&vault, &config);
@@ -72,6 +77,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
 
     let reason = serve(&vault, &woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    ends.stop(&vault);
     server.stop();
     let stopped = mounted.stop();
     note(&vault, audit::Operation::Stop);
@@ -100,16 +106,19 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         keep_files: None,
     };
     let log = Log::open(settings, None).map_err(|e| Fault::Failed(e.to_string()))?;
-    let callers = Callers::new().map_err(|e| Fault::Failed(format!("cannot look at processes: {e}")))?;
+    let instances = Arc::new(Registry::default());
+    let callers = Callers::with_instances(Arc::clone(&instances) as Arc<dyn crate::caller::Instances>);
+    let callers = callers.map_err(|e| Fault::Failed(format!("cannot look at processes: {e}")))?;
     let limits = Limits {
         max_secret_size: config.max_secret_size,
         max_secrets: config.max_secrets,
+        max_instances: config.max_instances,
         keep_versions: usize::try_from(config.keep_versions).unwrap_or(usize::MAX),
         allow_reveal: config.allow_reveal,
         mountpoint: config.mountpoint.clone(),
         admin_gid: config.admin_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
-    Ok(Vault::new(store, log, callers, limits))
+    Ok(Vault::new(store, log, callers, limits).with_instances(instances))
 }
 
 /// What a store that does not open means for a command.
@@ -132,7 +141,8 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,
         }
-        let _ = vault.still_alive(&Scope::Host);
+        let _ = vault.still_alive(&Holder::daemon(&Scope::Host));
+        vault.look_after_instances();
         match vault.sync() {
             Ok(()) | Err(VaultError::Locked) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) => {
@@ -142,6 +152,27 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
             Err(_) => {}
         }
     }
+}
+
+/// The thread that detaches containers whose first process has ended.
+struct Ends(Arc<AtomicBool>);
+
+impl Ends {
+    fn stop(&self, vault: &Vault) {
+        self.0.store(true, Ordering::Relaxed);
+        vault.stop_waiting();
+    }
+}
+
+fn watch_ends(vault: &Arc<Vault>) -> std::io::Result<Ends> {
+    let stopping = Arc::new(AtomicBool::new(false));
+    let (vault, stop) = (Arc::clone(vault), Arc::clone(&stopping));
+    std::thread::Builder::new().name("instances".into()).spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            vault.detach_ended(LONG);
+        }
+    })?;
+    Ok(Ends(stopping))
 }
 
 fn watch_signals(wake: mpsc::Sender<Wake>) -> std::io::Result<signal_hook::iterator::Handle> {

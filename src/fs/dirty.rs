@@ -7,25 +7,22 @@
 use super::handle::{is_writer, window};
 use super::held::Charge;
 use super::{Fs, FsError, Opened};
-use crate::access::Grant;
 use crate::audit;
-use crate::model::{Ino, Scope, Timestamp, Uid, VersionNo, Who};
+use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
 use crate::secret::Secret;
-use crate::vault::{Caller, Content, VaultError};
+use crate::vault::{Caller, Content, VaultError, WriteRight};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A handle open for writing.
 struct Writer {
-    grant: Grant,
+    right: WriteRight,
     /// Who opened it: at FLUSH and RELEASE nobody may be asked.
     who: Who,
     /// What it was called then: a lock forgets all names.
     path: String,
     tid: u32,
-    /// Whose key must be alive when it is read.
-    scope: Scope,
     readable: bool,
     /// Up to which of the copy's states it may be shown without a new decision.
     seen: AtomicU64,
@@ -156,12 +153,11 @@ impl Fs {
         &self,
         caller: &impl Caller,
         tid: u32,
-        grant: Grant,
+        right: WriteRight,
         read: Option<Option<VersionNo>>,
         truncate: bool,
     ) -> Result<Opened, FsError> {
-        let ino = grant.ino();
-        let scope = self.vault.scope_of(ino)?;
+        let ino = right.ino();
         let version = self.vault.current_version(ino)?;
         let empty = if truncate { Some(Secret::zeroed(0)?) } else { None };
         let number = self.new_writer();
@@ -177,11 +173,10 @@ impl Fs {
             Arc::clone(&open.copy)
         };
         let writer = Writer {
-            grant,
+            right,
             who: caller.who(),
             path: self.vault.path_of(ino, None),
             tid,
-            scope,
             readable: read.is_some(),
             seen: AtomicU64::new(0),
             copy,
@@ -203,7 +198,7 @@ impl Fs {
         drop(copy);
         self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(writer));
         // Whoever takes the name away from now on keeps the content for this handle; before, nobody did.
-        if let Err(error) = self.vault.scope_of(ino) {
+        if let Err(error) = self.vault.attr(ino) {
             let _ = self.release_writer(number);
             return Err(error.into());
         }
@@ -220,7 +215,7 @@ impl Fs {
         }
         let writer = self.dirties.get(number)?;
         let result = self.write_to(&writer, number, offset, data, append, owner);
-        self.recording(audit::Operation::Commit, writer.grant.ino(), || writer.who.clone(), result)
+        self.recording(audit::Operation::Commit, writer.right.ino(), || writer.who.clone(), result)
     }
 
     fn write_to(
@@ -233,7 +228,7 @@ impl Fs {
         owner: u64,
     ) -> Result<(), FsError> {
         let mut copy = lock(&writer.copy);
-        self.load(&writer.grant, writer.uid(), &mut copy)?;
+        self.load(&writer.right, writer.uid(), &mut copy)?;
         let max = self.vault.limits().max_secret_size;
         let len = copy.content.as_ref().ok_or(FsError::Stale)?.len();
         let offset = if append { len as u64 } else { offset };
@@ -271,20 +266,20 @@ impl Fs {
         if let Some(number) = handle.filter(|n| is_writer(*n)) {
             let writer = self.dirties.get(number)?;
             let mut copy = lock(&writer.copy);
-            self.load(&writer.grant, writer.uid(), &mut copy)?;
+            self.load(&writer.right, writer.uid(), &mut copy)?;
             return self.truncate_copy(&mut copy, size, writer.uid(), Some(number));
         }
-        let grant = self.vault.open_write(caller, ino)?;
+        let right = self.vault.open_write(caller, ino)?;
         if let Some(copy) = self.dirties.of(ino) {
             let mut copy = lock(&copy);
-            self.load(&grant, caller.uid(), &mut copy)?;
+            self.load(&right, caller.uid(), &mut copy)?;
             return self.truncate_copy(&mut copy, size, caller.uid(), None);
         }
-        let (mut content, _) = self.vault.base(&grant)?;
+        let (mut content, _) = self.vault.base(&right)?;
         if content.len() as u64 != size {
             content.resize(size as usize)?;
             let mtime = Some(Timestamp::now());
-            self.vault.commit(&grant, &caller.who(), Content { bytes: content.expose(), mtime })?;
+            self.vault.commit(&right, &caller.who(), Content { bytes: content.expose(), mtime })?;
         }
         Ok(())
     }
@@ -350,7 +345,7 @@ impl Fs {
             return Ok(());
         };
         self.writer_gone();
-        let ino = writer.grant.ino();
+        let ino = writer.right.ino();
         let last = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             match copies.get_mut(&ino) {
@@ -393,12 +388,12 @@ impl Fs {
         if !writer.readable {
             return Err(FsError::WrongHandle);
         }
-        let ino = writer.grant.ino();
-        self.recording_read(caller, ino, self.vault.still_alive(&writer.scope))?;
+        let ino = writer.right.ino();
+        self.recording_read(caller, ino, self.vault.still_alive(writer.right.holder()))?;
         let mut copy = lock(&writer.copy);
         let base = match &copy.content {
             Some(_) => None,
-            None => Some(self.begin(&writer.grant, &mut copy)?),
+            None => Some(self.begin(&writer.right, &mut copy)?),
         };
         // One more than the state, so that 0 is a handle that has seen nothing.
         let state = copy.state + 1;
@@ -422,7 +417,7 @@ impl Fs {
         let reader = copy.as_ref().and_then(|copy| self.dirties.reader_of(copy));
         let (Some(copy), Some(reader)) = (copy, reader) else { return Ok(take_away()?) };
         let mut copy = lock(&copy);
-        let loaded = copy.content.is_none() && self.load(&reader.grant, reader.uid(), &mut copy).is_ok();
+        let loaded = copy.content.is_none() && self.load(&reader.right, reader.uid(), &mut copy).is_ok();
         let result = take_away();
         if loaded && self.vault.attr(ino).is_ok() {
             unload(&mut copy);
@@ -431,9 +426,9 @@ impl Fs {
     }
 
     /// Begins with what was committed last.
-    fn load(&self, grant: &Grant, uid: Uid, copy: &mut Copy) -> Result<(), FsError> {
+    fn load(&self, right: &WriteRight, uid: Uid, copy: &mut Copy) -> Result<(), FsError> {
         if copy.content.is_none() {
-            let content = match self.begin(grant, copy) {
+            let content = match self.begin(right, copy) {
                 Err(FsError::Vault(VaultError::NotFound)) => Secret::zeroed(0)?,
                 other => other?,
             };
@@ -443,8 +438,8 @@ impl Fs {
         Ok(())
     }
 
-    fn begin(&self, grant: &Grant, copy: &mut Copy) -> Result<Secret, FsError> {
-        let (content, version) = self.vault.base(grant)?;
+    fn begin(&self, right: &WriteRight, copy: &mut Copy) -> Result<Secret, FsError> {
+        let (content, version) = self.vault.base(right)?;
         copy.begins_with(version);
         Ok(content)
     }
@@ -479,7 +474,7 @@ impl Fs {
     fn commit(&self, writer: &Writer, copy: &mut Copy) -> Result<(), FsError> {
         let Some(content) = &copy.content else { return Ok(()) };
         let content = Content { bytes: content.expose(), mtime: copy.mtime };
-        match self.vault.commit(&writer.grant, &writer.who, content) {
+        match self.vault.commit(&writer.right, &writer.who, content) {
             Ok(version) => {
                 copy.changed = false;
                 copy.owners.clear();
@@ -498,7 +493,7 @@ impl Fs {
             Err(error) => {
                 // RELEASE does not try it again, unless something is written after it; fsync does.
                 copy.refused = true;
-                self.own.note_error(writer.who.uid, &self.vault.path_of(writer.grant.ino(), None), &error);
+                self.own.note_error(writer.who.uid, &self.vault.path_of(writer.right.ino(), None), &error);
                 Err(error.into())
             }
         }

@@ -11,7 +11,7 @@ use crate::sys::keyring_child::{self, ErrandError, NewKey};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -51,20 +51,14 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// That of a process. The caller knows by other means that the process is the one that is meant; [`Namespace::id`]
-    /// tells whether it is in the namespace that is meant.
+    /// One more hold on the user namespace behind a descriptor.
     ///
     /// # Errors
-    /// What /proc says.
-    pub fn of(pid: u32) -> io::Result<Self> {
-        let file = File::open(format!("/proc/{pid}/ns/user"))?;
+    /// If there is no descriptor to be had.
+    pub fn of(held: BorrowedFd<'_>) -> io::Result<Self> {
+        let file = File::from(held.try_clone_to_owned()?);
         let found = file.metadata()?;
         Ok(Namespace { fd: file.into(), id: FileId { dev: found.dev(), ino: found.ino() } })
-    }
-
-    /// Which one it is.
-    pub fn id(&self) -> FileId {
-        self.id
     }
 }
 

@@ -7,6 +7,7 @@ pub mod keyctl;
 pub mod keyring_child;
 pub mod mount;
 mod mountinfo;
+pub mod namespace;
 pub mod proc;
 pub mod process;
 pub mod socket;

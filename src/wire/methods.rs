@@ -2,6 +2,7 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::containers::*;
 use super::publish::*;
 use super::replies::*;
 use super::{base64, time};
@@ -51,6 +52,12 @@ methods! {
     Fsck => "Fsck", FsckReport;
     Extract => "Extract", Extracted;
     Backup => "Backup", BackupPart;
+    ScopeAdd => "ScopeAdd", Done;
+    ScopeList => "ScopeList", ScopeListing;
+    ScopeRemove => "ScopeRemove", Removed;
+    Attach => "Attach", Attached;
+    Detach => "Detach", Done;
+    Instances => "Instances", InstanceListing;
     Publish => "Publish", Published;
     Unpublish => "Unpublish", Unpublished;
     GetPublished => "Published", Publications;

@@ -242,7 +242,7 @@ impl Vault {
             return Err(Why(PublicationState::Expired, "its time has passed".into()));
         }
         self.may_walk_to(node, &account).map_err(Why::refused)?;
-        let (grant, kek) = self.grant(&account, ino, node, access::Operation::Read).map_err(|denial| match denial {
+        let (grant, _, kek) = self.grant(&account, ino, node, access::Operation::Read).map_err(|(denial, _)| match denial {
             Denial::NoKey => Why::waiting(denial.to_string()),
             _ => Why::refused(denial.to_string()),
         })?;
@@ -270,7 +270,10 @@ impl Vault {
         loop {
             let (directory, path) = self.node_and_path(at).map_err(|e| e.to_string())?;
             if directory.scope == node.scope {
-                access::may_search(account, &directory.object(at)).map_err(|denial| format!("/{path}: {denial}"))?;
+                let view = self.view(&directory.scope);
+                let acl = directory.meta.acl.as_ref().map(|acl| view.shown_acl(acl));
+                access::may_search(account, &directory.object(at, &view, acl.as_deref()))
+                    .map_err(|denial| format!("/{path}: {denial}"))?;
             }
             if at == Ino::ROOT {
                 return Ok(());

@@ -16,7 +16,7 @@ use super::{Caller, Vault, VaultError, XattrMode};
 use crate::access::ScopeState;
 use crate::caller::{Account, Control};
 use crate::model::{
-    Described, Ino, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient, Timestamp, parse_publications,
+    Described, Ino, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient, Scope, Timestamp, parse_publications,
     write_publications,
 };
 use crate::sys::keyctl;
@@ -210,6 +210,16 @@ impl Vault {
             });
         }
         Ok(held)
+    }
+
+    /// Brings what is published to containers into those that are attached now: before what runs in them looks for it.
+    pub(super) fn publish_to_instances(&self) {
+        let mut board = self.publisher.board();
+        let to_containers = |slot: &board::Slot| slot.publication.container.is_some() || slot.scope != Scope::Host;
+        let inos: BTreeSet<Ino> = board.each().filter(|(_, s)| to_containers(s)).map(|(ino, _)| ino).collect();
+        for ino in inos {
+            self.reconcile(&mut board, ino);
+        }
     }
 
     /// Takes every key back: at a lock, and at the end.

@@ -119,7 +119,8 @@ impl Vault {
             let alive =
                 *scopes.entry(&slot.scope).or_insert_with(|| self.scope_state(&slot.scope) == ScopeState::Alive);
             let published = slot.state == PublicationState::Published;
-            let ended = published && (!alive || slot.until.is_some_and(|at| at <= now));
+            let there = slot.instance.as_ref().is_none_or(|instance| self.is_attached(instance));
+            let ended = published && (!alive || !there || slot.until.is_some_and(|at| at <= now));
             if ended || slot.retry.is_some_and(|at| at <= Instant::now()) {
                 amiss.insert(ino);
             }
