@@ -5,16 +5,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use pinfold::audit::{Log, Settings, WhenFull};
-use pinfold::caller::{Callers, Daemon};
+use pinfold::caller::{Callers, Daemon, Instances, Registry};
 use pinfold::model::{Acl, AclEntry, AclTag, Gid, Ino, Name, SecretPath, Uid};
 use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
 use pinfold::vault::{Limits, Recovery, Rename, SetAttr, UnlockBy, Vault, XattrMode, create_store};
 use pinfold::wire::{
-    Actor, Admin, Fault, PublicationInfo, PublicationState, Publish, Put, Remove, Rollback, Unpublish,
+    Actor, Admin, Attach, Fault, PublicationInfo, PublicationState, Publish, Put, Remove, Rollback, ScopeAdd, Unpublish,
 };
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,13 +43,16 @@ impl World {
         let limits = Limits {
             max_secret_size: 1 << 20,
             max_secrets: 1000,
+            max_instances: 100,
             keep_versions: 5,
             allow_reveal: false,
             mountpoint: "/nowhere".into(),
             admin_gid: None,
         };
         let store = Store::open(&home.path().join("store")).unwrap();
-        let vault = Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits);
+        let registry = Arc::new(Registry::default());
+        let callers = Callers::with_instances(Arc::clone(&registry) as Arc<dyn Instances>).unwrap();
+        let vault = Vault::new(store, Log::open(settings, None).unwrap(), callers, limits).with_instances(registry);
         let vault = Arc::new(vault);
         vault.serve_publications().unwrap();
         let world = World { vault, identity, home };
@@ -439,4 +442,150 @@ fn the_attribute_publishes_and_moves_with_the_file() {
     assert_eq!(content(uid, "pinfold:pin").as_deref(), Some("1234"));
     world.vault.remove_xattr(&Daemon, ino, ATTRIBUTE).unwrap();
     world.until("no attribute, no key", || finds(uid, "pinfold:pin").is_none());
+}
+
+/// A container without a runtime: a process in user and pid namespaces of its own, with ids from `first` on.
+struct Container {
+    outer: Child,
+    init: u32,
+}
+
+impl Container {
+    fn start(first: u32) -> Self {
+        let outer = Command::new("unshare")
+            .args(["--user", "--pid", "--fork", "--kill-child", "sleep", "1000"])
+            .spawn()
+            .unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", outer.id());
+        let begun = Instant::now();
+        let init = loop {
+            if let Ok(init) = std::fs::read_to_string(&children).unwrap().trim().parse() {
+                break init;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "it does not start");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        for map in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{init}/{map}"), format!("0 {first} 65536")).unwrap();
+        }
+        Container { outer, init }
+    }
+
+    /// What a script says as a uid inside, and whether it succeeded.
+    fn by(&self, uid: u32, script: &str) -> (bool, String) {
+        let out = Command::new("nsenter")
+            .args([
+                &format!("--target={}", self.init),
+                "--user",
+                &format!("--setuid={uid}"),
+                &format!("--setgid={uid}"),
+            ])
+            .args(["keyctl", "session", "-", "sh", "-c", script])
+            .output()
+            .unwrap();
+        let told = if out.status.success() { &out.stdout } else { &out.stderr };
+        (out.status.success(), String::from_utf8_lossy(told).trim().to_owned())
+    }
+
+    fn content(&self, uid: u32, description: &str) -> Option<String> {
+        let (ok, told) = self.by(uid, &format!("keyctl pipe $(keyctl search @u user '{description}')"));
+        ok.then_some(told)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.outer.kill();
+        let _ = self.outer.wait();
+    }
+}
+
+fn scope_add(world: &World, name: &str) {
+    let add = ScopeAdd { name: name.into(), write: None, uid_map: None };
+    Admin::scope_add(&*world.vault, &root(), add).unwrap();
+}
+
+fn attach(world: &World, scope: &str, pid: u32, id: &str, timeout: Option<u64>) {
+    let attach = Attach { scope: scope.into(), pid, id: Some(id.into()), timeout_seconds: timeout };
+    assert_eq!(Admin::attach(&*world.vault, &root(), attach).unwrap(), id);
+}
+
+#[test]
+fn two_containers_have_the_same_uid_and_each_its_own_key() {
+    let world = World::new();
+    let (one, two) = (Container::start(3_000_000), Container::start(3_100_000));
+    for scope in ["web", "db"] {
+        scope_add(&world, scope);
+        world.put(&format!("containers/{scope}/svc/pin"), 999, scope.as_bytes());
+        let asked = Publish { container: Some(scope.into()), ..asked(&format!("containers/{scope}/svc/pin"), 999) };
+        let waiting = world.try_publish(asked).unwrap().remove(0);
+        assert_eq!(waiting.state, PublicationState::Waiting, "{waiting:?}");
+    }
+    // It is there when the attaching is done: what runs in the container starts after that.
+    attach(&world, "web", one.init, "one", None);
+    assert_eq!(one.content(999, "pinfold:one:svc/pin").as_deref(), Some("web"));
+    attach(&world, "db", two.init, "two", None);
+    assert_eq!(two.content(999, "pinfold:two:svc/pin").as_deref(), Some("db"));
+    let all = world.vault.published(&root()).unwrap();
+    let serial = |at: &str| all.iter().find(|p| p.path.contains(at)).unwrap().serial.unwrap();
+    assert_eq!(all.iter().map(|p| p.uid.unwrap()).collect::<Vec<_>>(), [3_100_999, 3_000_999]);
+    for (from, uid, description, other) in [
+        (&one, 999, "pinfold:two:svc/pin", serial("db")),
+        (&two, 999, "pinfold:one:svc/pin", serial("web")),
+        (&one, 998, "pinfold:one:svc/pin", serial("web")),
+        (&one, 0, "pinfold:one:svc/pin", serial("web")),
+    ] {
+        assert_eq!(from.content(uid, description), None, "{uid} {description}");
+        assert!(!from.by(uid, &format!("keyctl pipe {other}")).0, "{uid} {other}");
+    }
+    // Not in the keyring of the same number outside, nor of the uid that it really is.
+    assert_eq!(finds(999, "pinfold:one:svc/pin"), None);
+    assert_eq!(finds(3_000_999, "pinfold:one:svc/pin"), None);
+    let (ok, told) = one.by(999, &format!("keyctl revoke {}", serial("web")));
+    assert!(!ok && told.contains("Permission denied"), "{told}");
+
+    // A new version; what the uid takes away; what is detached.
+    world.put("containers/web/svc/pin", 999, b"new");
+    world.until("the new version", || one.content(999, "pinfold:one:svc/pin").as_deref() == Some("new"));
+    assert!(one.by(999, "keyctl clear @u").0);
+    world.until("it is put back", || one.content(999, "pinfold:one:svc/pin").as_deref() == Some("new"));
+    world.recorded("unpublish", "denied", 3_000_999, "took key");
+    world.vault.detach(&Daemon, "one").unwrap();
+    world.until("it goes with the instance", || one.content(999, "pinfold:one:svc/pin").is_none());
+    assert_eq!(two.content(999, "pinfold:two:svc/pin").as_deref(), Some("db"));
+    let entry =
+        Admin::instances(&*world.vault, &root()).unwrap().into_iter().find(|i| i.id == "two").unwrap().key_serial;
+    assert!(Command::new("keyctl").args(["revoke", &entry.unwrap().to_string()]).status().unwrap().success());
+    world.until("it goes with the instance's entry", || two.content(999, "pinfold:two:svc/pin").is_none());
+}
+
+#[test]
+fn a_secret_of_the_host_and_of_another_scope_in_a_container() {
+    let world = World::new();
+    let one = Container::start(3_200_000);
+    scope_add(&world, "web");
+    scope_add(&world, "db");
+    attach(&world, "web", one.init, "one", Some(3));
+    world.put("containers/db/pin", 999, b"db");
+    let open = SetAttr { mode: Some(0o444), ..SetAttr::default() };
+    world.vault.set_attr(&Daemon, world.ino("containers/db/pin"), open).unwrap();
+    let wrong = world.try_publish(Publish { container: Some("one".into()), ..asked("containers/db/pin", 999) });
+    assert!(matches!(&wrong, Err(Fault::Refused(why)) if why.contains("not inside")), "{wrong:?}");
+    // A uid of the container is another one of this machine, and judged as that.
+    world.put("shared/pin", 999, b"host");
+    let here = |to: &str| Publish {
+        to: to.into(),
+        container: Some("one".into()),
+        preset: Some("389ds".into()),
+        instance: Some("a".into()),
+        ..asked("shared/pin", 0)
+    };
+    assert!(matches!(world.try_publish(here("999")), Err(Fault::Refused(_))));
+    assert!(matches!(world.try_publish(here("root")), Err(Fault::Usage(_))));
+    world.put("shared/pin", 3_200_999, b"host");
+    let info = world.try_publish(here("999")).unwrap().remove(0);
+    assert_eq!(info.description, "Internal (Software) Token:a:one:password");
+    assert_eq!(one.content(999, &info.description).as_deref(), Some("host"));
+    world.until("it goes with the instance's time", || one.content(999, &info.description).is_none());
+    assert!(world.vault.published(&root()).unwrap()[0].reason.as_ref().unwrap().contains("no instance of one"));
 }

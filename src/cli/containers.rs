@@ -60,9 +60,9 @@ pub fn attach(config: &Config, args: Attach) -> Result<Exit, Failure> {
         id: args.id,
         timeout_seconds: args.timeout.map(|t| t.as_secs()),
     };
-    let attached = Client::connect(config)?.call(&asked).map_err(|error| {
-        Failure::from(error).hint_if(Exit::NotFound, format!("pinfold scope add {}", args.scope))
-    })?;
+    let attached = Client::connect(config)?
+        .call(&asked)
+        .map_err(|error| Failure::from(error).hint_if(Exit::NotFound, format!("pinfold scope add {}", args.scope)))?;
     with_stdout(|out| match args.json {
         true => show::json(out, &attached),
         false => Ok(writeln!(out, "{}", visible(&attached.id))?),

@@ -5,10 +5,11 @@
 use super::session::Replies;
 use crate::model::SecretPath;
 use crate::wire::{
-    Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract, Extracted, Fault, Fsck,
-    FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List, Listing, Lock, LogAnchor, LogHead, LogRotate, Method, Problem,
-    Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing, ScopeRemove, Unlock,
-    UnlockWith, Who, service,
+    Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract,
+    Extracted, Fault, Fsck, FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List, Listing,
+    Lock, LogAnchor, LogHead, LogRotate, Method, Problem, Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove,
+    Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing, ScopeRemove, Unlock, UnlockWith,
+    Who, service,
 };
 use crate::wire::{GetPublished, HeldKeys, KeyringList, Publications, Publish, Published, Unpublish, Unpublished};
 use std::io::{self, Write};
@@ -109,9 +110,9 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             backup(admin, actor, out)?;
         }
         ScopeAdd::NAME => one::<ScopeAdd>(call, out, |add| admin.scope_add(actor, add).map(|()| Done {}))?,
-        ScopeList::NAME => one::<ScopeList>(call, out, |ScopeList {}| {
-            admin.scope_list(actor).map(|scopes| ScopeListing { scopes })
-        })?,
+        ScopeList::NAME => {
+            one::<ScopeList>(call, out, |ScopeList {}| admin.scope_list(actor).map(|scopes| ScopeListing { scopes }))?
+        }
         ScopeRemove::NAME => one::<ScopeRemove>(call, out, |remove| admin.scope_remove(actor, remove))?,
         Attach::NAME => one::<Attach>(call, out, |attach| admin.attach(actor, attach).map(|id| Attached { id }))?,
         Detach::NAME => one::<Detach>(call, out, |Detach { id }| admin.detach(actor, &id).map(|()| Done {}))?,

@@ -128,9 +128,8 @@ impl Handles {
 
     /// The inodes that the kernel filled pages from, for callers inside this instance.
     pub fn mapped_by(&self, instance: Ino) -> HashSet<Ino> {
-        let mapped = |handle: &&Arc<ReadHandle>| {
-            handle.holder.is_instance(instance) && handle.mapped.load(Ordering::Relaxed)
-        };
+        let mapped =
+            |handle: &&Arc<ReadHandle>| handle.holder.is_instance(instance) && handle.mapped.load(Ordering::Relaxed);
         let inodes = |shard: &Mutex<HashMap<u64, Arc<ReadHandle>>>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.values().filter(mapped).map(|handle| handle.ino).collect::<Vec<_>>()

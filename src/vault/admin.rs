@@ -1,10 +1,10 @@
 //! What an admin asks for through the control socket, in the words of `wire`.
 
+use super::containers::word;
 use super::node::Node;
 use super::open::Wanted;
 use super::unlock::UnlockBy;
 use super::view::View;
-use super::containers::word;
 use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError};
 use crate::access::Denial;
 use crate::audit;

@@ -20,11 +20,7 @@ impl Vault {
         })
     }
 
-    pub(super) fn wire_scope_remove(
-        &self,
-        caller: &impl Caller,
-        remove: &wire::ScopeRemove,
-    ) -> Result<Removed, Fault> {
+    pub(super) fn wire_scope_remove(&self, caller: &impl Caller, remove: &wire::ScopeRemove) -> Result<Removed, Fault> {
         let scope = named(&remove.name)?;
         let removed = self.remove_scope(caller, &scope, remove.purge.unwrap_or(false));
         let (nodes, purged) = removed.map_err(|error| undeclared(error, &scope))?;

@@ -113,7 +113,8 @@ impl Vault {
     /// attached.
     pub fn remove_scope(&self, caller: &impl Caller, scope: &Scope, purge: bool) -> Result<(u64, u64), VaultError> {
         let result = self.try_remove_scope(caller, scope, purge);
-        let (parent, removed) = self.recording(audit::Operation::ScopeRemove, &folder(scope), || caller.who(), result)?;
+        let (parent, removed) =
+            self.recording(audit::Operation::ScopeRemove, &folder(scope), || caller.who(), result)?;
         self.tell(Change::Entry { parent, name: name_of(scope)? });
         Ok(removed)
     }
@@ -149,8 +150,8 @@ impl Vault {
                 graves.len()
             )));
         }
-        let versions: usize = nodes.iter().map(|(_, v)| v.len()).sum::<usize>()
-            + graves.iter().map(|(_, _, v)| v.len()).sum::<usize>();
+        let versions: usize =
+            nodes.iter().map(|(_, v)| v.len()).sum::<usize>() + graves.iter().map(|(_, _, v)| v.len()).sum::<usize>();
         let reason = format!("admin: {} nodes and {versions} versions go with it", nodes.len());
         self.record(audit::Operation::ScopeRemove, &folder(scope), None, &caller.who(), &reason)?;
         self.drop_instances_of(&mut writer, scope)?;

@@ -81,12 +81,7 @@ impl Vault {
         Ok(id)
     }
 
-    fn try_attach(
-        &self,
-        caller: &impl Caller,
-        attach: Attach<'_>,
-        path: &str,
-    ) -> Result<(String, bool), VaultError> {
+    fn try_attach(&self, caller: &impl Caller, attach: Attach<'_>, path: &str) -> Result<(String, bool), VaultError> {
         let Attach { scope, pid, .. } = attach;
         let id = attach.id.map_or_else(|| format!("{scope}-{pid}"), str::to_owned);
         check_id(&id)?;
@@ -172,9 +167,9 @@ impl Vault {
             if declared.record.uid_map == UidMap::Host {
                 return Ok(());
             }
-            let other = scopes.live(scope).find(|(_, i)| {
-                i.record.marks.maps != held.marks().maps && i.state() == ScopeState::Alive
-            });
+            let other = scopes
+                .live(scope)
+                .find(|(_, i)| i.record.marks.maps != held.marks().maps && i.state() == ScopeState::Alive);
             match other {
                 None => Ok(()),
                 Some((_, other)) => Err(VaultError::Invalid(format!(
@@ -228,7 +223,8 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`].
     pub fn instances(&self) -> Result<Vec<InstanceInfo>, VaultError> {
-        let mut all: Vec<Instance> = self.with_open(|open| open.scopes.instances().map(|(_, i)| i.clone()).collect())?;
+        let mut all: Vec<Instance> =
+            self.with_open(|open| open.scopes.instances().map(|(_, i)| i.clone()).collect())?;
         all.sort_by(|a, b| {
             let key = |i: &Instance| (i.record.id.scope.clone(), i.record.id.id.clone());
             key(a).cmp(&key(b))
@@ -365,9 +361,8 @@ impl Vault {
         let mut ended = Vec::new();
         for (ino, record) in recorded {
             let held = caller::hold_again(&record.marks).map_err(|doubt| doubt.to_string());
-            let attached = held.and_then(|held| {
-                self.registry.attach(record.id.clone(), held).map_err(|error| error.to_string())
-            });
+            let attached =
+                held.and_then(|held| self.registry.attach(record.id.clone(), held).map_err(|error| error.to_string()));
             if let Err(why) = attached {
                 ended.push((ino, record, why));
                 continue;
@@ -440,8 +435,7 @@ pub(super) fn folder(scope: &Scope) -> String {
 }
 
 fn check_id(id: &str) -> Result<(), VaultError> {
-    let fits = (1..=ID_MAX).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let fits = (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     match fits {
         true => Ok(()),
         false => Err(VaultError::Invalid("an instance's id has 1 to 128 of a-z A-Z 0-9 . _ -".into())),

@@ -127,7 +127,10 @@ mod tests {
         assert_eq!(view.shown_uid(Uid(999)), Uid(100_999));
         assert_eq!((view.shown_uid(Uid(1000)), view.judged_uid(Uid(1000))), (Uid(OVERFLOW), Uid(NOBODY)));
         assert_eq!((view.shown_gid(Gid(1000)), view.judged_gid(Gid(7))), (Gid(OVERFLOW), Gid(100_007)));
-        assert_eq!((view.kept_uid(Uid(100_005)), view.kept_uid(Uid(999)), view.kept_gid(Gid(0))), (Uid(5), Uid(999), Gid(0)));
+        assert_eq!(
+            (view.kept_uid(Uid(100_005)), view.kept_uid(Uid(999)), view.kept_gid(Gid(0))),
+            (Uid(5), Uid(999), Gid(0))
+        );
         assert_eq!(View::plain().judged_uid(Uid(5)), Uid(5));
     }
 

@@ -77,7 +77,12 @@ impl Vault {
         let event = operation_of(name)?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
         self.recording(event, &path, || caller.who(), recipients)?;
-        let next = self.recording(event, &path, || caller.who(), with_xattr(&node, &self.view(&node.scope), name, value, mode))?;
+        let next = self.recording(
+            event,
+            &path,
+            || caller.who(),
+            with_xattr(&node, &self.view(&node.scope), name, value, mode),
+        )?;
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }
@@ -107,13 +112,7 @@ impl Vault {
 }
 
 /// The node with an attribute set.
-fn with_xattr(
-    node: &Node,
-    view: &View,
-    name: &str,
-    value: &[u8],
-    mode: XattrMode,
-) -> Result<Node, VaultError> {
+fn with_xattr(node: &Node, view: &View, name: &str, value: &[u8], mode: XattrMode) -> Result<Node, VaultError> {
     let mut next = node.clone();
     match name {
         ACCESS => set_access(&mut next, &view.kept_acl(Acl::parse(value)?)?),

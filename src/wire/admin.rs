@@ -2,11 +2,11 @@
 //!
 //! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
 
+use super::{Attach, Fsck, InstanceEntry, Remove, Removed, Rollback, ScopeAdd, ScopeEntry, ScopeRemove};
 use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
-use super::{Attach, Fsck, InstanceEntry, Remove, Removed, Rollback, ScopeAdd, ScopeEntry, ScopeRemove};
 use super::{HeldKey, PublicationInfo, Publish, Unpublish};
 use crate::model::SecretPath;
 use crate::secret::Secret;

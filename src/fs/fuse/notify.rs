@@ -159,7 +159,8 @@ impl Observer for Teller {
 
     fn settle(&self, within: Duration) -> bool {
         let (done, settled) = sync_channel(1);
-        self.device.get().is_none() || (self.queue.try_send(Task::Mark(done)).is_ok() && settled.recv_timeout(within).is_ok())
+        self.device.get().is_none()
+            || (self.queue.try_send(Task::Mark(done)).is_ok() && settled.recv_timeout(within).is_ok())
     }
 
     fn open_handles(&self) -> u64 {

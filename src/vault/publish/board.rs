@@ -242,10 +242,11 @@ impl Vault {
             return Err(Why(PublicationState::Expired, "its time has passed".into()));
         }
         self.may_walk_to(node, &account).map_err(Why::refused)?;
-        let (grant, _, kek) = self.grant(&account, ino, node, access::Operation::Read).map_err(|(denial, _)| match denial {
-            Denial::NoKey => Why::waiting(denial.to_string()),
-            _ => Why::refused(denial.to_string()),
-        })?;
+        let (grant, _, kek) =
+            self.grant(&account, ino, node, access::Operation::Read).map_err(|(denial, _)| match denial {
+                Denial::NoKey => Why::waiting(denial.to_string()),
+                _ => Why::refused(denial.to_string()),
+            })?;
         let (namespace, uid) = match (room, &publication.to) {
             (Room::Host, _) => (None, account.uid().0),
             (Room::Instance { namespace: None, .. }, _) => (None, account.uid().0),

@@ -16,8 +16,8 @@ use super::{Caller, Vault, VaultError, XattrMode};
 use crate::access::ScopeState;
 use crate::caller::{Account, Control};
 use crate::model::{
-    Described, Ino, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient, Scope, Timestamp, parse_publications,
-    write_publications,
+    Described, Ino, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient, Scope, Timestamp,
+    parse_publications, write_publications,
 };
 use crate::sys::keyctl;
 use crate::wire::{Fault, HeldKey, PublicationInfo, PublicationState, Publish, Unpublish};
