@@ -13,6 +13,7 @@ use pinfold::store::Store;
 use pinfold::vault::{Caller, Change, Limits, NewNode, Observer, Recovery, Rename, UnlockBy, Vault, create_store};
 use pinfold::wire::{Actor, Admin, Fsck};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A recovery recipient nobody has the key of.
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
@@ -63,6 +64,9 @@ impl Observer for Forget {
         if let (Change::Locked, Some(fs)) = (change, self.0.upgrade()) {
             fs.forget_all();
         }
+    }
+    fn settle(&self, _: Duration) -> bool {
+        true
     }
     fn open_handles(&self) -> u64 {
         0

@@ -297,18 +297,25 @@ impl Vault {
     }
 
     fn note_expired(&self, ino: Ino) {
-        let _writer = self.lock_writer();
+        let mut writer = self.lock_writer();
         let noted = self.with_open_mut(|open| {
-            let instance = open.scopes.instance(ino).filter(|i| !i.expiry_noted)?.clone();
-            let record = Arc::clone(&instance.record);
-            let shows_otherwise = open.scopes.put(ino, Instance { entry: None, expiry_noted: true, ..instance });
-            Some((record, shows_otherwise))
+            let instance = open.scopes.instance(ino).filter(|i| !i.expiry_noted)?;
+            // The kernel counts whole seconds and may be the first to say so: a restart must not give the rest of one.
+            let now = Timestamp::now();
+            let expires = Some(instance.record.expires.map_or(now, |at| at.min(now)));
+            let record = Arc::new(InstanceRecord { expires, ..(*instance.record).clone() });
+            let expired = Instance { record: Arc::clone(&record), entry: None, expiry_noted: true };
+            Some((record, open.scopes.put(ino, expired)))
         });
         let Ok(Some((record, shows_otherwise))) = noted else { return };
+        writer.keep(ino, Record::Instance((*record).clone()));
         let reason = format!("the time of instance {} has run out", record.id.id);
         self.refuse(audit::Operation::Revoke, &folder(&record.id.scope), None, &Daemon.who(), &reason);
         self.tell(Change::CutOff(ino));
         self.tell_shown(&record.id.scope, shows_otherwise);
+        if let Err(error) = self.flush(&mut writer) {
+            tracing::error!(%error, id = %record.id.id, "an end of time could not be noted; it will be tried again");
+        }
     }
 
     /// It opens nothing from now on, but is still known.
@@ -319,7 +326,7 @@ impl Vault {
         let record = InstanceRecord { revoked: true, ..(*instance.record).clone() };
         writer.keep(ino, Record::Instance(record.clone()));
         let shows_otherwise = self.with_open_mut(|open| {
-            open.scopes.put(ino, Instance { record: Arc::new(record), entry: None, expiry_noted: true })
+            open.scopes.put(ino, Instance { record: Arc::new(record), entry: None, expiry_noted: false })
         })?;
         self.tell(Change::CutOff(ino));
         self.tell_shown(&instance.record.id.scope, shows_otherwise);
@@ -376,8 +383,7 @@ impl Vault {
                 },
                 Some(_) | None => None,
             };
-            let expiry_noted = expired || record.revoked;
-            scopes.put(ino, Instance { record: Arc::new(record), entry, expiry_noted });
+            scopes.put(ino, Instance { record: Arc::new(record), entry, expiry_noted: expired });
         }
         Ok(ended)
     }

@@ -48,7 +48,7 @@ pub(super) struct Instance {
     pub record: Arc<InstanceRecord>,
     /// `None` if it may not open anything any more.
     pub entry: Option<Arc<ScopeEntry>>,
-    /// Whether the end of its time was noted.
+    /// Whether the end of its time was noted: the kernel counts whole seconds, and may be the first to say so.
     pub expiry_noted: bool,
 }
 
@@ -59,7 +59,7 @@ impl Instance {
             return Err(ScopeState::Revoked);
         }
         // The kernel forgets an expired key after some minutes: the record says what became of it.
-        if self.record.expires.is_some_and(|at| at <= Timestamp::now()) {
+        if self.expiry_noted || self.record.expires.is_some_and(|at| at <= Timestamp::now()) {
             return Err(ScopeState::Expired);
         }
         self.entry.as_ref().ok_or(ScopeState::Missing)?.read()
