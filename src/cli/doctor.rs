@@ -129,6 +129,7 @@ impl Machine<'_> {
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         let missing: Vec<&str> = [
             ((5, 4), "pidfds: callers cannot be told apart safely"),
+            ((5, 9), "secrets cannot be published as keys (close_range)"),
             ((6, 9), "a running tree cannot be taken over after a crash (RESEND)"),
             ((6, 13), "each open costs a few microseconds more (pidfd info)"),
             ((6, 16), "a lock forgets names one by one (INC_EPOCH)"),

@@ -26,6 +26,7 @@ const LINK: c_long = 8;
 const UNLINK: c_long = 9;
 const SEARCH: c_long = 10;
 const USER_KEYRING: c_long = -4;
+const KILL: c_long = libc::SIGKILL as c_long;
 
 /// Whose keyring.
 #[derive(Debug, Clone, Copy)]
@@ -220,11 +221,19 @@ extern "C" fn go(job: *mut c_void) -> c_int {
 impl Job<'_> {
     /// System calls and nothing else.
     fn run(&mut self) -> Result<(), (&'static str, c_int)> {
+        // Stopped by the uid it goes to, it must neither outlive the daemon nor keep its /dev/fuse open.
+        call("tying it to the daemon", libc::SYS_prctl, [c_long::from(libc::PR_SET_PDEATHSIG), KILL, 0, 0, 0])?;
+        let last = c_long::from(u32::MAX);
+        let namespace = c_long::from(self.namespace);
+        if namespace > 0 {
+            call("closing files", libc::SYS_close_range, [0, namespace - 1, 0, 0, 0])?;
+        }
+        call("closing files", libc::SYS_close_range, [namespace + 1, last, 0, 0, 0])?;
         // The session keyring has the scopes' keys: it stays behind.
         call("leaving the session keyring", libc::SYS_keyctl, [JOIN_SESSION_KEYRING, 0, 0, 0, 0])?;
         if self.namespace >= 0 {
             let kind = c_long::from(libc::CLONE_NEWUSER);
-            call("entering the user namespace", libc::SYS_setns, [c_long::from(self.namespace), kind, 0, 0, 0])?;
+            call("entering the user namespace", libc::SYS_setns, [namespace, kind, 0, 0, 0])?;
         }
         // The system call itself, for this process alone. The effective and the file system's uid stay root's.
         call("taking the uid", libc::SYS_setresuid, [c_long::from(self.uid), -1, -1, 0, 0])?;
