@@ -54,7 +54,7 @@ impl World {
         let callers = Callers::with_instances(Arc::clone(&registry) as Arc<dyn Instances>).unwrap();
         let vault = Vault::new(store, Log::open(settings, None).unwrap(), callers, limits).with_instances(registry);
         let vault = Arc::new(vault);
-        vault.serve_publications().unwrap();
+        vault.serve_publications(home.path().join("published.keys")).unwrap();
         let world = World { vault, identity, home };
         world.unlock();
         world
@@ -391,6 +391,24 @@ fn the_end_of_the_daemon_takes_everything_back() {
     world.publish("pin", uid);
     world.vault.shutdown();
     assert_eq!(finds(uid, "pinfold:pin"), None);
+}
+
+#[test]
+fn what_a_killed_daemon_left_is_taken_back_by_the_next() {
+    let (world, next, uid) = (World::new(), World::new(), 1_980_072);
+    world.put("pin", uid, b"1234");
+    let serial = world.publish("pin", uid).serial.unwrap();
+    let noted = std::fs::read_to_string(world.home.path().join("published.keys")).unwrap();
+    assert_eq!(noted, format!("{serial}\n"));
+    // A key of somebody else whose number is noted stays.
+    let other = Command::new("sh").args(["-c", "keyctl session - keyctl add user not-ours x @u"]).output().unwrap();
+    let other = String::from_utf8(other.stdout).unwrap().trim().to_owned();
+    let file = next.home.path().join("left.keys");
+    std::fs::write(&file, format!("{serial}\n{other}\n12345\n")).unwrap();
+    next.vault.serve_publications(file).unwrap();
+    assert!(by(uid, &format!("keyctl pipe {serial}")).1.contains("Key has been revoked"));
+    next.recorded("unpublish", "allowed", 0, &format!("key {serial}"));
+    assert!(Command::new("keyctl").args(["unlink", &other, "@u"]).status().unwrap().success());
 }
 
 #[test]

@@ -67,7 +67,9 @@ pub fn run(config: Config) -> Result<(), Fault> {
     .map_err(|e| Fault::Failed(format!("cannot mount {}: {e}", config.mountpoint.display())))?;
     let ends = watch_ends(&vault).map_err(system("cannot watch containers"))?;
     note(&vault, audit::Operation::Start);
-    vault.serve_publications().map_err(system("cannot start a thread"))?;
+    vault
+        .serve_publications(config.control.with_file_name("published.keys"))
+        .map_err(system("cannot start a thread"))?;
     unlock_by_itself(&vault, &config);
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {

@@ -183,6 +183,15 @@ pub fn found(place: &Place, keys: &[&PublishedKey]) -> Result<Vec<bool>, Publish
     Ok(serials.into_iter().zip(keys).map(|(found, key)| found == Some(key.key)).collect())
 }
 
+/// Takes back a key that a former daemon published and did not take back. Whether it was one: by its owner, its type and
+/// its permissions, which nobody else gives to a key.
+pub fn take_leftover(serial: i32) -> bool {
+    let key = KeyId(serial);
+    let perms = [POSSESSOR_READS, POSSESSOR_READS | GROUP_READS];
+    let is_ours = keyctl::describe(key).is_ok_and(|a| a.kind == "user" && a.uid == 0 && perms.contains(&a.perm));
+    is_ours && keyctl::revoke(key).is_ok()
+}
+
 fn check(grant: &Grant, content: &Secret) -> Result<(), PublishError> {
     if grant.operation() != Operation::Read {
         return Err(PublishError::NotGranted);

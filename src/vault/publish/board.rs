@@ -17,7 +17,7 @@ use crate::store::BlobKey;
 use crate::vault::node::Node;
 use crate::vault::{Caller, Vault, VaultError};
 use crate::wire::{PublicationInfo, PublicationState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// When what failed is tried again.
@@ -27,6 +27,8 @@ const RETRY: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Board {
     pub slots: BTreeMap<Ino, Vec<Slot>>,
+    /// The serial numbers that were noted last.
+    pub noted: BTreeSet<i32>,
 }
 
 /// One publication to one keyring.
@@ -155,6 +157,7 @@ impl Vault {
         let found = self.node_and_path(ino).ok().filter(|(node, _)| node.kind == Kind::File);
         let Some((node, path)) = found else {
             self.withdraw_slots(board.slots.remove(&ino).unwrap_or_default(), "the secret is gone");
+            self.note_out(board);
             return;
         };
         let publications = match node.meta.xattrs.get(PUBLISH_XATTR) {
@@ -183,6 +186,7 @@ impl Vault {
             self.settle(board, ino, &node, &mut slot, room);
             board.slots.entry(ino).or_default().push(slot);
         }
+        self.note_out(board);
     }
 
     /// Whether a publication of this secret would be granted, and to whom. Nothing is done, a refusal is recorded.

@@ -7,6 +7,7 @@
 
 mod board;
 mod index;
+mod leftover;
 mod room;
 mod watch;
 
@@ -23,7 +24,8 @@ use crate::sys::keyctl;
 use crate::wire::{Fault, HeldKey, PublicationInfo, PublicationState, Publish, Unpublish};
 use board::Board;
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// The longest `--timeout`: what a key's timeout can say.
@@ -35,6 +37,8 @@ pub(super) struct Publisher {
     board: Mutex<Board>,
     inbox: Mutex<Inbox>,
     news: Condvar,
+    /// Where the serial numbers of what is published are noted.
+    out: OnceLock<PathBuf>,
 }
 
 /// What the thread is to look at.
@@ -228,6 +232,7 @@ impl Vault {
         for slots in std::mem::take(&mut board.slots).into_values() {
             self.withdraw_slots(slots, why);
         }
+        self.note_out(&mut board);
     }
 
     fn written(&self, ino: Ino) -> Result<Option<Vec<u8>>, VaultError> {

@@ -8,6 +8,7 @@ use crate::model::{Ino, Scope, Timestamp};
 use crate::vault::Vault;
 use crate::wire::PublicationState;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,13 @@ const JUDGE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 256;
 
 impl Vault {
-    /// Starts the thread that keeps publications up to date. One a vault; it ends with [`Vault::shutdown`].
+    /// Starts the thread that keeps publications up to date. One a vault; it ends with [`Vault::shutdown`]. What is out is
+    /// noted in `out`, a file of the runtime folder, and what a killed daemon noted there is taken back.
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub fn serve_publications(self: &Arc<Self>) -> std::io::Result<()> {
+    pub fn serve_publications(self: &Arc<Self>, out: PathBuf) -> std::io::Result<()> {
+        self.take_leftovers(out);
         let vault = Arc::clone(self);
         std::thread::Builder::new().name("publisher".into()).spawn(move || vault.keep_published()).map(drop)
     }
