@@ -1,14 +1,19 @@
-//! What never changes, kept: a process's start and pid namespace, a cgroup's path.
+//! What never changes, kept: a thread's pidfd, a process's start and pid namespace, a cgroup's path.
 //!
 //! Decisions rest on the last two. They may: the number of a thread in pidfs and the id of a cgroup are given once in
-//! the life of a system, a thread never leaves its pid namespace (pid_namespaces(7)), and a v2 cgroup has no rename.
+//! the life of a system, a thread never leaves its pid namespace (pid_namespaces(7)), and a v2 cgroup has no rename. A
+//! pidfd is used after the kernel said that its thread is still there.
 
+use super::handle::Pidfd;
 use super::place::NsId;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most threads, and the most cgroups, that are remembered; beyond it all are forgotten at once.
 const MAX: usize = 4096;
+/// The most pidfds that are held open, well below what a process may have by default.
+const MAX_PIDFDS: usize = 256;
 
 /// A bounded memory. Lock order: innermost, nothing is called while a lock is held.
 #[derive(Default)]
@@ -16,6 +21,7 @@ pub(super) struct Cache {
     threads: Mutex<HashMap<u64, Seen>>,
     cgroups: Mutex<HashMap<u64, Cgroup>>,
     pid_namespaces: Mutex<HashMap<u64, PidNs>>,
+    pidfds: Mutex<HashMap<u32, Arc<Pidfd>>>,
 }
 
 /// Where a thread is for its whole life.
@@ -49,7 +55,16 @@ impl Cache {
     }
 
     pub fn keep_thread(&self, inode: u64, seen: Seen) {
-        keep(lock(&self.threads), inode, seen);
+        keep(lock(&self.threads), MAX, inode, seen);
+    }
+
+    /// What was held of the thread with this id; it may be gone, and another have its id.
+    pub fn pidfd(&self, tid: u32) -> Option<Arc<Pidfd>> {
+        lock(&self.pidfds).get(&tid).cloned()
+    }
+
+    pub fn keep_pidfd(&self, tid: u32, pidfd: Arc<Pidfd>) {
+        keep(lock(&self.pidfds), MAX_PIDFDS, tid, pidfd);
     }
 
     /// The pid namespace of the thread with this number in pidfs.
@@ -58,7 +73,7 @@ impl Cache {
     }
 
     pub fn keep_pid_ns(&self, inode: u64, pid_ns: PidNs) {
-        keep(lock(&self.pid_namespaces), inode, pid_ns);
+        keep(lock(&self.pid_namespaces), MAX, inode, pid_ns);
     }
 
     /// The cgroup with this id.
@@ -67,7 +82,7 @@ impl Cache {
     }
 
     pub fn keep_cgroup(&self, id: u64, cgroup: Cgroup) {
-        keep(lock(&self.cgroups), id, cgroup);
+        keep(lock(&self.cgroups), MAX, id, cgroup);
     }
 }
 
@@ -75,8 +90,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep<T>(mut map: MutexGuard<'_, HashMap<u64, T>>, key: u64, value: T) {
-    if map.len() >= MAX && !map.contains_key(&key) {
+fn keep<K: Eq + Hash, T>(mut map: MutexGuard<'_, HashMap<K, T>>, max: usize, key: K, value: T) {
+    if map.len() >= max && !map.contains_key(&key) {
         map.clear();
     }
     map.insert(key, value);

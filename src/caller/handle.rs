@@ -21,7 +21,7 @@ pub(super) struct Handle {
 
 enum By {
     /// Numbers are safe to use as long as the pidfd says afterwards that the thread is still there.
-    Pidfd(OwnedFd, PidfdInfo),
+    Pidfd(Arc<Pidfd>, PidfdInfo),
     /// The same of a whole process.
     Leader(OwnedFd, u32),
     /// The folder belongs to one thread for ever: reads fail once it has gone.
@@ -31,6 +31,12 @@ enum By {
         /// The process, once it was looked up.
         tgid: OnceLock<u32>,
     },
+}
+
+/// A thread's pidfd, and the thread's number in pidfs, which is given once.
+pub(super) struct Pidfd {
+    fd: OwnedFd,
+    inode: u64,
 }
 
 impl Handle {
@@ -49,7 +55,7 @@ impl Handle {
             return Err(Doubt("no process id: the caller is in a foreign pid namespace, or is the kernel".into()));
         }
         if shared.use_pidfds() {
-            match Self::by_pidfd(tid) {
+            match Self::by_pidfd(shared, tid) {
                 Ok(handle) => return Ok(handle),
                 // Nothing was learnt but that the kernel is older.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENOSYS)) => {
@@ -61,10 +67,19 @@ impl Handle {
         Self::by_folder(tid).map_err(|e| gone(tid, &e))
     }
 
-    fn by_pidfd(tid: u32) -> io::Result<Self> {
+    fn by_pidfd(shared: &Shared, tid: u32) -> io::Result<Self> {
+        let base = format!("/proc/{tid}");
+        // The thread held under this number is not reaped, so the number is still its own.
+        if let Some(held) = shared.cache.pidfd(tid)
+            && let Ok(info) = proc::info(&held.fd)
+        {
+            return Ok(Handle { base, by: By::Pidfd(held, info) });
+        }
         let fd = proc::open_thread(tid)?;
         let info = proc::info(&fd)?;
-        Ok(Handle { base: format!("/proc/{tid}"), by: By::Pidfd(fd, info) })
+        let held = Arc::new(Pidfd { inode: proc::inode(&fd)?, fd });
+        shared.cache.keep_pidfd(tid, Arc::clone(&held));
+        Ok(Handle { base, by: By::Pidfd(held, info) })
     }
 
     fn by_folder(tid: u32) -> io::Result<Self> {
@@ -84,10 +99,18 @@ impl Handle {
         }
     }
 
+    /// The thread's number in pidfs.
+    pub fn inode(&self) -> Option<u64> {
+        match &self.by {
+            By::Pidfd(held, _) => Some(held.inode),
+            By::Leader(..) | By::Folder { .. } => None,
+        }
+    }
+
     /// What the pidfd says now.
     pub fn info_now(&self) -> Option<PidfdInfo> {
         match &self.by {
-            By::Pidfd(fd, _) => proc::info(fd).ok(),
+            By::Pidfd(held, _) => proc::info(&held.fd).ok(),
             By::Leader(..) | By::Folder { .. } => None,
         }
     }
@@ -153,11 +176,11 @@ impl Handle {
         start_of(&stat).ok_or_else(|| Doubt("no start time in its stat".into()))
     }
 
-    /// The pidfd it is held by.
+    /// The pidfd it is held by, of a whole process; a thread's is shared.
     pub fn into_pidfd(self) -> Option<OwnedFd> {
         match self.by {
-            By::Pidfd(fd, _) | By::Leader(fd, _) => Some(fd),
-            By::Folder { .. } => None,
+            By::Leader(fd, _) => Some(fd),
+            By::Pidfd(..) | By::Folder { .. } => None,
         }
     }
 
@@ -170,7 +193,8 @@ impl Handle {
 
     fn still_there(&self) -> Result<(), Doubt> {
         let there = match &self.by {
-            By::Pidfd(fd, _) | By::Leader(fd, _) => proc::is_there(fd),
+            By::Pidfd(held, _) => proc::is_there(&held.fd),
+            By::Leader(fd, _) => proc::is_there(fd),
             By::Folder { .. } => std::fs::symlink_metadata(format!("{}/status", self.base)).is_ok(),
         };
         if there { Ok(()) } else { Err(Doubt("the process has gone".into())) }

@@ -59,7 +59,7 @@ impl Process {
         let mut who = Who { uid: self.uid.0, gid: self.gid.0, pid: self.tid, ..Who::default() };
         let Ok(handle) = self.handle() else { return who };
         who.pid = handle.tgid().unwrap_or(self.tid);
-        let inode = handle.info().map(|i| i.inode);
+        let inode = handle.inode();
         let seen = inode.and_then(|i| self.shared.cache.thread(i));
         let now = Seen {
             start: seen.as_ref().and_then(|s| s.start).or_else(|| self.read_start()),
@@ -86,7 +86,7 @@ impl Process {
     /// super::Callers::identify_in_flush)).
     pub fn start(&self) -> Option<u64> {
         let handle = self.handle().ok()?;
-        let seen = handle.info().and_then(|i| self.shared.cache.thread(i.inode));
+        let seen = handle.inode().and_then(|i| self.shared.cache.thread(i));
         seen.and_then(|s| s.start).or_else(|| self.read_start())
     }
 
@@ -145,7 +145,7 @@ impl Process {
     /// Its pid namespace, from memory if the kernel numbers threads; those above it only if asked for.
     fn pid_ns_of(&self, above: bool) -> Result<PidNs, Doubt> {
         let handle = self.careless()?;
-        let inode = handle.info().map(|i| i.inode);
+        let inode = handle.inode();
         let known = inode.and_then(|i| self.shared.cache.pid_ns(i));
         if let Some(known) = &known
             && (!above || known.above.is_some())

@@ -1,5 +1,6 @@
 //! Blobs: one age v1 file for each version of a secret.
 
+use super::header::{Header, Refused};
 use super::stanza::{Capture, Tap};
 use super::{SealError, payload};
 use crate::access::Grant;
@@ -33,7 +34,7 @@ pub fn open_blob(grant: &Grant, ino: Ino, kek: &Kek, blob: &[u8], digest: &BlobD
     if <[u8; 32]>::from(Sha256::digest(blob)) != *digest {
         return Err(SealError::Tampered("the blob"));
     }
-    open_with(kek, blob, "the blob")
+    open_with_kek(kek, blob, "the blob")
 }
 
 /// Seals a key of the store (index key, KEK) to the store's identity and the recovery recipients.
@@ -60,6 +61,15 @@ fn seal_to(plain: &[u8], recipients: &[&dyn age::Recipient]) -> Vec<u8> {
     let file_key = tap.into_key().expect("age wrapped the file key for the header it wrote");
     payload::seal(&file_key, plain, &mut out);
     out
+}
+
+fn open_with_kek(kek: &Kek, sealed: &[u8], what: &'static str) -> Result<Secret, SealError> {
+    let Some(header) = Header::read(sealed) else { return open_with(kek, sealed, what) };
+    let file_key = header.open(kek).map_err(|refused| match refused {
+        Refused::OtherKey => SealError::NotForThisKey(what),
+        Refused::Tampered => SealError::Tampered(what),
+    })?;
+    payload::open(&file_key, header.payload, what)
 }
 
 fn open_with(identity: &dyn age::Identity, sealed: &[u8], what: &'static str) -> Result<Secret, SealError> {
@@ -92,7 +102,8 @@ mod tests {
         for len in [0, 1, 64, 4096, 65535, 65536, 65537, 131072, 200_001] {
             let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let (blob, _) = seal_blob(&plain, &kek(7), &[recovery.to_public()]);
-            assert_eq!(open_with(&kek(7), &blob, "b").unwrap().expose(), plain, "kek, {len}");
+            assert_eq!(open_with_kek(&kek(7), &blob, "b").unwrap().expose(), plain, "kek, {len}");
+            assert_eq!(open_with(&kek(7), &blob, "b").unwrap().expose(), plain, "kek by age's reader, {len}");
             assert_eq!(open_with(&recovery, &blob, "b").unwrap().expose(), plain, "recovery, {len}");
             assert_eq!(age::decrypt(&recovery, &blob).unwrap(), plain, "stock age, {len}");
         }
@@ -112,12 +123,14 @@ mod tests {
     fn another_kek_and_every_flipped_or_missing_byte_are_refused() {
         let recovery = x25519::Identity::generate();
         let (blob, _) = seal_blob(b"hunter2", &kek(1), &[recovery.to_public()]);
-        assert!(matches!(open_with(&kek(2), &blob, "b"), Err(SealError::NotForThisKey(_))));
-        for i in 0..blob.len() {
-            let mut bad = blob.clone();
-            bad[i] ^= 1;
-            assert!(open_with(&kek(1), &bad, "b").is_err(), "flip at {i}");
-            assert!(open_with(&kek(1), &blob[..i], "b").is_err(), "cut at {i}");
+        for open in [open_with_kek, |kek: &Kek, blob: &[u8], what| open_with(kek, blob, what)] {
+            assert!(matches!(open(&kek(2), &blob, "b"), Err(SealError::NotForThisKey(_))));
+            for i in 0..blob.len() {
+                let mut bad = blob.clone();
+                bad[i] ^= 1;
+                assert!(open(&kek(1), &bad, "b").is_err(), "flip at {i}");
+                assert!(open(&kek(1), &blob[..i], "b").is_err(), "cut at {i}");
+            }
         }
     }
 }

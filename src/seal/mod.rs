@@ -4,6 +4,7 @@
 //! and decrypted in place in the locked arena; age itself only ever sees headers and file keys.
 
 mod blob;
+mod header;
 mod identity;
 mod payload;
 mod record;

@@ -5,13 +5,14 @@
 
 use crate::secret::Kek;
 use age_core::format::{FileKey, Stanza};
-use age_core::primitives::{aead_decrypt, aead_encrypt, hkdf};
+use age_core::primitives::{aead_encrypt, hkdf};
 use age_core::secrecy::ExposeSecret;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
+use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
 use std::cell::RefCell;
 use std::collections::HashSet;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 const TAG: &str = "pinfold-kek";
 const LABEL: &[u8] = b"pinfold/kek";
@@ -33,13 +34,25 @@ impl age::Identity for Kek {
         }
         let [salt] = stanza.args.as_slice() else { return Some(Err(age::DecryptError::InvalidHeader)) };
         let Ok(salt) = BASE64_STANDARD_NO_PAD.decode(salt) else { return Some(Err(age::DecryptError::InvalidHeader)) };
-        let key = Zeroizing::new(hkdf(&salt, LABEL, self.expose()));
         // A stanza of another KEK is "not mine", as for X25519.
-        let mut opened = aead_decrypt(&key, 16, &stanza.body).ok()?;
-        let file_key = FileKey::init_with_mut(|k| k.copy_from_slice(&opened));
-        opened.zeroize();
-        Some(Ok(file_key))
+        let file_key = unwrap_with(self, &salt, &stanza.body)?;
+        Some(Ok(FileKey::init_with_mut(|k| *k = *file_key)))
     }
+}
+
+/// The file key in a stanza's body; `None` if it was wrapped under another KEK.
+pub(super) fn unwrap_with(kek: &Kek, salt: &[u8], body: &[u8]) -> Option<Zeroizing<[u8; 16]>> {
+    let key = Zeroizing::new(hkdf(salt, LABEL, kek.expose()));
+    let mut file_key = Zeroizing::new([0; 16]);
+    let (sealed, tag) = body.split_last_chunk::<16>()?;
+    if sealed.len() != file_key.len() {
+        return None;
+    }
+    file_key.copy_from_slice(sealed);
+    // age's AEAD: a nonce of zeros, each key used once.
+    let cipher = ChaCha20Poly1305::new((&*key).into());
+    cipher.decrypt_in_place_detached(&[0; 12].into(), b"", &mut *file_key, tag.into()).ok()?;
+    Some(file_key)
 }
 
 /// Remembers the file key that an identity found, so that the payload can be opened in place.

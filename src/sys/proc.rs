@@ -21,8 +21,6 @@ pub struct PidfdInfo {
     pub tgid: u32,
     /// The id of its cgroup in the v2 hierarchy, unique for the life of the system.
     pub cgroup: Option<u64>,
-    /// The number of the thread in pidfs, unique for the life of the system.
-    pub inode: u64,
 }
 
 /// struct pidfd_info, version 0.
@@ -71,21 +69,28 @@ fn open(id: u32, flags: libc::c_int) -> io::Result<OwnedFd> {
 /// What the kernel says of it now.
 ///
 /// # Errors
-/// ESRCH if it has ended; ENOTTY or EINVAL before Linux 6.13.
+/// ESRCH if it was reaped; ENOTTY or EINVAL before Linux 6.13.
 pub fn info(pidfd: &OwnedFd) -> io::Result<PidfdInfo> {
     let mut raw = RawInfo { mask: WANT_CGROUP, ..RawInfo::default() };
     // SAFETY: `raw` has the layout and the size that the request number names, and lives through the call.
     if unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut raw) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(PidfdInfo { tgid: raw.tgid, cgroup: (raw.mask & WANT_CGROUP != 0).then_some(raw.cgroupid) })
+}
+
+/// The number of its thread in pidfs, unique for the life of the system.
+///
+/// # Errors
+/// What fstat(2) says.
+pub fn inode(pidfd: &OwnedFd) -> io::Result<u64> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: `stat` has room for the answer.
     if unsafe { libc::fstat(pidfd.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: fstat returned 0, so it filled the structure.
-    let inode = unsafe { stat.assume_init() }.st_ino;
-    Ok(PidfdInfo { tgid: raw.tgid, cgroup: (raw.mask & WANT_CGROUP != 0).then_some(raw.cgroupid), inode })
+    Ok(unsafe { stat.assume_init() }.st_ino)
 }
 
 /// Whether it has not been reaped, so that its number still names it.
@@ -135,9 +140,9 @@ mod tests {
             let _ = stopped.recv();
         });
         let tid = done.recv().unwrap().try_into().unwrap();
-        if let (Some((fd, of_thread)), Some((_, of_process))) = (look(tid), look(std::process::id())) {
+        if let (Some((fd, of_thread)), Some((process, _))) = (look(tid), look(std::process::id())) {
             assert_eq!(of_thread.tgid, std::process::id());
-            assert_ne!(of_thread.inode, of_process.inode);
+            assert_ne!(inode(&fd).unwrap(), inode(&process).unwrap());
             assert!(of_thread.cgroup.is_some());
             assert!(is_there(&fd));
         }
