@@ -115,6 +115,7 @@ fn the_tools_carry_the_attribute() {
     let why = sh(&format!("cat {root}/.pinfold/last-error"));
     assert!(why.text().contains("there is no user"), "{}", why.text());
     set("to=alice colour=red").refused("Invalid argument");
+    sh(&format!("chmod 600 {pin}")).quiet();
     ALICE.sh(&format!("setfattr -n user.pinfold.publish -v to=alice {pin}")).refused("Operation not permitted");
     set("to=alice").quiet();
     has(ALICE, KEY, "1234");
@@ -181,8 +182,6 @@ fn a_kill_and_a_restart_leave_no_key_unguarded() {
     assert_ne!(finds(ALICE, KEY).code, 0, "the daemon has ended");
     daemon.serve();
     has(ALICE, KEY, "1234");
-    let last = sh("keyctl session - true >/dev/null 2>&1; true");
-    drop(last);
     let second = daemon.json(&["published", "--json"])[0]["serial"].to_string();
     assert_ne!(serial, second);
     daemon.kill9();
@@ -206,10 +205,10 @@ fn the_directory_server_s_drop_in_brings_the_pin_and_takes_it_away() {
     let binary = format!("{} --config {}", common::daemon::binary().display(), daemon.file("pinfold.toml").display());
     let text = text.replace("/usr/bin/pinfold", &binary).replace("Requires=pinfold.service\n", "");
     let dir = "/run/systemd/system/pinned@.service.d";
-    let fake = "[Service]\nExecStart=/bin/sh -c 'setpriv --reuid=dirsrv --regid=dirsrv --clear-groups sh -c \"keyctl pipe \
-                $(keyctl search @u user \\'Internal (Software) Token:%i:password\\') > /tmp/seen\"; sleep 1000'\n";
-    // %% and quoting: the search runs as dirsrv, not in the outer shell.
-    let fake = fake.replace("$(", "$$(");
+    let script = "#!/bin/sh\nsetpriv --reuid=dirsrv --regid=dirsrv --clear-groups sh -c 'keyctl pipe $(keyctl search @u user \
+                  \"Internal (Software) Token:$1:password\") > /tmp/seen' sh \"$1\"\nexec sleep 1000\n";
+    std::fs::write("/run/pinned", script).expect("a script");
+    let fake = "[Service]\nExecStart=/bin/sh /run/pinned %i\n";
     sh(&format!("rm -f /tmp/seen; install -o dirsrv -m 600 /dev/null /tmp/seen; mkdir -p {dir}")).ok();
     std::fs::write("/run/systemd/system/pinned@.service", fake).expect("a unit");
     std::fs::write(format!("{dir}/pinfold.conf"), text).expect("its drop-in");

@@ -15,6 +15,7 @@ pub mod instances;
 mod place;
 mod process;
 mod unit;
+mod waiting;
 
 pub use account::Account;
 pub use control::{Control, Daemon};

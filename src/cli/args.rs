@@ -81,6 +81,9 @@ pub enum Command {
     Keyring(Keyring),
     /// Check what pinfold needs of this machine, and say what to do
     Doctor(Json),
+    /// Make a key that somebody asked the kernel for (started by request-key)
+    #[command(hide = true)]
+    Upcall(Upcall),
 }
 
 /// Output for programs.
@@ -482,6 +485,14 @@ pub enum KeyringAction {
     Ls(Json),
 }
 
+/// `upcall`
+#[derive(Debug, Args)]
+pub struct Upcall {
+    /// The key's number
+    #[arg(value_name = "KEY")]
+    pub key: i32,
+}
+
 /// A time in whole seconds.
 fn seconds(text: &str) -> Result<u64, String> {
     match humantime::parse_duration(text) {
@@ -583,6 +594,7 @@ mod tests {
             "pinfold published --json",
             "pinfold keyring ls --json",
             "pinfold doctor",
+            "pinfold upcall 741038274",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }

@@ -16,6 +16,7 @@ mod show;
 mod store;
 mod take;
 mod tree;
+mod upcall;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -71,6 +72,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Published(args) => publish::published(&config, args),
         Command::Keyring(args) => publish::keyring(&config, args),
         Command::Doctor(args) => doctor::doctor(&config, args),
+        Command::Upcall(args) => upcall::upcall(&config, args),
     }
 }
 

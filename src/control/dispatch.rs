@@ -11,7 +11,10 @@ use crate::wire::{
     Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing, ScopeRemove, Unlock, UnlockWith,
     Who, service,
 };
-use crate::wire::{GetPublished, HeldKeys, KeyringList, Publications, Publish, Published, Unpublish, Unpublished};
+use crate::wire::{
+    GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
+    Unpublished,
+};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -126,6 +129,10 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         GetPublished::NAME => one::<GetPublished>(call, out, |GetPublished {}| {
             admin.published(actor).map(|publications| Publications { publications })
         })?,
+        KeyRequest::NAME => {
+            let (content, timeout) = admin.key_request(actor, call.parameters()?)?;
+            out.secret(&RequestedKey { content, timeout })?;
+        }
         KeyringList::NAME => {
             one::<KeyringList>(call, out, |KeyringList {}| admin.keyring_list(actor).map(|keys| HeldKeys { keys }))?;
         }

@@ -14,6 +14,12 @@ const UPDATE: libc::c_long = 2;
 const CHOWN: libc::c_long = 4;
 /// `KEYCTL_DESCRIBE`; the library's cuts the text at a `;` and panics on a long one.
 const DESCRIBE: libc::c_long = 6;
+/// `KEYCTL_INSTANTIATE`.
+const INSTANTIATE: libc::c_long = 12;
+/// `KEYCTL_NEGATE`.
+const NEGATE: libc::c_long = 13;
+/// `KEYCTL_ASSUME_AUTHORITY`.
+const ASSUME_AUTHORITY: libc::c_long = 16;
 /// `KEY_SPEC_THREAD_KEYRING`.
 const THREAD_KEYRING: libc::c_long = -1;
 /// Everything for who possesses the ring, nothing for anybody else, its owner included.
@@ -194,6 +200,37 @@ pub fn update(id: KeyId, payload: &[u8]) -> Result<(), KeyError> {
 pub fn set_group(id: KeyId, gid: u32) -> io::Result<()> {
     // SAFETY: KEYCTL_CHOWN takes numbers only; a uid of -1 leaves the owner.
     let done = unsafe { libc::syscall(libc::SYS_keyctl, CHOWN, id.0, u32::MAX, gid) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes the authority to make a key that somebody waits for: the kernel gave it to this process's session keyring.
+///
+/// # Errors
+/// What keyctl(2) says; ENOKEY if it is not ours to make.
+pub fn assume_authority(id: KeyId) -> io::Result<()> {
+    // SAFETY: KEYCTL_ASSUME_AUTHORITY takes a number.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, ASSUME_AUTHORITY, id.0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Fills a key that somebody waits for, 1 to [`PAYLOAD_MAX`] bytes. It needs the authority.
+///
+/// # Errors
+/// What keyctl(2) says.
+pub fn instantiate(id: KeyId, payload: &[u8]) -> io::Result<()> {
+    // SAFETY: KEYCTL_INSTANTIATE reads `payload.len()` bytes at that address, which are borrowed for the call; ring 0 links
+    // it nowhere besides.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, INSTANTIATE, id.0, payload.as_ptr(), payload.len(), 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Refuses a key that somebody waits for: it is ENOKEY for so many seconds. It needs the authority.
+///
+/// # Errors
+/// What keyctl(2) says.
+pub fn negate(id: KeyId, seconds: u32) -> io::Result<()> {
+    // SAFETY: KEYCTL_NEGATE takes numbers.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, NEGATE, id.0, seconds, 0) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -293,6 +293,10 @@ impl Admin for Vault {
         Ok(self.held_keys()?)
     }
 
+    fn key_request(&self, actor: &Actor, request: wire::KeyRequest) -> Result<(Secret, u32), Fault> {
+        self.request_key(actor, &request)
+    }
+
     fn denied(&self, actor: &Actor, reason: &str) {
         self.refuse(audit::Operation::Control, "", None, &self.control(actor).who(), reason);
     }

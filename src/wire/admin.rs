@@ -7,7 +7,7 @@ use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
-use super::{HeldKey, PublicationInfo, Publish, Unpublish};
+use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -105,6 +105,10 @@ pub trait Admin: Send + Sync {
     }
     /// All keys that pinfold has in the kernel.
     fn keyring_list(&self, _: &Actor) -> Result<Vec<HeldKey>, Fault> {
+        Err(not_here())
+    }
+    /// The content for a key that somebody waits for, and how many seconds the key may live. For `pinfold upcall` alone.
+    fn key_request(&self, _: &Actor, _: KeyRequest) -> Result<(Secret, u32), Fault> {
         Err(not_here())
     }
     /// Somebody was turned away at the socket. Never blocks.

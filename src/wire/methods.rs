@@ -62,6 +62,7 @@ methods! {
     Unpublish => "Unpublish", Unpublished;
     GetPublished => "Published", Publications;
     KeyringList => "KeyringList", HeldKeys;
+    KeyRequest => "KeyRequest", RequestedKey;
 }
 
 /// How the daemon is.

@@ -1,7 +1,8 @@
 //! Messages about publications: secrets that services have as keys, and what else pinfold has in the kernel's keyrings.
 
-use super::time;
+use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
+use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 /// Gives a secret to a user as a key.
@@ -158,4 +159,24 @@ pub struct HeldKey {
 pub struct HeldKeys {
     /// Scopes first.
     pub keys: Vec<HeldKey>,
+}
+
+/// Opens a secret for somebody who waits for a key. For `pinfold upcall` alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRequest {
+    /// The path as he sees it.
+    pub path: String,
+    /// The thread that waits, in the initial pid namespace.
+    pub tid: u32,
+}
+
+/// What goes into the key.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RequestedKey {
+    /// The bytes, base64 on the wire.
+    #[serde(with = "base64::secret")]
+    pub content: Secret,
+    /// Seconds until the key expires.
+    pub timeout: u32,
 }

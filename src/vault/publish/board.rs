@@ -270,14 +270,14 @@ impl Vault {
 
     /// Every directory on the way must let him through, as the kernel would ask: a container sees its own folder as the
     /// root.
-    fn may_walk_to(&self, node: &Node, account: &Account) -> Result<(), String> {
+    pub(super) fn may_walk_to(&self, node: &Node, subject: &impl Subject) -> Result<(), String> {
         let mut at = node.parent;
         loop {
             let (directory, path) = self.node_and_path(at).map_err(|e| e.to_string())?;
             if directory.scope == node.scope {
                 let view = self.view(&directory.scope);
                 let acl = directory.meta.acl.as_ref().map(|acl| view.shown_acl(acl));
-                access::may_search(account, &directory.object(at, &view, acl.as_deref()))
+                access::may_search(subject, &directory.object(at, &view, acl.as_deref()))
                     .map_err(|denial| format!("/{path}: {denial}"))?;
             }
             if at == Ino::ROOT {

@@ -8,6 +8,7 @@
 mod board;
 mod index;
 mod leftover;
+mod request;
 mod room;
 mod watch;
 
