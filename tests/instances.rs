@@ -13,13 +13,13 @@ use pinfold::secret::Secret;
 use pinfold::store::Store;
 use pinfold::sys::keyctl;
 use pinfold::vault::{
-    Attach, Attr, Limits, NewNode, Recovery, Rename, SetAttr, UidMap, UnlockBy, Vault, VaultError, XattrMode,
-    create_store,
+    Attach, Attr, Change, Limits, NewNode, Observer, Recovery, Rename, SetAttr, UidMap, UnlockBy, Vault, VaultError,
+    XattrMode, create_store,
 };
 use pinfold::wire::{Actor, Admin, Fault, Fsck, Put, Remove, ScopeAdd, ScopeRemove, Who};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -350,7 +350,7 @@ fn time_runs_out() {
     until(|| rig.read_on(&who, "containers/timed/pin", handle).is_err().then_some(()));
     assert_eq!(denial(rig.read_on(&who, "containers/timed/pin", handle)), Denial::KeyExpired);
     assert_eq!(denial(rig.open(&who, "containers/timed/pin")), Denial::KeyExpired);
-    rig.vault().look_after_instances();
+    rig.vault().look_after_keys();
     assert_eq!(denial(rig.open(&who, "containers/timed/pin")), Denial::KeyExpired, "also when it was noted");
     assert!(rig.log().contains("has run out"), "{}", rig.log());
     let rig = rig.restart();
@@ -426,7 +426,7 @@ fn a_restart_takes_up_what_is_still_there() {
     }
     // Revoked in the kernel, seen by the daemon: a restart does not undo it.
     keyctl::revoke(rig.serial("again-c")).unwrap();
-    rig.vault().look_after_instances();
+    rig.vault().look_after_keys();
     let rig = rig.restart();
     gone.end();
     assert!(matches!(rig.attach("again", &web, "again-x"), Err(VaultError::Locked)));
@@ -448,6 +448,85 @@ fn a_restart_takes_up_what_is_still_there() {
     rig.unlock();
     assert_eq!(rig.read(&rig.inside(&web, 100_000), at).unwrap(), "x");
     assert_ne!(rig.serial("again-w"), serial);
+}
+
+/// What the kernel would be told.
+#[derive(Default)]
+struct Told(Mutex<Vec<Change>>);
+
+impl Observer for Told {
+    fn changed(&self, change: Change) {
+        self.0.lock().unwrap().push(change);
+    }
+    fn settle(&self, _: Duration) -> bool {
+        true
+    }
+    fn open_handles(&self) -> u64 {
+        0
+    }
+    fn waiting(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn what_the_kernel_keeps_of_the_cut_off_is_to_go_and_of_nobody_else() {
+    let rig = Rig::new();
+    let (cut, other) = (Container::new(SHIFTED), Container::new(SHIFTED));
+    rig.add("pages", false);
+    rig.put("containers/pages/mapped", "x");
+    rig.put("containers/pages/read", "y");
+    let told = Arc::new(Told::default());
+    rig.vault().observe(Arc::clone(&told) as Arc<dyn Observer>);
+    rig.attach("pages", &cut, "pages-c").unwrap();
+    let shown = told.0.lock().unwrap().drain(..).collect::<Vec<_>>();
+    let nodes = shown.iter().find_map(|c| if let Change::Nodes(nodes) = c { Some(nodes.clone()) } else { None });
+    let mut nodes = nodes.expect("owners show otherwise now");
+    nodes.sort();
+    let mut all = ["containers/pages", "containers/pages/mapped", "containers/pages/read"].map(|at| rig.ino(at));
+    all.sort();
+    assert_eq!(nodes, all);
+    rig.attach("pages", &other, "pages-o").unwrap();
+    assert!(told.0.lock().unwrap().is_empty(), "the same map shows the same owners");
+    let (in_cut, in_other) = (rig.inside(&cut, 100_000), rig.inside(&other, 100_000));
+    for (who, at, filling) in [
+        (&in_cut, "containers/pages/mapped", true),
+        (&in_cut, "containers/pages/read", false),
+        (&in_other, "containers/pages/read", true),
+    ] {
+        let handle = rig.open(who, at).unwrap();
+        rig.fs.read(who, rig.ino(at), handle, (0, 9), filling, |_| {}).unwrap();
+    }
+    keyctl::revoke(rig.serial("pages-c")).unwrap();
+    rig.vault().look_after_keys();
+    let gone = told.0.lock().unwrap().iter().find_map(|c| if let Change::CutOff(ino) = c { Some(*ino) } else { None });
+    assert_eq!(rig.fs.mapped_by(gone.expect("it was cut off")), [rig.ino("containers/pages/mapped")]);
+}
+
+#[test]
+fn a_backup_holds_scopes_and_their_keys() {
+    let rig = Rig::new();
+    let container = Container::new(SAME);
+    rig.add("saved", false);
+    rig.put("containers/saved/pin", "x");
+    rig.attach("saved", &container, "saved-1").unwrap();
+    let mut tar = Vec::new();
+    Admin::backup(&**rig.vault(), &actor(), &mut tar).unwrap();
+    rig.put("containers/saved/pin", "later");
+    let store = rig.home.path().join("store");
+    let rig = {
+        let Rig { home, identity, recovery, fs, logs, .. } = rig;
+        fs.vault().shutdown();
+        drop(Arc::into_inner(fs).expect("nobody else has it"));
+        std::fs::remove_dir_all(&store).unwrap();
+        pinfold::store::restore(&store, &mut tar.as_slice(), pinfold::store::Existing::Refuse).unwrap();
+        let (callers, fs) = open(home.path(), logs + 1);
+        Rig { home, identity, recovery, callers, fs, logs: logs + 1 }
+    };
+    rig.unlock();
+    assert_eq!(rig.read(&rig.inside(&container, 0), "containers/saved/pin").unwrap(), "x");
+    let report = Admin::fsck(&**rig.vault(), &actor(), Fsck { open: true }).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
 
 #[test]

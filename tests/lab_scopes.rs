@@ -150,6 +150,9 @@ impl Container {
     }
 }
 
+/// The id, how it is attached, what those inside are told, and how it is cut off.
+type Way<'a> = (&'a str, &'a [&'a str], &'a str, &'a dyn Fn(&str));
+
 #[test]
 fn cut_off_while_it_reads_in_three_ways_and_the_rest_goes_on() {
     let daemon = Daemon::start();
@@ -163,7 +166,7 @@ fn cut_off_while_it_reads_in_three_ways_and_the_rest_goes_on() {
     };
     let detach = |id: &str| drop(daemon.cli(&["detach", id]).ok());
     let wait = |_: &str| std::thread::sleep(Duration::from_millis(10));
-    let ways: [(&str, &[&str], &str, &dyn Fn(&str)); 3] = [
+    let ways: [Way<'_>; 3] = [
         ("detached", &[], "Key has been revoked", &detach),
         ("revoked", &[], "Key has been revoked", &by_keyctl),
         ("expired", &["--timeout", "4s"], "Key has expired", &wait),

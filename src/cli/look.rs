@@ -148,12 +148,14 @@ pub fn who(config: &Config, args: Who) -> Result<Exit, Failure> {
 }
 
 fn happened(h: &Happened, names: &mut Names) -> Vec<String> {
-    let program = h.unit.as_deref().or(h.exe.as_deref()).unwrap_or("-");
+    let container = h.container.as_ref().map(|id| format!("container {id}"));
+    let program = container.as_deref().or(h.unit.as_deref()).or(h.exe.as_deref()).unwrap_or("-");
     vec![
         show::time(h.time),
         visible(&h.decision).into_owned(),
         visible(&h.operation).into_owned(),
-        names.user_or_number(h.uid),
+        // A container's users have names of their own.
+        if h.container.is_none() { names.user_or_number(h.uid) } else { h.uid.to_string() },
         format!("{} ({})", visible(program), h.pid),
         visible(h.reason.as_deref().unwrap_or("")).into_owned(),
     ]

@@ -11,10 +11,9 @@ use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
 use crate::fs::fuse::Mounted;
-use crate::model::Scope;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
-use crate::vault::{Holder, Limits, UnlockBy, Vault, VaultError};
+use crate::vault::{Limits, UnlockBy, Vault, VaultError};
 use crate::wire::Fault;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
@@ -143,8 +142,7 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,
         }
-        let _ = vault.still_alive(&Holder::daemon(&Scope::Host));
-        vault.look_after_instances();
+        vault.look_after_keys();
         match vault.sync() {
             Ok(()) | Err(VaultError::Locked) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) => {

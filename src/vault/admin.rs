@@ -495,6 +495,7 @@ fn happened(record: audit::Record) -> Option<Happened> {
         pid: record.pid.unwrap_or(0),
         exe: record.exe,
         unit: record.unit,
+        container: record.container,
         decision: record.decision.map(|d| d.as_str().to_owned()).unwrap_or_default(),
         reason: record.reason,
         version: record.version,

@@ -262,8 +262,17 @@ impl Vault {
         self.registry.wake();
     }
 
-    /// What nobody tells of: entries that were revoked in the kernel, and times that have run out.
-    pub fn look_after_instances(&self) {
+    /// What nobody tells of: entries that were revoked in the kernel, and times that have run out. For once a second.
+    pub fn look_after_keys(&self) {
+        let Ok(keys) = self.keys() else { return };
+        for scope in keys.scopes.keys() {
+            // It notes what it finds.
+            let _ = self.still_alive(&Holder::daemon(scope));
+        }
+        self.look_after_instances();
+    }
+
+    fn look_after_instances(&self) {
         let Ok(all) = self.with_open(|open| {
             open.scopes.instances().filter(|(_, i)| i.entry.is_some()).map(|(ino, i)| (ino, i.clone())).collect()
         }) else {

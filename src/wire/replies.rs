@@ -211,6 +211,9 @@ pub struct Happened {
     pub exe: Option<String>,
     /// Which systemd unit, if any.
     pub unit: Option<String>,
+    /// Inside which container instance, if any.
+    #[serde(default)]
+    pub container: Option<String>,
     /// `allowed` or `denied`.
     pub decision: String,
     /// Why not, or by which rule.
