@@ -150,7 +150,7 @@ mod tests {
                     14088efb I------     8 perm 1b010000     0     0 .request_ key:c9668c5 pid:27457 ci:7\n";
         assert_eq!(waiting(keys, KeyId(0x0c96_68c4)), Some(27456));
         assert_eq!(waiting(keys, KeyId(0x0c96_68c5)), Some(27457));
-        assert_eq!(waiting(keys, KeyId(0x0c96_68c)), None);
+        assert_eq!(waiting(keys, KeyId(0x00c9_668c)), None);
         assert_eq!(waiting(&keys.repeat(2), KeyId(0x0c96_68c4)), None, "two are a doubt");
     }
 

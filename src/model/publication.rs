@@ -424,7 +424,7 @@ mod tests {
         ] {
             let found = one(line).unwrap();
             assert_eq!(found.to_string(), line);
-            assert_eq!(parse_publications(&write_publications(&[found.clone()])).unwrap(), [found]);
+            assert_eq!(parse_publications(&write_publications(std::slice::from_ref(&found))).unwrap(), [found]);
         }
         let two = b"to=a\n\nto=b  as=389ds   instance=x\n";
         assert_eq!(write_publications(&parse_publications(two).unwrap()), b"to=a\nto=b instance=x as=389ds\n");
