@@ -143,14 +143,19 @@ impl PublishedKey {
         keyctl::set_timeout(self.key, timeout.unwrap_or(0)).map_err(|e| PublishError::Kernel(e.to_string()))
     }
 
-    /// Makes it unreadable at once, and takes it out of the uid's keyring.
-    pub fn withdraw(self) {
+    /// Makes it unreadable at once; it stays where it is linked until it is withdrawn or the kernel collects it.
+    pub fn revoke(&self) {
         if self.is_ours().is_ok() {
             // It may be gone between the look and the call; that is what is wanted.
             let _ = keyctl::revoke(self.key);
-            // A revoked key that stays linked says EKEYREVOKED until the kernel collects it.
-            let _ = keyring_child::take(self.place.errand(), &[self.key]);
         }
+    }
+
+    /// Makes it unreadable at once, and takes it out of the uid's keyring.
+    pub fn withdraw(self) {
+        self.revoke();
+        // A revoked key that stays linked says EKEYREVOKED until the kernel collects it. One that is gone is not there.
+        let _ = keyring_child::take(self.place.errand(), &[self.key]);
     }
 
     /// The key's serial number.

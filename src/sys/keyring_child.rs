@@ -19,7 +19,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// How long an errand may take; it takes some 100 µs.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of stack for a child that calls no deeper than syscall(2).
 const STACK: usize = 64 << 10;
 const LINK: c_long = 8;

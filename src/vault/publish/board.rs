@@ -29,6 +29,8 @@ pub(super) struct Board {
     pub slots: BTreeMap<Ino, Vec<Slot>>,
     /// The serial numbers that were noted last.
     pub noted: BTreeSet<i32>,
+    /// Keyrings whose uid kills or stops who looks: not looked at again before this.
+    pub shunned: Vec<(Place, Instant)>,
 }
 
 /// One publication to one keyring.
@@ -332,7 +334,12 @@ impl Vault {
             record("key")?;
             let order = Order { place: &place, description: &description, group, timeout };
             let key = PublishedKey::publish(&grant, &order, &content).map_err(|e| Why::failed(e.to_string()))?;
+            self.publisher.live().insert(key.serial(), key.clone());
             slot.key = Some(key);
+        }
+        // Locked between the decision and now: whoever locked did not see this one.
+        if self.locked_since().is_some() {
+            return Err(Why::waiting("locked"));
         }
         (slot.version, slot.until, slot.description) = (Some(is), until, Some(description));
         Ok(note)
@@ -344,11 +351,17 @@ impl Vault {
         }
     }
 
+    /// Withdraws a key that no slot has any more.
+    pub(super) fn forget_key(&self, key: PublishedKey) {
+        self.publisher.live().remove(&key.serial());
+        key.withdraw();
+    }
+
     /// Takes a key back. What cannot be recorded happens all the same: less is open than before.
     pub(super) fn withdraw_key(&self, slot: &mut Slot, why: &str) {
         if let Some(key) = slot.key.take() {
             let serial = key.serial();
-            key.withdraw();
+            self.forget_key(key);
             let number = slot.version.map(|(number, _)| number);
             let reason = format!("{why}: key {serial}");
             if let Err(error) = self.record(audit::Operation::Unpublish, &slot.path, number, &slot.who, &reason) {

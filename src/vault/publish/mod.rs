@@ -17,6 +17,7 @@ pub use index::PublishedIndex;
 use super::{Caller, Vault, VaultError, XattrMode};
 use crate::access::ScopeState;
 use crate::caller::{Account, Control};
+use crate::keyring::publish::PublishedKey;
 use crate::model::{
     Described, Ino, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient, Scope, Timestamp,
     parse_publications, write_publications,
@@ -24,20 +25,23 @@ use crate::model::{
 use crate::sys::keyctl;
 use crate::wire::{Fault, HeldKey, PublicationInfo, PublicationState, Publish, Unpublish};
 use board::Board;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
 /// The longest `--timeout`: what a key's timeout can say.
 const TIMEOUT_MAX: u64 = u32::MAX as u64;
 
-/// The publications' part of the vault. Lock order: `board` before everything of the vault, `inbox` after everything.
+/// The publications' part of the vault. Lock order: `board` before everything of the vault, `inbox` and `live` after
+/// everything.
 #[derive(Default)]
 pub(super) struct Publisher {
     board: Mutex<Board>,
     inbox: Mutex<Inbox>,
     news: Condvar,
+    /// What is out, by serial number: a lock must not wait for the board, whose holder may wait for a user database.
+    live: Mutex<BTreeMap<i32, PublishedKey>>,
     /// Where the serial numbers of what is published are noted.
     out: OnceLock<PathBuf>,
 }
@@ -74,6 +78,10 @@ impl Publisher {
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<i32, PublishedKey>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -200,6 +208,20 @@ impl Vault {
             });
         }
         held.sort_by(|a, b| a.scope.cmp(&b.scope));
+        for instance in self.instances()? {
+            let Some(serial) = instance.serial else { continue };
+            held.push(HeldKey {
+                kind: "instance".into(),
+                serial,
+                description: described(serial),
+                scope: instance.record.id.scope.to_string(),
+                instance: Some(instance.record.id.id.clone()),
+                uid: None,
+                path: None,
+                expires: instance.record.expires,
+                state: word(instance.state).into(),
+            });
+        }
         for (_, slot) in board.each() {
             let Some(key) = &slot.key else { continue };
             held.push(HeldKey {
@@ -229,7 +251,15 @@ impl Vault {
 
     /// Takes every key back: at a lock, and at the end.
     pub(super) fn withdraw_all(&self, why: &str) {
-        let mut board = self.publisher.board();
+        for key in self.publisher.live().values() {
+            key.revoke();
+        }
+        let mut board = match self.publisher.board.try_lock() {
+            Ok(board) => board,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // The thread does the rest: nobody can read them any more.
+            Err(TryLockError::WouldBlock) => return self.publisher.touch_all(),
+        };
         for slots in std::mem::take(&mut board.slots).into_values() {
             self.withdraw_slots(slots, why);
         }

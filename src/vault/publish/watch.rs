@@ -8,6 +8,7 @@ use crate::model::{Ino, Scope, Timestamp};
 use crate::vault::Vault;
 use crate::wire::PublicationState;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(700);
 /// How often everything is judged anew, for what nobody tells: the group database, a container's end.
 const JUDGE: Duration = Duration::from_secs(60);
+/// How long a keyring is not looked at after its uid killed or stopped who looked.
+const SHUN: Duration = Duration::from_secs(30);
 /// The most keys one errand looks for.
 const AT_ONCE: usize = 256;
 
@@ -28,7 +31,16 @@ impl Vault {
     pub fn serve_publications(self: &Arc<Self>, out: PathBuf) -> std::io::Result<()> {
         self.take_leftovers(out);
         let vault = Arc::clone(self);
-        std::thread::Builder::new().name("publisher".into()).spawn(move || vault.keep_published()).map(drop)
+        std::thread::Builder::new()
+            .name("publisher".into())
+            .spawn(move || {
+                // A fault in one publication must not end the watch over the others.
+                while catch_unwind(AssertUnwindSafe(|| vault.keep_published())).is_err() {
+                    tracing::error!("the publisher panicked; it goes on");
+                    std::thread::sleep(LOOK);
+                }
+            })
+            .map(drop)
     }
 
     fn keep_published(&self) {
@@ -83,14 +95,19 @@ impl Vault {
             }
         }
         let mut amiss = BTreeSet::new();
+        board.shunned.retain(|(_, until)| *until > Instant::now());
         for (place, held) in places {
+            if board.shunned.iter().any(|(shunned, _)| shunned.same(&place)) {
+                continue;
+            }
             let keys: Vec<&PublishedKey> =
                 held.iter().filter_map(|(ino, at)| board.slots.get(ino)?.get(*at)?.key.as_ref()).collect();
             let found = match publish::found(&place, &keys) {
                 Ok(found) => found,
-                // Who kills the messenger is asked again in a second.
+                // He harms himself alone, and others must not wait for him.
                 Err(error) => {
-                    tracing::warn!(uid = place.uid, %error, "a uid's keyring cannot be looked at");
+                    tracing::warn!(uid = place.uid, %error, "a uid's keyring cannot be looked at; again in half a minute");
+                    board.shunned.push((place, Instant::now() + SHUN));
                     continue;
                 }
             };
@@ -104,7 +121,7 @@ impl Vault {
                 }
                 slot.put_back += 1;
                 let (serial, uid) = (key.serial(), slot.who.uid);
-                key.withdraw();
+                self.forget_key(key);
                 let reason = format!("uid {uid} took key {serial} out of its keyring, or put another in front of it");
                 let number = slot.version.map(|(number, _)| number);
                 self.refuse(audit::Operation::Unpublish, &slot.path, number, &slot.who, &reason);
