@@ -5,7 +5,7 @@
 //! duplicate before it writes, and a forked child's exit flushes in mid-content: neither publishes anything.
 
 use super::handle::{is_writer, window};
-use super::held::Charge;
+use super::held::{Charge, Payer};
 use super::{Fs, FsError, Opened};
 use crate::audit;
 use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
@@ -32,6 +32,10 @@ struct Writer {
 impl Writer {
     fn uid(&self) -> Uid {
         Uid(self.who.uid)
+    }
+
+    fn payer(&self) -> Payer {
+        Payer::of(self.uid(), self.right.holder())
     }
 }
 
@@ -228,14 +232,14 @@ impl Fs {
         owner: u64,
     ) -> Result<(), FsError> {
         let mut copy = lock(&writer.copy);
-        self.load(&writer.right, writer.uid(), &mut copy)?;
+        self.load(&writer.right, writer.payer(), &mut copy)?;
         let max = self.vault.limits().max_secret_size;
         let len = copy.content.as_ref().ok_or(FsError::Stale)?.len();
         let offset = if append { len as u64 } else { offset };
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= max).ok_or(VaultError::TooBig { max })?;
         let (from, to) = (offset as usize, end as usize);
         if to > len {
-            self.size_to(&mut copy, to, writer.uid())?;
+            self.size_to(&mut copy, to, writer.payer())?;
         }
         written(&mut copy, writer);
         let content = copy.content.as_mut().ok_or(FsError::Stale)?;
@@ -266,14 +270,15 @@ impl Fs {
         if let Some(number) = handle.filter(|n| is_writer(*n)) {
             let writer = self.dirties.get(number)?;
             let mut copy = lock(&writer.copy);
-            self.load(&writer.right, writer.uid(), &mut copy)?;
-            return self.truncate_copy(&mut copy, size, writer.uid(), Some(number));
+            self.load(&writer.right, writer.payer(), &mut copy)?;
+            return self.truncate_copy(&mut copy, size, writer.payer(), Some(number));
         }
         let right = self.vault.open_write(caller, ino)?;
         if let Some(copy) = self.dirties.of(ino) {
             let mut copy = lock(&copy);
-            self.load(&right, caller.uid(), &mut copy)?;
-            return self.truncate_copy(&mut copy, size, caller.uid(), None);
+            let payer = Payer::of(caller.uid(), right.holder());
+            self.load(&right, payer, &mut copy)?;
+            return self.truncate_copy(&mut copy, size, payer, None);
         }
         let (mut content, _) = self.vault.base(&right)?;
         if content.len() as u64 != size {
@@ -417,7 +422,7 @@ impl Fs {
         let reader = copy.as_ref().and_then(|copy| self.dirties.reader_of(copy));
         let (Some(copy), Some(reader)) = (copy, reader) else { return Ok(take_away()?) };
         let mut copy = lock(&copy);
-        let loaded = copy.content.is_none() && self.load(&reader.right, reader.uid(), &mut copy).is_ok();
+        let loaded = copy.content.is_none() && self.load(&reader.right, reader.payer(), &mut copy).is_ok();
         let result = take_away();
         if loaded && self.vault.attr(ino).is_ok() {
             unload(&mut copy);
@@ -426,13 +431,13 @@ impl Fs {
     }
 
     /// Begins with what was committed last.
-    fn load(&self, right: &WriteRight, uid: Uid, copy: &mut Copy) -> Result<(), FsError> {
+    fn load(&self, right: &WriteRight, payer: Payer, copy: &mut Copy) -> Result<(), FsError> {
         if copy.content.is_none() {
             let content = match self.begin(right, copy) {
                 Err(FsError::Vault(VaultError::NotFound)) => Secret::zeroed(0)?,
                 other => other?,
             };
-            copy.charge = Some(self.held.charge(uid, content.capacity())?);
+            copy.charge = Some(self.held.charge(payer, content.capacity())?);
             copy.content = Some(content);
         }
         Ok(())
@@ -444,12 +449,12 @@ impl Fs {
         Ok(content)
     }
 
-    fn truncate_copy(&self, copy: &mut Copy, size: u64, uid: Uid, through: Option<u64>) -> Result<(), FsError> {
+    fn truncate_copy(&self, copy: &mut Copy, size: u64, payer: Payer, through: Option<u64>) -> Result<(), FsError> {
         let len = copy.content.as_ref().ok_or(FsError::Stale)?.len() as u64;
         if len == size && copy.changed {
             return Ok(());
         }
-        self.size_to(copy, usize::try_from(size).map_err(|_| FsError::Unsupported)?, uid)?;
+        self.size_to(copy, usize::try_from(size).map_err(|_| FsError::Unsupported)?, payer)?;
         copy.changed = true;
         copy.refused = false;
         copy.mtime = Some(Timestamp::now());
@@ -457,15 +462,15 @@ impl Fs {
         Ok(())
     }
 
-    /// Resizes the content, at the cost of who loaded it, or of `uid`.
-    fn size_to(&self, copy: &mut Copy, len: usize, uid: Uid) -> Result<(), FsError> {
+    /// Resizes the content, at the cost of who loaded it, or of `payer`.
+    fn size_to(&self, copy: &mut Copy, len: usize, payer: Payer) -> Result<(), FsError> {
         let content = copy.content.as_mut().ok_or(FsError::Stale)?;
         if len > content.capacity() {
             // As much as Secret::resize takes.
             let block = len.max(content.capacity().saturating_mul(2)).next_power_of_two();
             match &mut copy.charge {
                 Some(charge) => charge.grow_to(block)?,
-                None => copy.charge = Some(self.held.charge(uid, block)?),
+                None => copy.charge = Some(self.held.charge(payer, block)?),
             }
         }
         Ok(content.resize(len)?)

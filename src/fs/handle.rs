@@ -6,7 +6,7 @@
 //! Read:  0 ‖ 23 bits of a counter ‖ 40 bits of the version.
 //! Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
 
-use super::held::{Charge, Held};
+use super::held::{Charge, Held, Payer};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
 use crate::model::{Ino, Kind, Name, Scope, Uid, VersionNo};
@@ -87,7 +87,7 @@ impl Handles {
         uid: Uid,
         holder: Holder,
     ) -> Result<Opened, FsError> {
-        let charge = self.held.charge(uid, content.capacity())?;
+        let charge = self.held.charge(Payer::of(uid, &holder), content.capacity())?;
         let version = version.map_or(0, |v| v.0) & ((1 << VERSION_BITS) - 1);
         let handle = Arc::new(ReadHandle { ino, holder, content, _charge: charge, mapped: AtomicBool::new(false) });
         loop {

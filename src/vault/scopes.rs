@@ -27,6 +27,11 @@ impl Holder {
         Holder { scope: scope.clone(), instance: None }
     }
 
+    /// The record of the instance, if it is one's.
+    pub fn instance(&self) -> Option<Ino> {
+        self.instance
+    }
+
     /// Whether it is this instance.
     pub fn is_instance(&self, ino: Ino) -> bool {
         self.instance == Some(ino)
