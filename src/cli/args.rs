@@ -71,6 +71,9 @@ pub enum Command {
     Detach(Detach),
     /// List the attached containers
     Instances(Json),
+    /// Attach or detach the container whose OCI state is on stdin (for runtimes: mount-helpers/hooks.d)
+    #[command(hide = true)]
+    OciHook(OciHook),
     /// Give a secret to a user as a key in his keyring
     Publish(Publish),
     /// Take a published secret back
@@ -405,6 +408,24 @@ pub struct Detach {
     pub id: String,
 }
 
+/// `oci-hook`
+#[derive(Debug, Args)]
+pub struct OciHook {
+    /// When it is run
+    pub stage: Stage,
+}
+
+/// A stage in a container's life, as the OCI runtime specification names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// Its namespaces are made, its program not started.
+    #[value(name = "createRuntime")]
+    CreateRuntime,
+    /// It has ended.
+    #[value(name = "poststop")]
+    Poststop,
+}
+
 fn uid_map(text: &str) -> Result<UidMap, String> {
     match text {
         "auto" => Ok(UidMap::Auto),
@@ -586,6 +607,8 @@ mod tests {
             "pinfold attach web --pid 4711 --id web-1 --timeout 12h",
             "pinfold detach web-1",
             "pinfold instances --json",
+            "pinfold oci-hook createRuntime",
+            "pinfold oci-hook poststop",
             "pinfold publish svc/pin --to dirsrv",
             "pinfold publish svc/pin --to 389:389 --instance a --container web --as 389ds --timeout 12h --json",
             "pinfold publish svc/pin --to nut --description pinfold:{name}",

@@ -7,6 +7,7 @@ mod args;
 mod containers;
 mod doctor;
 mod failure;
+mod hook;
 mod log;
 mod look;
 mod names;
@@ -66,6 +67,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Attach(args) => containers::attach(&config, args),
         Command::Detach(args) => containers::detach(&config, args),
         Command::Instances(args) => containers::instances(&config, args),
+        Command::OciHook(args) => hook::oci_hook(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
         Command::Publish(args) => publish::publish(&config, args),
         Command::Unpublish(args) => publish::unpublish(&config, args),

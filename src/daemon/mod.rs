@@ -45,6 +45,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
     // The keyring before the first thread: only threads started afterwards have it.
     keyctl::join_anonymous_session().map_err(system("cannot make a keyring"))?;
     process::harden().map_err(system("cannot lock memory"))?;
+    process::raise_descriptor_limit().map_err(system("cannot raise the limit of open files"))?;
     log::start();
     let (wake, woken) = mpsc::channel();
     let signals = watch_signals(wake.clone()).map_err(system("cannot watch signals"))?;

@@ -59,6 +59,13 @@ impl Held {
         self.user_ns.as_ref().map(AsFd::as_fd)
     }
 
+    /// Marks that nothing stands behind.
+    #[cfg(test)]
+    pub(super) fn of_marks(marks: Marks, own: Own) -> Self {
+        let pidfd = std::fs::File::open("/dev/null").expect("it is there").into();
+        Held { marks, pidfd, _pid_ns: None, user_ns: None, own }
+    }
+
     /// The daemon's own namespaces, which it was compared with.
     pub(super) fn own(&self) -> &Own {
         &self.own
