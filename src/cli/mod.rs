@@ -13,6 +13,7 @@ mod look;
 mod names;
 mod prompt;
 mod publish;
+mod release;
 mod show;
 mod store;
 mod take;
@@ -48,6 +49,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Init(args) => store::init(&config, args),
         Command::Mount(_) => unreachable!("it was taken above"),
+        Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => store::unlock(&config, args),
         Command::Lock => store::lock(&config),
         Command::Status(args) => store::status(&config, args),

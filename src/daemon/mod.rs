@@ -2,6 +2,7 @@
 //!
 //! Owns the order of starting and stopping. Decides nothing about secrets.
 
+mod handover;
 mod log;
 mod mountpoint;
 pub mod offline;
@@ -10,12 +11,15 @@ use crate::audit::{self, Event, Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
-use crate::fs::fuse::Mounted;
+use crate::fs::fuse::{Connect, Mounted};
+use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
-use crate::vault::{Limits, UnlockBy, Vault, VaultError};
+use crate::vault::{Keeper, Limits, UnlockBy, Vault, VaultError};
 use crate::wire::Fault;
+use handover::{Inherited, Kept};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -36,14 +40,16 @@ enum Wake {
     SessionEnded,
 }
 
-/// Runs in the foreground until SIGTERM, SIGINT, or the end of the mount.
+/// Runs in the foreground until SIGTERM, SIGINT, or the end of the mount. With `hand_over` the supervisor keeps the
+/// descriptors (handover): at SIGTERM the tree stays mounted, for the next daemon to take over.
 ///
 /// # Errors
-/// Why it could not start, or did not end well. Nothing is left mounted.
-pub fn run(config: Config) -> Result<(), Fault> {
+/// Why it could not start, or did not end well. Nothing is left mounted that was not handed over.
+pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     let system = |what: &'static str| move |e: std::io::Error| Fault::Failed(format!("{what}: {e}"));
     // The keyring before the first thread: only threads started afterwards have it.
     keyctl::join_anonymous_session().map_err(system("cannot make a keyring"))?;
+    let mut inherited = Inherited::take();
     process::harden().map_err(system("cannot lock memory"))?;
     process::raise_descriptor_limit().map_err(system("cannot raise the limit of open files"))?;
     log::start();
@@ -52,26 +58,49 @@ pub fn run(config: Config) -> Result<(), Fault> {
     let memory = ARENA.max(LARGEST_AT_ONCE * config.max_secret_size as usize) + crate::control::locked_bytes(&config);
     arena::init(memory).map_err(|e| Fault::Failed(e.to_string()))?;
 
+    let taken = inherited.connection(&config.mountpoint)?;
     let vault = Arc::new(open_vault(&config)?);
-    mountpoint::prepare(&config.mountpoint)?;
-    let mut server = Server::bind(&config, Arc::clone(&vault) as Arc<dyn crate::wire::Admin>)
-        .map_err(|e| Fault::Failed(e.to_string()))?;
+    let kept = if hand_over { inherited.identity().map(|(by, memory)| (by, Arc::new(Kept(memory)))) } else { None };
+    if let Some((_, keeper)) = &kept {
+        vault.keep_with(Arc::clone(keeper) as Arc<dyn Keeper>);
+    }
+    let unlocked_by = kept.as_ref().and_then(|(by, _)| by.as_ref());
+    if taken.is_none() {
+        mountpoint::prepare(&config.mountpoint)?;
+    }
+    let admin = Arc::clone(&vault) as Arc<dyn crate::wire::Admin>;
+    let mut server = Server::resume(&config, admin, inherited.control()).map_err(|e| Fault::Failed(e.to_string()))?;
+    let listener = server.listener().map_err(system("cannot keep the control socket"))?;
+    note(&vault, audit::Operation::Start);
+    // Callers wait already where a tree is taken over; elsewhere the mount comes first, so that they do.
+    if taken.is_some() {
+        unlock_by_itself(&vault, &config, unlocked_by);
+    }
     let patience = match config.when_locked {
         WhenLocked::Wait => Some(config.unlock_timeout),
         WhenLocked::Fail => None,
     };
-    let mounted = Mounted::start(&vault, &config.mountpoint, patience, move || {
+    let connect = taken.unwrap_or(Connect::New);
+    let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, move || {
         // Nobody listens any more if the daemon is stopping already.
         let _ = wake.send(Wake::SessionEnded);
     })
     .map_err(|e| Fault::Failed(format!("cannot mount {}: {e}", config.mountpoint.display())))?;
     let ends = watch_ends(&vault).map_err(system("cannot watch containers"))?;
-    note(&vault, audit::Operation::Start);
+    if vault.locked_since().is_some() {
+        unlock_by_itself(&vault, &config, unlocked_by);
+    }
+    // After the unlock: what the last daemon published is there until it is put back.
     vault
         .serve_publications(config.control.with_file_name("published.keys"))
         .map_err(system("cannot start a thread"))?;
-    unlock_by_itself(&vault, &config);
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
+    if hand_over {
+        let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());
+        handover::store(&config.mountpoint, mounted.connection(), &listener, identity)
+            .map_err(system("cannot hand the mount over"))?;
+    }
+    drop((listener, kept));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "systemd could not be told that the daemon is ready");
     }
@@ -80,7 +109,23 @@ pub fn run(config: Config) -> Result<(), Fault> {
     let reason = serve(&vault, &woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     ends.stop(&vault);
+    if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
+        note(&vault, audit::Operation::Stop);
+        server.leave();
+        // The log stays open to the end: until this process is gone, it answers.
+        if let Err(error) = vault.sync()
+            && !matches!(error, VaultError::Locked)
+        {
+            tracing::error!(%error, "the last changes of metadata are not on disk");
+        }
+        tracing::info!(signal, "left to the next daemon");
+        mounted.leave();
+        return Ok(());
+    }
     server.stop();
+    if hand_over {
+        handover::withdraw();
+    }
     let stopped = mounted.stop();
     note(&vault, audit::Operation::Stop);
     vault.shutdown();
@@ -144,6 +189,8 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,
         }
         vault.look_after_keys();
+        // After a look at the keys and before the next commit: a daemon that hangs in either is not alive.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         match vault.sync() {
             Ok(()) | Err(VaultError::Locked) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) => {
@@ -189,7 +236,14 @@ fn watch_signals(wake: mpsc::Sender<Wake>) -> std::io::Result<signal_hook::itera
     Ok(handle)
 }
 
-fn unlock_by_itself(vault: &Arc<Vault>, config: &Config) {
+/// Unlocks with what the last daemon was unlocked with, or with what the configuration names.
+fn unlock_by_itself(vault: &Arc<Vault>, config: &Config, kept: Option<&Secret>) {
+    if let Some(identity) = kept {
+        match vault.unlock(&Daemon, &UnlockBy::Kept(identity)) {
+            Ok(()) => return finish_resealing(vault),
+            Err(error) => tracing::error!(%error, "the identity that was kept does not unlock the store"),
+        }
+    }
     let from = &config.unlock;
     let secret = match crate::unlock::from_config(from.passphrase_file.as_deref(), from.keyfile.as_deref()) {
         Ok(None) => return tracing::info!("locked; waiting for `pinfold unlock`"),

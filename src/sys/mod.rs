@@ -4,13 +4,16 @@
 
 pub mod arena;
 pub mod child;
+pub mod connection;
 pub mod keyctl;
 pub mod keyring_child;
+pub mod memfd;
 pub mod mount;
 mod mountinfo;
 pub mod namespace;
 pub mod proc;
 pub mod process;
+pub mod secretmem;
 pub mod socket;
 
 pub use mountinfo::MountInfo;

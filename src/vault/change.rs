@@ -115,7 +115,7 @@ impl Vault {
         self.check_room(caller, grant.rule(), &parent.scope)?;
         self.record(event, path, None, &caller.who(), &grant.rule().to_string())?;
         let view = self.view(&parent.scope);
-        let ino = writer.new_ino()?;
+        let ino = self.new_ino(writer)?;
         let node = Node {
             parent: new.parent,
             name: Some(new.name.clone()),

@@ -51,6 +51,7 @@ use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
 use crate::caller::{Callers, Control, Daemon, Process, Registry};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
+use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
 use publish::Publisher;
@@ -143,6 +144,14 @@ pub trait Observer: Send + Sync {
     fn waiting(&self) -> u64;
 }
 
+/// Who keeps the opened identity for the daemon that comes after this one.
+pub trait Keeper: Send + Sync {
+    /// The store was unlocked with this identity.
+    fn keep(&self, identity: &Secret);
+    /// It was locked: nobody is to have it any more.
+    fn forget(&self);
+}
+
 /// The vault.
 pub struct Vault {
     limits: Limits,
@@ -157,6 +166,7 @@ pub struct Vault {
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
+    keeper: OnceLock<Arc<dyn Keeper>>,
     started: Instant,
 }
 
@@ -193,6 +203,7 @@ impl Vault {
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
             publisher: Publisher::default(),
+            keeper: OnceLock::new(),
             started: Instant::now(),
         }
     }
@@ -205,6 +216,11 @@ impl Vault {
     /// Sets who hears of changes. Only the first counts.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
+    }
+
+    /// Sets who keeps the identity over a restart. Only the first counts.
+    pub fn keep_with(&self, keeper: Arc<dyn Keeper>) {
+        let _ = self.keeper.set(keeper);
     }
 
     /// The audit log.

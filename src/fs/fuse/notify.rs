@@ -25,6 +25,7 @@ enum Task {
     Pages(Ino),
     /// Whoever waits for this has all before it behind him.
     Mark(SyncSender<()>),
+    Forget,
     Stop,
 }
 
@@ -72,6 +73,11 @@ impl Teller {
         self.send(Task::Pages(ino));
     }
 
+    /// Everything the kernel remembers is to be asked for anew.
+    pub fn forget(&self) {
+        self.send(Task::Forget);
+    }
+
     /// Runs the tasks until [`Teller::stop`]. `device` is the connection.
     pub fn serve(self: &Arc<Self>, tasks: Tasks, notifier: Notifier, device: OwnedFd) -> std::io::Result<()> {
         let _ = self.device.set(device);
@@ -113,7 +119,7 @@ impl Teller {
                 // Its pages were told one by one.
                 Task::Change(Change::CutOff(_)) => {}
                 Task::Mark(done) => drop(done.try_send(())),
-                Task::Change(Change::Locked) => self.forget_all(notifier),
+                Task::Change(Change::Locked) | Task::Forget => self.forget_all(notifier),
                 Task::Change(Change::Unlocked) => {
                     let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
                 }

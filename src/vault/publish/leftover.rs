@@ -17,9 +17,14 @@ use std::path::{Path, PathBuf};
 const BYTES_MAX: u64 = 1 << 20;
 
 impl Vault {
-    /// Takes back what a former daemon left, and notes from now on what is out.
+    /// Takes back what a former daemon left, and notes from now on what is out. Where the store is open already, what is
+    /// published takes the place of what was left first: who searches meanwhile finds one or the other.
     pub(super) fn take_leftovers(&self, file: PathBuf) {
-        for serial in read(&file) {
+        let left = read(&file);
+        if self.locked_since().is_none() {
+            self.follow_all();
+        }
+        for serial in left {
             if publish::take_leftover(serial) {
                 let reason = format!("left behind by a daemon that was killed: key {serial}");
                 if let Err(error) = self.record(audit::Operation::Unpublish, "", None, &Daemon.who(), &reason) {
@@ -27,8 +32,9 @@ impl Vault {
                 }
             }
         }
-        // Only the first daemon of a vault has one.
+        // Only the first call for a vault counts.
         let _ = self.publisher.out.set(file);
+        self.note_out(&mut self.publisher.board());
     }
 
     /// Notes which keys are out.

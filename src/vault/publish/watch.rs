@@ -56,20 +56,29 @@ impl Vault {
                 return;
             }
             let all = std::mem::take(&mut inbox.all) || judged.elapsed() >= JUDGE;
-            let mut touched = std::mem::take(&mut inbox.touched);
+            let touched = std::mem::take(&mut inbox.touched);
             drop(inbox);
             if all {
                 judged = Instant::now();
-                touched = self.with_tree(|tree| tree.all_published()).unwrap_or_default();
-                touched.extend(self.publisher.board().slots.keys());
-            }
-            for ino in touched {
-                self.reconcile(&mut self.publisher.board(), ino);
+                self.follow_all();
+            } else {
+                for ino in touched {
+                    self.reconcile(&mut self.publisher.board(), ino);
+                }
             }
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
                 self.look(&mut self.publisher.board());
             }
+        }
+    }
+
+    /// Every publication is judged anew.
+    pub(super) fn follow_all(&self) {
+        let mut all = self.with_tree(|tree| tree.all_published()).unwrap_or_default();
+        all.extend(self.publisher.board().slots.keys());
+        for ino in all {
+            self.reconcile(&mut self.publisher.board(), ino);
         }
     }
 
