@@ -5,6 +5,7 @@
 //! read from there at the moment it is used and kept nowhere else, so a revocation cuts off at once. Secrets as keys
 //! of services are in `publish`.
 
+pub mod noted;
 pub mod publish;
 
 use crate::access::ScopeState;
