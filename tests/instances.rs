@@ -108,7 +108,7 @@ fn limits() -> Limits {
     Limits {
         max_secret_size: 1 << 16,
         max_secrets: 200,
-        max_instances: 4,
+        max_instances: std::env::var("INSTANCES").ok().and_then(|n| n.parse().ok()).unwrap_or(4),
         keep_versions: 5,
         allow_reveal: false,
         mountpoint: "/nowhere".into(),
@@ -329,6 +329,81 @@ fn what_is_cut_off_cannot_be_opened_nor_read_on_and_the_others_go_on() {
     assert_eq!(rig.read(&people[1], at).unwrap(), "x");
     assert!(matches!(rig.attach("cut", &alive, "cut-other"), Err(VaultError::Invalid(_))), "the same twice");
     assert!(matches!(rig.attach("cut", &detached, "cut-a"), Err(VaultError::Invalid(_))), "an id twice");
+}
+
+#[test]
+fn who_revokes_the_scopes_own_key_revokes_it_for_all_until_the_next_unlock() {
+    let rig = Rig::new();
+    let container = Container::new(SAME);
+    rig.add("whole", false);
+    rig.put("containers/whole/pin", "x");
+    rig.attach("whole", &container, "whole-1").unwrap();
+    let status = Admin::status(&**rig.vault(), &actor()).unwrap();
+    let scope = status.scopes.iter().find(|s| s.name == "whole").unwrap();
+    assert_eq!((scope.key.as_str(), scope.instances), ("alive", 1));
+    keyctl::revoke(keyctl::KeyId(scope.serial)).unwrap();
+    rig.vault().look_after_keys();
+    let who = rig.inside(&container, 0);
+    assert_eq!(denial(rig.open(&who, "containers/whole/pin")), Denial::KeyRevoked);
+    assert_eq!(rig.state("whole-1").as_deref(), Some("revoked"));
+    let rig = rig.restart();
+    rig.unlock();
+    let who = rig.inside(&container, 0);
+    assert_eq!(denial(rig.open(&who, "containers/whole/pin")), Denial::KeyRevoked, "a restart does not undo it");
+    let other = Container::new(SAME);
+    assert!(matches!(rig.attach("whole", &other, "whole-2"), Err(VaultError::Denied(Denial::KeyRevoked))));
+    rig.put("pin", "y");
+    rig.unlock();
+    assert_eq!(rig.read(&who, "containers/whole/pin").unwrap(), "x", "an unlock does");
+    rig.attach("whole", &other, "whole-2").unwrap();
+}
+
+/// What it costs: run it with `--release -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement"]
+fn cost() {
+    let rig = Rig::new();
+    rig.add("cost", false);
+    rig.put("containers/cost/pin", "0123456789");
+    rig.put("pin", "0123456789");
+    let many: usize = std::env::var("INSTANCES").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let containers: Vec<Container> = (0..many).map(|_| Container::new(SHIFTED)).collect();
+    let median = |mut times: Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    let rss = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|l| l.starts_with("VmRSS")).unwrap().to_owned()
+    };
+    println!("before: {}", rss());
+    let timed = |f: &mut dyn FnMut()| {
+        let begun = Instant::now();
+        f();
+        begun.elapsed()
+    };
+    let attached = containers
+        .iter()
+        .enumerate()
+        .map(|(i, container)| timed(&mut || drop(rig.attach("cost", container, &format!("cost-{i}")).unwrap())));
+    println!("attach, p50 of {many}: {:?}", median(attached.collect()));
+    println!("after: {}", rss());
+    let (host, inside) = (std::process::id(), containers[0].init);
+    for round in 0..3 {
+        let open = |uid, pid, at: &str| {
+            let ino = rig.ino(at);
+            let one = || {
+                let who = rig.callers.identify(Uid(uid), Gid(uid), pid);
+                let mode = OpenMode { read: true, ..OpenMode::default() };
+                let handle = rig.fs.open(&who, pid, ino, mode).unwrap().number();
+                rig.fs.read(&who, ino, handle, (0, 64), false, |_| {}).unwrap();
+                rig.fs.release_reader(handle);
+            };
+            median((0..5000).map(|_| timed(&mut || one())).collect())
+        };
+        let (a, b) = (open(0, host, "pin"), open(100_000, inside, "containers/cost/pin"));
+        println!("round {round}: open and read on the host {a:?}, inside {b:?}");
+    }
 }
 
 #[test]

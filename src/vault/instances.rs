@@ -14,7 +14,7 @@ use crate::audit;
 use crate::caller::{self, AttachError, Daemon, Held};
 use crate::keyring::ScopeEntry;
 use crate::model::{Ino, InstanceId, Scope, Timestamp};
-use crate::secret::Secret;
+use crate::secret::{Kek, Secret};
 use crate::store::Batch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,8 +98,9 @@ impl Vault {
         self.make_way(&mut writer, &id)?;
         self.check_instance(scope, &held)?;
         let keys = self.keys()?;
-        let kek = keys.scopes.get(scope).ok_or(VaultError::NotFound)?;
-        let kek = kek.read_secret().map_err(|state| VaultError::Denied(denial_of(state)))?;
+        let denied = |state| VaultError::Denied(denial_of(state));
+        keys.kek(scope).map_err(denied)?;
+        let kek = keys.scopes.get(scope).ok_or(VaultError::NotFound)?.read_secret().map_err(denied)?;
         let attached = Timestamp::now();
         let record = InstanceRecord {
             id: InstanceId { scope: scope.clone(), id: id.clone() },
@@ -225,12 +226,16 @@ impl Vault {
     pub fn instances(&self) -> Result<Vec<InstanceInfo>, VaultError> {
         let mut all: Vec<Instance> =
             self.with_open(|open| open.scopes.instances().map(|(_, i)| i.clone()).collect())?;
+        let revoked = self.keys()?.revoked.clone();
         all.sort_by(|a, b| {
             let key = |i: &Instance| (i.record.id.scope.clone(), i.record.id.id.clone());
             key(a).cmp(&key(b))
         });
         let info = |i: Instance| InstanceInfo {
-            state: i.state(),
+            state: match revoked.contains(&i.record.id.scope) {
+                true => ScopeState::Revoked,
+                false => i.state(),
+            },
             serial: i.entry.as_ref().map(|entry| entry.serial()),
             record: i.record,
         };
@@ -290,7 +295,11 @@ impl Vault {
 
     /// Keeps a revocation that was seen, so that a restart does not undo it.
     pub(super) fn note_instance_revoked(&self, ino: Ino) {
-        let waits = |open: &super::Unlocked| open.scopes.instance(ino).filter(|i| !i.record.revoked).cloned();
+        let waits = |open: &super::Unlocked| {
+            let instance = open.scopes.instance(ino).filter(|i| !i.record.revoked)?;
+            // Its own entry: an unlock takes back what was revoked for the whole scope.
+            (instance.state() == ScopeState::Revoked).then(|| instance.clone())
+        };
         // Noted already, or gone: refusing must not wait for a commit.
         if !self.with_open(|open| waits(open).is_some()).unwrap_or(false) {
             return;
@@ -408,11 +417,16 @@ impl Vault {
     }
 
     /// Whether callers may read on by it.
-    pub(super) fn instance_kek(&self, ino: Ino) -> Result<crate::secret::Kek, ScopeState> {
-        match self.with_open(|open| open.scopes.instance(ino).cloned()) {
-            Ok(Some(instance)) => instance.kek(),
-            // Detached, and ended.
-            Ok(None) => Err(ScopeState::Revoked),
+    pub(super) fn instance_kek(&self, ino: Ino) -> Result<Kek, ScopeState> {
+        let found = self.with_open(|open| {
+            let instance = open.scopes.instance(ino)?;
+            // Whoever revokes the scope's own key revokes it for all its instances.
+            Some((instance.clone(), open.keys.revoked.contains(&instance.record.id.scope)))
+        });
+        match found {
+            Ok(Some((instance, false))) => instance.kek(),
+            // The other way to have none: detached, and ended.
+            Ok(Some((_, true)) | None) => Err(ScopeState::Revoked),
             Err(_) => Err(ScopeState::Missing),
         }
     }
