@@ -259,20 +259,17 @@ fn ids_are_as_inside_also_when_the_mapping_changes_from_start_to_start() {
 fn what_ends_a_key_ends_the_reading_and_nothing_else() {
     let daemon = two_scopes();
     let podman = Podman::new(&daemon, "runc");
-    let revoke = |id: &str| {
-        let serial = instance(&daemon, id)["key_serial"].as_i64().expect("it has a key");
-        sh(&format!("keyctl revoke {serial}")).quiet();
-    };
-    let detach = |id: &str| {
-        daemon.cli(&["detach", id]).ok();
-    };
-    let ends: [(&str, &dyn Fn(&str), &str); 2] =
-        [("revoke", &revoke, "Key has been revoked"), ("detach", &detach, "Key has been revoked")];
-    for (what, end, says) in ends {
+    let says = "Key has been revoked";
+    for what in ["revoke", "detach"] {
         let web = podman.start(&Spec::of(&daemon, "web", "web", Some(WEB_IDS)));
         let twin = podman.start(&Spec::of(&daemon, "twin", "web", Some(WEB_IDS)));
         let (mut cut, mut on) = (reader(&web), reader(&twin));
-        end(&web.id);
+        if what == "revoke" {
+            let serial = instance(&daemon, &web.id)["key_serial"].as_i64().expect("it has a key");
+            sh(&format!("keyctl revoke {serial}")).quiet();
+        } else {
+            daemon.cli(&["detach", &web.id]).ok();
+        }
         cut.go_on();
         let said = cut.line();
         assert!(said.contains(says), "{what}: {said}");
@@ -438,4 +435,42 @@ fn over_a_restart_of_the_daemon_it_stays_attached() {
     let path = daemon.path("containers/web/pin");
     let inside = sh(&format!("echo 0 >{procs} && exec nsenter -t {} -p cat {path}", web.pid));
     assert_eq!(inside.ok().text(), "the pin of web");
+}
+
+#[test]
+fn without_a_runtime_as_the_documents_show_it() {
+    let daemon = two_scopes();
+    let tree = daemon.path("containers/web");
+    for (kind, inside) in [
+        ("--user --map-root-user --pid --fork --mount-proc --mount", true),
+        ("--pid --fork --mount-proc --mount", true),
+        ("--user --map-root-user --mount", false),
+    ] {
+        let program =
+            format!("mount --bind {tree} /mnt && echo up; read x; cat /mnt/pin && echo; read x; cat /mnt/pin");
+        let mut plain = Held::start(ROOT, &format!("exec unshare {kind} sh -c '{program}'"));
+        assert_eq!(plain.line(), "up", "{kind}");
+        let mut pid = plain.pid().to_string();
+        if inside {
+            pid = sh(&format!("pgrep -P {pid}")).quiet().trim().to_owned();
+        }
+        daemon.cli(&["attach", "web", "--id", "trial", "--pid", &pid]).ok();
+        plain.go_on();
+        assert_eq!(plain.line(), "the pin of web", "{kind}");
+        assert_eq!(instance(&daemon, "trial")["cgroup"], Value::Null, "{kind}: it shares ours");
+        daemon.cli(&["detach", "trial"]).ok();
+        plain.go_on();
+        assert!(plain.line().contains("Key has been revoked"), "{kind}");
+        let (code, _) = plain.end();
+        assert_eq!(code, 1, "{kind}");
+    }
+    // Nothing but a mount namespace, or somebody else's user namespace.
+    for (user, kind, why) in
+        [(ROOT, "--mount", "host's own"), (BOB, "--user --map-root-user", "uid 2002 made its user namespace")]
+    {
+        let mut refused = Held::start(user, &format!("exec unshare {kind} sh -c 'echo up; read x'"));
+        assert_eq!(refused.line(), "up");
+        let pid = refused.pid().to_string();
+        daemon.cli(&["attach", "web", "--pid", &pid]).refused(why);
+    }
 }
