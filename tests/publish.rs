@@ -177,9 +177,11 @@ fn the_uid_finds_and_reads_it_and_nobody_else_and_nobody_changes_it() {
     assert_eq!((info.state, info.description.as_str()), (PublicationState::Published, "pinfold:svc/pin"));
     let serial = info.serial.unwrap();
     assert_eq!(finds(uid, "pinfold:svc/pin"), Some((serial, "1234".into())));
-    assert!(by(uid, &format!("keyctl rdescribe {serial}")).1.starts_with(&format!("user;0;{uid};0b3f0b00;")));
+    assert!(by(uid, &format!("keyctl rdescribe {serial}")).1.starts_with(&format!("user;0;{uid};0b3d0b00;")));
     assert_eq!(finds(other, "pinfold:svc/pin"), None);
     assert!(by(other, &format!("keyctl pipe {serial}")).1.contains("Permission denied"));
+    // Nor does root by accident: whoever wants to must change the key first.
+    assert!(by(0, &format!("keyctl pipe {serial}")).1.contains("Permission denied"));
     for change in ["update % x", "revoke %", "setperm % 0x3f3f3f3f", "chown % 0", "chgrp % 0", "timeout % 1"] {
         let (ok, told) = by(uid, &format!("keyctl {}", change.replace('%', &serial.to_string())));
         assert!(!ok && told.contains("Permission denied"), "{change}: {told}");

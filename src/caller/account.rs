@@ -60,7 +60,9 @@ impl Account {
         let none = |id: u32| Doubt(format!("{id} is nobody in {}", instance.id));
         let uid = Uid(maps.uid.to_outside(*uid).ok_or_else(|| none(*uid))?);
         let gid = Gid(maps.gid.to_outside(gid).ok_or_else(|| none(gid))?);
-        Ok(Account { uid, gid, groups: vec![gid], own_group: Some(gid), instance: Some(instance) })
+        // Others of this machine may be in the group, where the container has no numbers of its own.
+        let own_group = is_his_alone(uid.0, gid.0)?.then_some(gid);
+        Ok(Account { uid, gid, groups: vec![gid], own_group, instance: Some(instance) })
     }
 
     /// The group of this uid that nobody else is in: a key may be readable by it. `None` if it shares its group.

@@ -15,8 +15,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-/// Who possesses it (through `@u`) may see, read and find it; its owner, root, everything; others nothing.
-const POSSESSOR_READS: u32 = 0x0b3f_0000;
+/// Who possesses it (through `@u`) may see, read and find it; its owner, root, everything but read it; others nothing.
+const POSSESSOR_READS: u32 = 0x0b3d_0000;
+/// The owner too: where he is the one it is for.
+const OWNER_READS: u32 = 0x0002_0000;
 /// The same and its group too: a service with a session keyring of its own does not possess what is in its `@u`.
 const GROUP_READS: u32 = 0x0000_0b00;
 
@@ -72,6 +74,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether it is that of root itself.
+    fn is_root(&self) -> bool {
+        self.uid == 0 && self.namespace.is_none()
+    }
+
     /// Whether both are one keyring.
     pub fn same(&self, other: &Place) -> bool {
         let id = |place: &Place| place.namespace.as_ref().map(|n| n.id);
@@ -116,7 +123,9 @@ impl PublishedKey {
             description: &description,
             payload: content.expose(),
             gid: order.group,
-            perm: POSSESSOR_READS | if order.group.is_some() { GROUP_READS } else { 0 },
+            perm: POSSESSOR_READS
+                | if order.group.is_some() { GROUP_READS } else { 0 }
+                | if order.place.is_root() { OWNER_READS } else { 0 },
             timeout: order.timeout,
         };
         let key = keyring_child::give(order.place.errand(), &new)?;
@@ -192,8 +201,8 @@ pub fn found(place: &Place, keys: &[&PublishedKey]) -> Result<Vec<bool>, Publish
 /// its permissions, which nobody else gives to a key.
 pub fn take_leftover(serial: i32) -> bool {
     let key = KeyId(serial);
-    let perms = [POSSESSOR_READS, POSSESSOR_READS | GROUP_READS];
-    let is_ours = keyctl::describe(key).is_ok_and(|a| a.kind == "user" && a.uid == 0 && perms.contains(&a.perm));
+    let is_like_ours = |perm: u32| perm & !(GROUP_READS | OWNER_READS) == POSSESSOR_READS;
+    let is_ours = keyctl::describe(key).is_ok_and(|a| a.kind == "user" && a.uid == 0 && is_like_ours(a.perm));
     is_ours && keyctl::revoke(key).is_ok()
 }
 
