@@ -2,13 +2,14 @@
 //!
 //! Each is decided, recorded, done in memory under the writer's lock, and durable within a second or at the next sync.
 
+use super::links::{confine, depth_in};
 use super::node::{Attr, Node};
 use super::tree::Heritage;
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Operation, Rule};
 use crate::audit;
-use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, SecretPath, Timestamp, Uid, VersionNo};
+use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
 use std::sync::Arc;
 
 /// The directory below the root that containers' secrets are in. Its entries are made by declaring a scope.
@@ -287,23 +288,6 @@ impl Vault {
         Ok(())
     }
 
-    /// Links that somebody inside moves, or that are below a directory which he moves, must still not lead out.
-    fn confine_moved(&self, ino: Ino, rule: Rule, rename: Rename<'_>) -> Result<(), VaultError> {
-        self.with_tree(|tree| {
-            let Some(path) = tree.path(rename.new_parent) else { return Ok(()) };
-            let Some(node) = tree.get(ino).filter(|node| node.scope != Scope::Host) else { return Ok(()) };
-            let scope = &node.scope;
-            let mut waiting = vec![(ino, depth_in(scope, &path))];
-            while let Some((ino, depth)) = waiting.pop() {
-                if let Some(target) = tree.get(ino).and_then(|node| node.target.as_deref()) {
-                    confine(scope, rule, target, depth)?;
-                }
-                waiting.extend(tree.children(ino).into_iter().flatten().map(|(_, child)| (*child, depth + 1)));
-            }
-            Ok(())
-        })?
-    }
-
     /// A directory may not move below itself; files replace files, directories replace empty ones.
     fn check_shape(
         &self,
@@ -433,29 +417,6 @@ fn continue_history(node: &mut Node, heritage: Heritage) {
 fn refuse_undeclared(directory: &Node) -> Result<(), VaultError> {
     if directory.parent == Ino::ROOT && directory.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) {
         return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
-    }
-    Ok(())
-}
-
-/// How deep below its scope's folder a directory lies.
-fn depth_in(scope: &Scope, path: &SecretPath) -> usize {
-    let above = if *scope == Scope::Host { 0 } else { 2 };
-    path.names().len().saturating_sub(above)
-}
-
-/// A link made or moved by somebody inside a container, in a directory so deep below its root, must not lead out. What is
-/// allowed: a relative path, `..` at its beginning only, and no more of them than there are directories to go up. With `..`
-/// after a name another link could be gone through first, and then it leads elsewhere than it seems to.
-fn confine(scope: &Scope, rule: Rule, target: &str, depth: usize) -> Result<(), VaultError> {
-    if *scope == Scope::Host || matches!(rule, Rule::Admin | Rule::Daemon) {
-        return Ok(());
-    }
-    let parts = || target.split('/').filter(|part| !matches!(*part, "" | "."));
-    let up = parts().take_while(|part| *part == "..").count();
-    if target.starts_with('/') || up > depth || parts().skip(up).any(|part| part == "..") {
-        return Err(VaultError::NotPermitted(
-            "a link made inside a container is relative, has .. at its beginning only, and stays beneath its root",
-        ));
     }
     Ok(())
 }

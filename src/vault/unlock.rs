@@ -84,6 +84,7 @@ impl Vault {
                     keeper.keep(&identity.text()?);
                 }
                 self.tell(Change::Unlocked);
+                self.tell_containers();
             }
             Err(VaultError::NothingToDo(_)) => {}
             Err(error) => self.refuse(audit::Operation::Unlock, "", None, &caller.who(), &error.to_string()),
@@ -120,6 +121,18 @@ impl Vault {
             writer.touch(*ino);
         }
         Ok(identity)
+    }
+
+    /// Which instances there are, and through which map owners show, may be another matter than before: the kernel is to
+    /// ask anew.
+    fn tell_containers(&self) {
+        let inside =
+            |tree: &Tree| tree.nodes().filter(|(_, n)| n.scope != Scope::Host).map(|(ino, _)| ino).collect::<Vec<_>>();
+        if let Ok(inodes) = self.with_tree(inside)
+            && !inodes.is_empty()
+        {
+            self.tell(Change::Nodes(inodes));
+        }
     }
 
     /// Locks: what is not yet durable is made so, then names, keys and KEKs leave the memory.
