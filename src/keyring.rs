@@ -2,8 +2,11 @@
 //!
 //! Owns the entries `pinfold:<scope>:…` in the daemon's anonymous session keyring, one for the daemon's own work and one
 //! for each attached instance of a container, and what each is checked with. A KEK is
-//! read from there at the moment it is used and kept nowhere else, so a revocation cuts off at once. Publishing secrets
-//! to services comes here later; it will need a Grant.
+//! read from there at the moment it is used and kept nowhere else, so a revocation cuts off at once. Secrets as keys
+//! of services are in `publish`.
+
+pub mod noted;
+pub mod publish;
 
 use crate::access::ScopeState;
 use crate::model::{InstanceId, Scope};

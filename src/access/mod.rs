@@ -257,6 +257,14 @@ fn alive(scope: ScopeState) -> Result<(), Denial> {
     }
 }
 
+/// Whether the subject may walk through a directory, as the kernel asks of every directory on the way to a secret.
+///
+/// # Errors
+/// [`Denial`] says why not.
+pub fn may_search<S: Subject + ?Sized>(subject: &S, directory: &Object<'_>) -> Result<(), Denial> {
+    posix::check(subject, directory, SEARCH).map(|_| ())
+}
+
 fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl World) -> Result<Rule, Denial> {
     if subject.is_daemon() {
         return Ok(Rule::Daemon);

@@ -76,6 +76,19 @@ pub enum Command {
     /// Attach or detach the container whose OCI state is on stdin (for runtimes: mount-helpers/hooks.d)
     #[command(hide = true)]
     OciHook(OciHook),
+    /// Give a secret to a user as a key in his keyring
+    Publish(Publish),
+    /// Take a published secret back
+    Unpublish(Unpublish),
+    /// List what is published
+    Published(Json),
+    /// Show what pinfold has in the kernel's keyrings
+    Keyring(Keyring),
+    /// Check what pinfold needs of this machine, and say what to do
+    Doctor(Json),
+    /// Make a key that somebody asked the kernel for (started by request-key)
+    #[command(hide = true)]
+    Upcall(Upcall),
 }
 
 /// Output for programs.
@@ -439,6 +452,89 @@ fn duration(text: &str) -> Result<Duration, String> {
     wanted.ok_or_else(|| "a duration is 90s, 2m, 12h or 30d".into())
 }
 
+/// `publish`
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// Which secret
+    pub path: String,
+    /// Whom: a user's name, UID or UID:GID
+    #[arg(long, value_name = "USER")]
+    pub to: String,
+    /// Which publication.
+    #[command(flatten)]
+    pub which: WhichKey,
+    /// Let the key expire after this time (90s, 2m, 12h, 30d)
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub timeout: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `unpublish`
+#[derive(Debug, Args)]
+pub struct Unpublish {
+    /// Which secret
+    pub path: String,
+    /// Only what is published to this user
+    #[arg(long, value_name = "USER")]
+    pub to: Option<String>,
+    /// Which publication.
+    #[command(flatten)]
+    pub which: WhichKey,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What tells two keys of one secret and user apart.
+#[derive(Debug, Args)]
+pub struct WhichKey {
+    /// What {instance} stands for in the description: the service's own instance
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// In this attached instance, or in all of this scope; USER is then a number, as counted inside
+    #[arg(long, value_name = "ID|SCOPE")]
+    pub container: Option<String>,
+    /// How the key is described; {path} {name} {user} {uid} {instance} {container} {scope} have values [default: pinfold:{path}]
+    #[arg(long, value_name = "TEMPLATE")]
+    pub description: Option<String>,
+    /// Describe it as this service wants it: 389ds
+    #[arg(long = "as", value_name = "PRESET", conflicts_with = "description")]
+    pub preset: Option<String>,
+}
+
+/// `keyring`
+#[derive(Debug, Args)]
+pub struct Keyring {
+    /// What to do
+    #[command(subcommand)]
+    pub action: KeyringAction,
+}
+
+/// What can be done with the kernel's keyrings.
+#[derive(Debug, Subcommand)]
+pub enum KeyringAction {
+    /// List the keys
+    Ls(Json),
+}
+
+/// `upcall`
+#[derive(Debug, Args)]
+pub struct Upcall {
+    /// The key's number
+    #[arg(value_name = "KEY")]
+    pub key: i32,
+}
+
+/// A time in whole seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time.as_secs() > 0 && time.subsec_nanos() == 0 => Ok(time.as_secs()),
+        Ok(_) | Err(_) => Err("a time is written 90s, 2m, 12h or 30d".into()),
+    }
+}
+
 fn octal(text: &str) -> Result<u16, String> {
     match u16::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
@@ -526,6 +622,15 @@ mod tests {
             "pinfold instances --json",
             "pinfold oci-hook createRuntime",
             "pinfold oci-hook poststop",
+            "pinfold publish svc/pin --to dirsrv",
+            "pinfold publish svc/pin --to 389:389 --instance a --container web --as 389ds --timeout 12h --json",
+            "pinfold publish svc/pin --to nut --description pinfold:{name}",
+            "pinfold unpublish svc/pin",
+            "pinfold unpublish svc/pin --to dirsrv --as 389ds",
+            "pinfold published --json",
+            "pinfold keyring ls --json",
+            "pinfold doctor",
+            "pinfold upcall 741038274",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -554,6 +659,11 @@ mod tests {
             "pinfold attach web --pid 1 --timeout 0s",
             "pinfold attach web --pid 1 --timeout soon",
             "pinfold detach",
+            "pinfold publish svc/pin",
+            "pinfold publish svc/pin --to a --as 389ds --description x",
+            "pinfold publish svc/pin --to a --timeout 0s",
+            "pinfold publish svc/pin --to a --timeout soon",
+            "pinfold keyring",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

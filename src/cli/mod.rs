@@ -5,17 +5,20 @@
 
 mod args;
 mod containers;
+mod doctor;
 mod failure;
 mod hook;
 mod log;
 mod look;
 mod names;
 mod prompt;
+mod publish;
 mod release;
 mod show;
 mod store;
 mod take;
 mod tree;
+mod upcall;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -68,6 +71,12 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Instances(args) => containers::instances(&config, args),
         Command::OciHook(args) => hook::oci_hook(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
+        Command::Publish(args) => publish::publish(&config, args),
+        Command::Unpublish(args) => publish::unpublish(&config, args),
+        Command::Published(args) => publish::published(&config, args),
+        Command::Keyring(args) => publish::keyring(&config, args),
+        Command::Doctor(args) => doctor::doctor(&config, args),
+        Command::Upcall(args) => upcall::upcall(&config, args),
     }
 }
 

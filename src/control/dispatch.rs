@@ -11,6 +11,10 @@ use crate::wire::{
     Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing, ScopeRemove, Unlock, UnlockWith,
     Who, service,
 };
+use crate::wire::{
+    GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
+    Unpublished,
+};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -118,6 +122,20 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         Instances::NAME => one::<Instances>(call, out, |Instances {}| {
             admin.instances(actor).map(|instances| InstanceListing { instances })
         })?,
+        Publish::NAME => one::<Publish>(call, out, |p| admin.publish(actor, p).map(|keys| Published { keys }))?,
+        Unpublish::NAME => {
+            one::<Unpublish>(call, out, |u| admin.unpublish(actor, u).map(|removed| Unpublished { removed }))?;
+        }
+        GetPublished::NAME => one::<GetPublished>(call, out, |GetPublished {}| {
+            admin.published(actor).map(|publications| Publications { publications })
+        })?,
+        KeyRequest::NAME => {
+            let (content, timeout) = admin.key_request(actor, call.parameters()?)?;
+            out.secret(&RequestedKey { content, timeout })?;
+        }
+        KeyringList::NAME => {
+            one::<KeyringList>(call, out, |KeyringList {}| admin.keyring_list(actor).map(|keys| HeldKeys { keys }))?;
+        }
         _ => return Err(call.unknown().into()),
     }
     Ok(())

@@ -12,6 +12,7 @@ use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
 use crate::fs::fuse::{Connect, Mounted};
+use crate::keyring::noted;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
@@ -90,6 +91,8 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     if vault.locked_since().is_some() {
         unlock_by_itself(&vault, &config, unlocked_by);
     }
+    // After the unlock: what the last daemon published is there until it is put back.
+    vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
     if hand_over {
         let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());

@@ -69,6 +69,7 @@ impl Vault {
             self.refuse(audit::Operation::Attach, &path, None, &caller.who(), &error.to_string());
         }
         let (id, shows_otherwise) = result?;
+        self.publish_to_instances();
         self.tell_shown(attach.scope, shows_otherwise);
         // Who attaches starts a container next: by then the kernel must have forgotten what the ids showed as.
         if shows_otherwise

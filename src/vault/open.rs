@@ -264,7 +264,7 @@ impl Vault {
     }
 
     /// Whether he may, by whose entry, and the key that it holds at this moment.
-    fn grant(
+    pub(super) fn grant(
         &self,
         caller: &impl Caller,
         ino: Ino,

@@ -7,6 +7,7 @@ use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
+use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -90,6 +91,31 @@ pub trait Admin: Send + Sync {
     fn detach(&self, actor: &Actor, id: &str) -> Result<(), Fault>;
     /// The instances, by scope and id.
     fn instances(&self, actor: &Actor) -> Result<Vec<InstanceEntry>, Fault>;
+    /// Publishes a secret; the publication as it is then, once for each instance.
+    fn publish(&self, _: &Actor, _: Publish) -> Result<Vec<PublicationInfo>, Fault> {
+        Err(not_here())
+    }
+    /// Takes publications back; how many. [`Fault::NothingToDo`] if there was none.
+    fn unpublish(&self, _: &Actor, _: Unpublish) -> Result<u64, Fault> {
+        Err(not_here())
+    }
+    /// All publications, sorted by path.
+    fn published(&self, _: &Actor) -> Result<Vec<PublicationInfo>, Fault> {
+        Err(not_here())
+    }
+    /// All keys that pinfold has in the kernel.
+    fn keyring_list(&self, _: &Actor) -> Result<Vec<HeldKey>, Fault> {
+        Err(not_here())
+    }
+    /// The content for a key that somebody waits for, and how many seconds the key may live. For `pinfold upcall` alone.
+    fn key_request(&self, _: &Actor, _: KeyRequest) -> Result<(Secret, u32), Fault> {
+        Err(not_here())
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
+}
+
+/// For a core that publishes nothing.
+fn not_here() -> Fault {
+    Fault::Failed("nothing is published here".into())
 }
