@@ -438,6 +438,19 @@ fn over_a_restart_of_the_daemon_it_stays_attached() {
 }
 
 #[test]
+fn where_the_runtime_makes_no_cgroup_the_namespaces_count() {
+    let daemon = two_scopes();
+    // runc knows no containers without one.
+    let podman = Podman::new(&daemon, "crun");
+    let web = podman.start(&Spec::of(&daemon, "web", "web", Some(WEB_IDS)).with(&["--cgroups=disabled"]));
+    assert_eq!(instance(&daemon, &web.id)["cgroup"], Value::Null);
+    assert_eq!(web.sh("cat /run/secrets/pin").ok().text(), "the pin of web");
+    let stranger = Spec::unattached(&daemon, "stranger", "web", Some(WEB_IDS)).with(&["--cgroups=disabled"]);
+    let stranger = podman.start(&stranger);
+    stranger.sh("cat /run/secrets/pin").refused("Permission denied");
+}
+
+#[test]
 fn without_a_runtime_as_the_documents_show_it() {
     let daemon = two_scopes();
     let tree = daemon.path("containers/web");

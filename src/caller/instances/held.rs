@@ -118,7 +118,7 @@ pub fn hold_again(marks: &Marks) -> Result<Held, Doubt> {
 fn in_time(pid: u32, find: impl FnOnce() -> Result<Held, Doubt> + Send + 'static) -> Result<Held, Doubt> {
     let (tell, told) = mpsc::channel();
     // A thread that waits for an exec cannot be ended; it ends with the exec.
-    let thread = std::thread::Builder::new().name("hold".into()).spawn(move || tell.send(find()));
+    let thread = std::thread::Builder::new().name("hold".into()).spawn(move || drop(tell.send(find())));
     thread.map_err(|e| Doubt(format!("process {pid} cannot be looked at: {e}")))?;
     told.recv_timeout(PATIENCE)
         .unwrap_or_else(|_| Err(Doubt(format!("process {pid} cannot be looked at in the middle of its exec"))))
