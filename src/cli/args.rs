@@ -6,6 +6,7 @@ use crate::exit::Exit;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Serves pin files, keys and certificates, sealed at rest, opened only for whom they are for.
 #[derive(Debug, Parser)]
@@ -63,6 +64,8 @@ pub enum Command {
     Restore(Restore),
     /// Check the configuration and show what is in force
     CheckConfig(Json),
+    /// Wait until the tree is mounted and unlocked
+    Ready(Ready),
 }
 
 /// Output for programs.
@@ -125,6 +128,17 @@ pub struct Release {
     /// Do nothing unless systemd is stopping this unit
     #[arg(long, value_name = "UNIT")]
     pub unless_restarting: Option<String>,
+}
+
+/// `ready`
+#[derive(Debug, Args)]
+pub struct Ready {
+    /// Give up after this long (90s, 5m) [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Then tell systemd (sd_notify), and stay until the store is locked or the tree unmounted
+    #[arg(long)]
+    pub hold: bool,
 }
 
 /// `ls`
@@ -411,6 +425,8 @@ mod tests {
             "pinfold backup /b",
             "pinfold restore - --keyfile /k",
             "pinfold check-config",
+            "pinfold ready",
+            "pinfold ready --timeout 90s --hold",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -434,6 +450,7 @@ mod tests {
             "pinfold log rotate --json",
             "pinfold log --verify -f",
             "pinfold fsck --version 3",
+            "pinfold ready --timeout soon",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

@@ -9,6 +9,7 @@ mod log;
 mod look;
 mod names;
 mod prompt;
+mod ready;
 mod release;
 mod show;
 mod store;
@@ -61,6 +62,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Backup(args) => store::backup(&config, args),
         Command::Restore(args) => store::restore(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
+        Command::Ready(args) => ready::ready(&config, &args),
     }
 }
 

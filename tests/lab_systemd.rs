@@ -1,0 +1,256 @@
+//! What the package installs, under a real systemd: its units, its helpers, and that it goes without a trace.
+//!
+//! Owns one installation for each test, in the paths of the package itself. Removing it is part of what is tested.
+
+mod common;
+
+use common::{Out, daemon, sh, wait_for};
+use std::path::Path;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TREE: &str = "/run/secrets";
+/// Where a test's own units are.
+const UNITS: &str = "/run/systemd/system";
+
+/// The package, installed.
+struct Package {
+    units: Vec<String>,
+}
+
+impl Package {
+    fn file() -> String {
+        common::in_the_lab();
+        std::env::var("PINFOLD_DEB").expect("PINFOLD_DEB names the package: run make test-systemd")
+    }
+
+    fn install() -> Self {
+        sh(&format!("dpkg -i {}", Self::file())).ok();
+        Package { units: Vec::new() }
+    }
+
+    /// Installed, with a store, served and unlocked.
+    fn serving() -> Self {
+        let package = Self::install();
+        package.init();
+        sh("systemctl start pinfold").ok();
+        package.unlock();
+        package
+    }
+
+    fn init(&self) {
+        sh("umask 077; echo horse > /root/passphrase; pinfold init --passphrase-file /root/passphrase --recovery-out /root/recovery.key").ok();
+    }
+
+    fn unlock(&self) {
+        sh("pinfold unlock --passphrase-file /root/passphrase").ok();
+    }
+
+    /// A unit of the test's own.
+    fn unit(&mut self, name: &str, text: &str) {
+        std::fs::write(Path::new(UNITS).join(name), text).expect("a unit of ours");
+        sh("systemctl daemon-reload").ok();
+        self.units.push(name.to_owned());
+    }
+}
+
+impl Drop for Package {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", sh("journalctl -n 80 --no-pager; systemctl list-jobs --no-pager").text());
+            if let Some(number) = daemon::connection(Path::new(TREE)) {
+                let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
+            }
+        }
+        for unit in &self.units {
+            let _ = sh(&format!("systemctl stop {unit}; rm -f {UNITS}/{unit}"));
+        }
+        let _ = sh(
+            "dpkg --purge pinfold; rm -rf /var/lib/pinfold /var/log/pinfold /etc/pinfold /root/passphrase /root/recovery.key",
+        );
+        let _ = sh("systemctl daemon-reload; systemctl reset-failed");
+    }
+}
+
+fn state(unit: &str) -> String {
+    sh(&format!("systemctl is-active {unit}")).text().trim().to_owned()
+}
+
+#[track_caller]
+fn await_state(unit: &str, wanted: &str) {
+    wait_for(&format!("{unit} to be {wanted}, it is {}", state(unit)), PATIENCE, || {
+        (state(unit) == wanted).then_some(())
+    });
+}
+
+/// As nobody: root has no exemption, and what a service reads is seldom root's.
+fn read(path: &str) -> Out {
+    sh(&format!("setpriv --reuid=2001 --regid=2001 --clear-groups cat {path}"))
+}
+
+/// Every path that could be the package's doing.
+fn traces() -> String {
+    sh("find / -xdev \\( -path /proc -o -path /sys -o -path /target -o -path /src -o -path /tmp -o -path /var/log/journal \\) -prune \
+        -o -iname '*pinfold*' -print | sort; getent group pinfold; systemctl list-unit-files --no-legend 'pinfold*' || true")
+    .quiet()
+}
+
+#[test]
+fn what_is_installed_works_and_goes_without_a_trace() {
+    let listed = sh(&format!("dpkg-deb -c {}", Package::file())).quiet();
+    for wanted in [
+        "./usr/bin/pinfold",
+        "./usr/sbin/mount.pinfold",
+        "./usr/share/man/man1/pinfold.1",
+        "./usr/share/man/man5/pinfold.toml.5",
+        "./usr/share/man/man8/pinfold-mount.8",
+        "./usr/share/man/man8/mount.pinfold.8",
+        "./usr/share/bash-completion/completions/pinfold",
+        "./usr/share/zsh/vendor-completions/_pinfold",
+        "./usr/share/fish/vendor_completions.d/pinfold.fish",
+        "./usr/lib/sysusers.d/pinfold.conf",
+        "./usr/lib/tmpfiles.d/pinfold.conf",
+        "./etc/pinfold/pinfold.toml",
+    ] {
+        assert!(listed.contains(wanted), "{wanted} is not in the package:\n{listed}");
+    }
+    let before = traces();
+    let package = Package::install();
+    assert_eq!(state("pinfold"), "inactive", "nothing starts before there is a store");
+    assert_eq!(
+        sh("systemctl is-enabled pinfold pinfold-ready.target pinfold-credentials.socket").text().lines().count(),
+        3
+    );
+    sh("systemd-analyze verify pinfold.service pinfold-ready.target pinfold-ready.service pinfold-credentials.socket pinfold-release.service")
+        .quiet();
+    sh("pinfold check-config && bash -n /usr/share/bash-completion/completions/pinfold").ok();
+    sh("stat -c %a:%G /run/pinfold /var/log/pinfold; getent group pinfold").ok();
+    // Without a store it fails once, not two hundred times.
+    sh("systemctl start pinfold").refused("");
+    assert_eq!(sh("systemctl show -P NRestarts pinfold").quiet().trim(), "0");
+
+    package.init();
+    sh("systemctl reset-failed; systemctl start pinfold").ok();
+    package.unlock();
+    sh(&format!("echo 1234 > {TREE}/pin; chown 2001 {TREE}/pin")).ok();
+    assert_eq!(read(&format!("{TREE}/pin")).quiet(), "1234\n");
+    let report = sh("systemd-analyze security --no-pager pinfold.service | tail -n 1").text();
+    eprintln!("systemd-analyze security: {}", report.trim());
+
+    // A new version of the package: the tree does not go away.
+    let pid = sh("systemctl show -P MainPID pinfold").quiet();
+    sh(&format!(
+        "cd /tmp && rm -rf deb && dpkg-deb -R {} deb && sed -i 's/^Version: .*/Version: 99.0/' deb/DEBIAN/control && \
+         dpkg-deb -b deb new.deb >/dev/null && rm -rf deb && dpkg -i new.deb && rm new.deb",
+        Package::file()
+    ))
+    .ok();
+    wait_for("the upgraded daemon", PATIENCE, || {
+        let now = sh("systemctl show -P MainPID pinfold").quiet();
+        (now != pid && now.trim() != "0").then_some(())
+    });
+    assert_eq!(read(&format!("{TREE}/pin")).quiet(), "1234\n", "unlocked still: nobody was asked");
+
+    sh("dpkg --remove pinfold").ok();
+    assert_eq!(daemon::connection(Path::new(TREE)), None, "a removal unmounts");
+    assert!(Path::new("/etc/pinfold/pinfold.toml").exists(), "a removal keeps the configuration");
+    sh("dpkg --purge pinfold").ok();
+    assert!(Path::new("/var/lib/pinfold/identity.age").exists(), "no store is removed without being asked");
+    sh("rm -r /var/lib/pinfold /var/log/pinfold /root/passphrase /root/recovery.key").ok();
+    assert_eq!(traces(), before);
+    assert!(!Path::new(TREE).exists(), "nor is the closed folder left");
+
+    // Asked, it does remove it.
+    let again = Package::install();
+    again.init();
+    sh("PINFOLD_PURGE=store dpkg --purge pinfold && rm /root/passphrase /root/recovery.key").ok();
+    assert_eq!(traces(), before);
+    drop((package, again));
+}
+
+#[test]
+fn a_service_starts_after_the_unlock_and_not_before() {
+    let mut package = Package::install();
+    package.init();
+    sh("systemctl start pinfold").ok();
+    // It would fail open: without its pin it runs on, as 389-DS does.
+    package.unit(
+        "opens.service",
+        &format!(
+            "[Unit]\nRequires=pinfold-ready.target\nAfter=pinfold-ready.target\n[Service]\n\
+             ExecStart=/bin/sh -c 'cat {TREE}/pin >/run/opens.saw || echo open >/run/opens.saw; exec sleep infinity'\n"
+        ),
+    );
+    let _ = std::fs::remove_file("/run/opens.saw");
+    sh("systemctl start --no-block opens").ok();
+    await_state("pinfold-ready.service", "activating");
+    std::thread::sleep(Duration::from_secs(1)); // nothing is to happen, and nothing tells that it does not
+    assert_eq!((state("opens"), state("pinfold-ready.target")), ("inactive".into(), "inactive".into()));
+    package.unlock();
+    sh(&format!("echo 1234 > {TREE}/pin")).ok();
+    await_state("opens", "active");
+    assert_eq!(state("pinfold-ready.target"), "active");
+    let pid = || sh("systemctl show -P MainPID opens").quiet();
+    let first = pid();
+
+    // Neither a restart nor a kill of the daemon takes the target down, nor what requires it.
+    let holder = sh("systemctl show -P MainPID pinfold-ready").quiet();
+    for verb in ["restart", "kill --signal=KILL --kill-whom=main"] {
+        let before = sh("systemctl show -P MainPID pinfold").quiet();
+        sh(&format!("systemctl {verb} pinfold")).ok();
+        wait_for("the next daemon", PATIENCE, || {
+            let now = sh("systemctl show -P MainPID pinfold").quiet();
+            (now != before && now.trim() != "0" && sh("pinfold status").code == 0).then_some(())
+        });
+        assert_eq!(state("pinfold-ready.target"), "active", "{verb}");
+    }
+    assert_eq!(sh("systemctl show -P MainPID pinfold-ready").quiet(), holder);
+
+    // A lock takes the target down and leaves who runs alone; a start waits again.
+    sh("pinfold lock").ok();
+    await_state("pinfold-ready.target", "inactive");
+    assert_eq!((state("opens").as_str(), pid()), ("active", first));
+    sh("systemctl stop opens; systemctl start --no-block opens; sleep 1").ok();
+    assert_eq!(state("opens"), "inactive");
+    package.unlock();
+    await_state("opens", "active");
+    await_state("pinfold-ready.target", "active");
+    let _ = std::fs::remove_file("/run/opens.saw");
+}
+
+#[test]
+fn mount_mounts_it() {
+    let package = Package::install();
+    package.init();
+    // The tree of the service.
+    sh(&format!("mount -t pinfold pinfold {TREE}")).ok();
+    assert!(daemon::connection(Path::new(TREE)).is_some());
+    assert_eq!(state("pinfold"), "active");
+    sh(&format!("mount -t pinfold pinfold {TREE}")).refused("already");
+    sh("systemctl stop pinfold").ok();
+    assert_eq!(daemon::connection(Path::new(TREE)), None);
+    // By its line in fstab, as systemd does it.
+    sh(&format!(
+        "mkdir -p {TREE}; echo 'pinfold {TREE} pinfold nofail,x-systemd.requires-mounts-for=/var/lib/pinfold 0 0' >>/etc/fstab; systemctl daemon-reload"
+    ))
+    .ok();
+    sh("systemctl start run-secrets.mount").ok();
+    assert!(daemon::connection(Path::new(TREE)).is_some());
+    sh("systemctl stop pinfold; sed -i /pinfold/d /etc/fstab; systemctl daemon-reload").ok();
+    // Another tree, by another configuration: a daemon of its own.
+    sh("mkdir -p /tmp/other/mnt && cd /tmp/other && printf '%s\\n' 'store = \"/tmp/other/store\"' 'mountpoint = \"/tmp/other/mnt\"' \
+        'control = \"/tmp/other/control.sock\"' 'audit_log = \"/tmp/other/audit.log\"' >c.toml && \
+        pinfold --config c.toml init --keyfile k --recovery-out r && \
+        mount -t pinfold -o config=/tmp/other/c.toml,nosuid pinfold /tmp/other/mnt && \
+        pinfold --config c.toml unlock --keyfile k")
+    .ok();
+    assert!(daemon::connection(Path::new("/tmp/other/mnt")).is_some());
+    sh("echo 1 >/tmp/other/mnt/x && umount /tmp/other/mnt").ok();
+    wait_for("the daemon to end with its mount", PATIENCE, || {
+        (sh("pgrep -f 'pinfold --config /tmp/other/c.toml'").code != 0).then_some(())
+    });
+    sh("chattr -i /tmp/other/mnt; rm -r /tmp/other").ok();
+    for (options, says) in [("suid", "always nosuid"), ("config=x", "absolute"), ("bogus", "unknown option")] {
+        sh(&format!("mount -t pinfold -o {options} pinfold {TREE}")).refused(says);
+    }
+}
