@@ -254,3 +254,88 @@ fn mount_mounts_it() {
         sh(&format!("mount -t pinfold -o {options} pinfold {TREE}")).refused(says);
     }
 }
+
+const SOCKET: &str = "/run/pinfold/credentials.sock";
+
+/// A unit that keeps what it was given.
+fn taker(name: &str) -> String {
+    format!(
+        "[Service]\nType=oneshot\nLoadCredential=key:{SOCKET}\n\
+         ExecStart=/bin/sh -c 'cat $CREDENTIALS_DIRECTORY/key >/run/{name}.saw'\n"
+    )
+}
+
+/// Connects as systemd does, from an address of its choice, and says how much came and what it begins with.
+fn forge(before: &str, address: &str) -> Out {
+    let script = format!(
+        "import socket; s = socket.socket(socket.AF_UNIX); s.bind(b'\\0{address}'); s.connect('{SOCKET}')\n\
+         n, first = 0, b''\n\
+         while True:\n    d = s.recv(65536)\n    if not d: break\n    first = first or d[:64]; n += len(d)\n\
+         print(n, first.strip(b'\\0').decode())"
+    );
+    std::fs::write("/run/forge.py", script).expect("a script of ours");
+    sh(&format!("{before} python3 /run/forge.py"))
+}
+
+#[test]
+fn a_unit_gets_its_credential_and_no_other_does() {
+    let mut package = Package::serving();
+    sh(&format!(
+        "mkdir -p {TREE}/credentials/taker.service {TREE}/credentials/other.service; \
+         printf top-secret >{TREE}/credentials/taker.service/key; printf not-root >{TREE}/credentials/other.service/key; \
+         chown 2001 {TREE}/credentials/other.service/key"
+    ))
+    .ok();
+    for name in ["taker", "other", "third"] {
+        package.unit(&format!("{name}.service"), &taker(name));
+    }
+    sh("systemctl start taker").ok();
+    assert_eq!(sh("cat /run/taker.saw").quiet(), "top-secret");
+    let log = || sh("pinfold log -n 50 --json").text();
+    let lines = log();
+    let line = lines.lines().find(|l| l.contains("credentials/taker.service/key") && l.contains("\"open\""));
+    let line = line.unwrap_or_else(|| panic!("the open is in the log:\n{lines}"));
+    assert!(line.contains("taker.service\"") && line.contains("allowed"), "{line}");
+
+    // What is not root's to read, and what is not there: the unit fails, it does not start with nothing.
+    for name in ["other", "third"] {
+        sh(&format!("systemctl start {name}")).refused("");
+        assert_eq!(sh(&format!("systemctl show -P ExecMainStatus {name}")).quiet().trim(), "243", "{name}");
+        assert!(!Path::new(&format!("/run/{name}.saw")).exists(), "{name} ran");
+    }
+
+    // Anybody can bind to any address: from another cgroup, as root in another unit, in a pid or user namespace.
+    let address = "1a2b3c4d5e6f7081/unit/taker.service/key";
+    for before in [
+        "",
+        "systemd-run -q --pipe --wait --unit=liar.service",
+        "unshare --pid --fork",
+        "unshare --user --map-root-user",
+    ] {
+        let out = forge(before, address);
+        assert!(!out.text().contains("top-secret"), "{before}: {}", out.text());
+        if out.code == 0 {
+            let came: usize = out.text().split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            assert!(came > 1 << 20, "{before}: a refusal is more than systemd takes, {}", out.text());
+        }
+    }
+    let denied = wait_for("the refusals", PATIENCE, || {
+        let lines = log();
+        let denied = lines.lines().filter(|l| l.contains("denied") && l.contains("the peer")).count();
+        (denied >= 2).then_some(lines)
+    });
+    assert!(denied.contains("it is in lab-job.service") && denied.contains("it is in liar.service"), "{denied}");
+    forge("", "1/unit/../x");
+    sh(&format!("stat -c %a:%U {SOCKET}")).ok();
+    forge("setpriv --reuid=2001 --regid=2001 --clear-groups", address).refused("PermissionError");
+
+    // Locked: it waits for the unlock, also over a restart of the daemon.
+    sh("pinfold lock; rm /run/taker.saw; systemctl start --no-block taker").ok();
+    await_state("taker", "activating");
+    sh("systemctl kill --signal=KILL --kill-whom=main pinfold").ok();
+    wait_for("the next daemon", PATIENCE, || (sh("pinfold status").code == 0).then_some(()));
+    assert!(!Path::new("/run/taker.saw").exists());
+    package.unlock();
+    wait_for("the credential", PATIENCE, || (sh("cat /run/taker.saw").text() == "top-secret").then_some(()));
+    let _ = sh("rm -f /run/taker.saw /run/forge.py");
+}

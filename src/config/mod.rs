@@ -8,6 +8,7 @@ mod units;
 
 pub use load::{ConfigError, DEFAULT_FILE};
 
+use crate::model::SecretPath;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct Config {
     pub admin_group: Option<String>,
     /// Whether `cat --reveal` shows content.
     pub allow_reveal: bool,
+    /// The folder in the tree with the units' credentials: `UNIT/NAME` below it.
+    pub credentials: SecretPath,
     /// What the daemon unlocks the store with at start.
     #[serde(deserialize_with = "units::unlock")]
     pub unlock: UnlockFrom,
@@ -105,6 +108,7 @@ impl Default for Config {
             unlock_timeout: Duration::from_secs(90),
             admin_group: None,
             allow_reveal: false,
+            credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
             unlock: UnlockFrom::default(),
         }
     }

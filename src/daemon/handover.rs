@@ -24,6 +24,8 @@ const CONTROL: &str = "pinfold-control";
 const IDENTITY: &str = "pinfold-identity";
 /// [`Description`], a memfd.
 const DESCRIPTION: &str = "pinfold-connection";
+/// The listening socket of pinfold-credentials.socket: systemd's own, which it passes to every daemon.
+const CREDENTIALS: &str = "pinfold-credentials";
 /// The format of [`Description`] that this binary writes and reads.
 const FORMAT: u32 = 1;
 /// The largest description that is read.
@@ -50,6 +52,7 @@ pub struct Inherited {
     control: Option<UnixListener>,
     identity: Option<SecretMemory>,
     description: Option<OwnedFd>,
+    credentials: Option<UnixListener>,
 }
 
 impl Inherited {
@@ -62,6 +65,7 @@ impl Inherited {
                 CONTROL => all.control = Some(fd.into()),
                 IDENTITY => all.identity = SecretMemory::of(fd).ok(),
                 DESCRIPTION => all.description = Some(fd),
+                CREDENTIALS => all.credentials = Some(fd.into()),
                 other => tracing::debug!(name = other, "a descriptor that is not ours was passed and is closed"),
             }
         }
@@ -71,6 +75,11 @@ impl Inherited {
     /// The listening socket.
     pub fn control(&mut self) -> Option<UnixListener> {
         self.control.take()
+    }
+
+    /// The socket for units' credentials; `None` if no socket unit passes one.
+    pub fn credentials(&mut self) -> Option<UnixListener> {
+        self.credentials.take()
     }
 
     /// The tree to be taken over; `None` if there is none that is still served through this descriptor.

@@ -11,6 +11,7 @@ use crate::audit::{self, Event, Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
+use crate::credentials::Credentials;
 use crate::fs::fuse::{Connect, Mounted};
 use crate::model::Scope;
 use crate::secret::Secret;
@@ -86,6 +87,13 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         unlock_by_itself(&vault, &config, unlocked_by);
     }
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
+    let credentials = match inherited.credentials() {
+        Some(listener) => {
+            let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience);
+            Some(served.map_err(system("cannot give credentials to units"))?)
+        }
+        None => None,
+    };
     if hand_over {
         let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());
         handover::store(&config.mountpoint, mounted.connection(), &listener, identity)
@@ -99,6 +107,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
 
     let reason = serve(&vault, &woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(credentials);
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
         note(&vault, audit::Operation::Stop);
         server.leave();

@@ -237,6 +237,14 @@ impl Vault {
         found.ok_or(VaultError::NotFound)
     }
 
+    /// The node at a path; symlinks are not followed.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`].
+    pub fn find(&self, path: &SecretPath) -> Result<Ino, VaultError> {
+        self.with_tree(|tree| tree.find(path))?.ok_or(VaultError::NotFound)
+    }
+
     /// The entries of a directory: inode, what it is, name; sorted by name.
     ///
     /// # Errors
