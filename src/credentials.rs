@@ -73,7 +73,7 @@ impl Asked {
 
 impl Credentials {
     /// Answers on a listening socket until it is dropped. While the store is locked nobody is accepted, `patience` at most: who waits
-    /// in the socket's queue is found there by the next daemon too.
+    /// in the socket's queue is found there by the next daemon too. `enter` is the first that the threads which answer do.
     ///
     /// # Errors
     /// If there is no descriptor or no thread to be had.
@@ -82,15 +82,17 @@ impl Credentials {
         vault: Arc<Vault>,
         folder: SecretPath,
         patience: Option<Duration>,
+        enter: fn(),
     ) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
         listener.set_nonblocking(true)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let shared = Arc::new(Shared { vault, folder, patience });
         let stop = Arc::clone(&stopping);
-        let accepting = std::thread::Builder::new()
-            .name("credentials".into())
-            .spawn(move || accept_all(&listener, &woken, &stop, &shared))?;
+        let accepting = std::thread::Builder::new().name("credentials".into()).spawn(move || {
+            enter();
+            accept_all(&listener, &woken, &stop, &shared);
+        })?;
         Ok(Credentials { stopping, wake, accepting: Some(accepting) })
     }
 }

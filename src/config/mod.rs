@@ -55,6 +55,8 @@ pub struct Config {
     pub allow_reveal: bool,
     /// The folder in the tree with the units' credentials: `UNIT/NAME` below it.
     pub credentials: SecretPath,
+    /// Whether the threads that answer give up capabilities.
+    pub confine: bool,
     /// What the daemon unlocks the store with at start.
     #[serde(deserialize_with = "units::unlock")]
     pub unlock: UnlockFrom,
@@ -109,6 +111,7 @@ impl Default for Config {
             admin_group: None,
             allow_reveal: false,
             credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
+            confine: true,
             unlock: UnlockFrom::default(),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of starting and stopping. Decides nothing about secrets.
 
+mod confine;
 mod handover;
 mod log;
 mod mountpoint;
@@ -77,8 +78,9 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         WhenLocked::Wait => Some(config.unlock_timeout),
         WhenLocked::Fail => None,
     };
+    let enter = if config.confine { confine::enter } else { confine::not_at_all };
     let connect = taken.unwrap_or(Connect::New);
-    let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, move || {
+    let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, enter, move || {
         // Nobody listens any more if the daemon is stopping already.
         let _ = wake.send(Wake::SessionEnded);
     })
@@ -86,10 +88,10 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     if vault.locked_since().is_some() {
         unlock_by_itself(&vault, &config, unlocked_by);
     }
-    server.run().map_err(|e| Fault::Failed(e.to_string()))?;
+    server.run_in(enter).map_err(|e| Fault::Failed(e.to_string()))?;
     let credentials = match inherited.credentials() {
         Some(listener) => {
-            let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience);
+            let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);
             Some(served.map_err(system("cannot give credentials to units"))?)
         }
         None => None,

@@ -46,7 +46,8 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Begins to serve. `ended` is called when the session is over, however that came.
+    /// Begins to serve. `enter` is the first that the threads which answer do; `ended` is called when the session is over,
+    /// however that came.
     ///
     /// # Errors
     /// What open(2) of `/dev/fuse`, mount(2) or the handshake say; then nothing is mounted that was not before.
@@ -55,6 +56,7 @@ impl Mounted {
         mountpoint: &Path,
         connect: Connect,
         patience: Option<Duration>,
+        enter: fn(),
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let fs = Arc::new(Fs::new(Arc::clone(vault)));
@@ -86,6 +88,7 @@ impl Mounted {
             teller.serve(tasks, session.notifier(), second)?;
             vault.observe(Arc::clone(&teller) as Arc<dyn crate::vault::Observer>);
             let session = std::thread::Builder::new().name("fuse".into()).spawn(move || {
+                enter();
                 let result = session.run();
                 ended();
                 result
