@@ -66,6 +66,9 @@ pub enum Command {
     CheckConfig(Json),
     /// Wait until the tree is mounted and unlocked
     Ready(Ready),
+    /// Open and close the files that stdin names, for whoever watches them; the daemon runs it
+    #[command(hide = true)]
+    Poke,
 }
 
 /// Output for programs.

@@ -8,6 +8,7 @@ mod failure;
 mod log;
 mod look;
 mod names;
+mod poke;
 mod prompt;
 mod ready;
 mod release;
@@ -37,6 +38,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
+    if let Command::Poke = cli.command {
+        return poke::poke();
+    }
     let config = Config::load(cli.config.as_deref())?;
     if let Command::Mount(args) = cli.command {
         return store::mount(config, args);
@@ -44,7 +48,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     guard(&config);
     match cli.command {
         Command::Init(args) => store::init(&config, args),
-        Command::Mount(_) => unreachable!("it was taken above"),
+        Command::Mount(_) | Command::Poke => unreachable!("they were taken above"),
         Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => store::unlock(&config, args),
         Command::Lock => store::lock(&config),

@@ -57,6 +57,8 @@ pub struct Config {
     pub credentials: SecretPath,
     /// Whether the threads that answer give up capabilities.
     pub confine: bool,
+    /// What happens when a secret changes.
+    pub on_change: OnChange,
     /// What the daemon unlocks the store with at start.
     #[serde(deserialize_with = "units::unlock")]
     pub unlock: UnlockFrom,
@@ -80,6 +82,14 @@ pub enum WhenLocked {
     Wait,
     /// It gets ENOKEY at once.
     Fail,
+}
+
+/// The `[on_change]` table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnChange {
+    /// The units that `user.pinfold.on-change` may reload or restart.
+    pub allow: Vec<String>,
 }
 
 /// The `[unlock]` table. At most one of the two; with neither, somebody runs `pinfold unlock`.
@@ -112,6 +122,7 @@ impl Default for Config {
             allow_reveal: false,
             credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
             confine: true,
+            on_change: OnChange::default(),
             unlock: UnlockFrom::default(),
         }
     }

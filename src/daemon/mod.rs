@@ -7,6 +7,7 @@ mod handover;
 mod log;
 mod mountpoint;
 pub mod offline;
+mod on_change;
 
 use crate::audit::{self, Event, Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon};
@@ -78,6 +79,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         WhenLocked::Wait => Some(config.unlock_timeout),
         WhenLocked::Fail => None,
     };
+    on_change::start(&vault, config.on_change.allow.clone()).map_err(system("cannot start a thread"))?;
     let enter = if config.confine { confine::enter } else { confine::not_at_all };
     let connect = taken.unwrap_or(Connect::New);
     let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, enter, move || {

@@ -8,6 +8,8 @@ use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use std::io::{self, IoSlice};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// What is written over secrets.
 static ZEROES: [u8; 16 << 10] = [0; 16 << 10];
@@ -103,6 +105,13 @@ pub fn confine(keep: &[Capability]) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the command's process join a fresh session keyring before exec: it would inherit this process's, and with it the scopes' keys.
+pub fn without_our_keys(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec only what is async-signal-safe may be done (fork(2)): the closure makes two system calls with
+    // constant arguments, takes no lock and allocates nothing.
+    unsafe { command.pre_exec(super::keyctl::join_anonymous_session) }
+}
+
 /// The descriptors this process was started with under the protocol of sd_listen_fds(3), with their names. They close on exec, and
 /// the variables that told of them are gone. To be called once, before there are threads: afterwards there are none.
 pub fn inherited() -> Vec<(String, OwnedFd)> {
@@ -187,6 +196,28 @@ mod tests {
         static LITERAL: &[u8] = b"a constant of the program";
         assert_eq!(wipe(LITERAL).unwrap_err().raw_os_error(), Some(libc::EFAULT));
         assert_eq!(std::hint::black_box(LITERAL)[0], b'a');
+    }
+
+    #[test]
+    fn a_child_has_a_session_keyring_of_its_own() {
+        // A session keyring is a thread's, so in a thread of its own.
+        let looked = std::thread::spawn(|| {
+            super::super::keyctl::join_anonymous_session().unwrap();
+            let rings = |command: &mut Command| {
+                let out = command.arg("/proc/keys").output().unwrap();
+                let keys = String::from_utf8(out.stdout).unwrap();
+                let rings: Vec<String> = keys
+                    .lines()
+                    .filter(|line| line.contains("_ses"))
+                    .map(|line| line.split(' ').next().unwrap_or_default().to_owned())
+                    .collect();
+                rings
+            };
+            (rings(&mut Command::new("cat")), rings(without_our_keys(&mut Command::new("cat"))))
+        });
+        let (inherited, fresh) = looked.join().unwrap();
+        assert!(!inherited.is_empty() && !fresh.is_empty(), "{inherited:?} {fresh:?}");
+        assert!(fresh.iter().all(|ring| !inherited.contains(ring)), "{inherited:?} {fresh:?}");
     }
 
     #[test]

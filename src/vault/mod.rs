@@ -14,6 +14,7 @@ mod error;
 mod fsck;
 mod history;
 mod node;
+mod on_change;
 mod open;
 mod recovery;
 mod remove;
@@ -28,6 +29,7 @@ pub use change::{NewNode, Rename, SetAttr, TimeChange};
 pub use commit::Content;
 pub use error::VaultError;
 pub use node::Attr;
+pub use on_change::{Action, ON_CHANGE, Touched, Verb};
 pub use open::Opened;
 pub use setup::{Recovery, create_store};
 pub use unlock::{UnlockBy, verify_store};
@@ -141,6 +143,7 @@ pub struct Vault {
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
     keeper: OnceLock<Arc<dyn Keeper>>,
+    on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
     started: Instant,
 }
 
@@ -167,6 +170,7 @@ impl Vault {
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
             keeper: OnceLock::new(),
+            on_change: OnceLock::new(),
             started: Instant::now(),
         }
     }

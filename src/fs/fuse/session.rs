@@ -4,6 +4,7 @@
 //! through its own mount.
 
 use super::notify::Teller;
+use super::poke::Poker;
 use super::{Adapter, Waiting};
 use crate::fs::Fs;
 use crate::sys::connection::{self, Offer, Stage};
@@ -86,6 +87,7 @@ impl Mounted {
         let (session, device) = connected?;
         let started = device.try_clone().and_then(|second| {
             teller.serve(tasks, session.notifier(), second)?;
+            teller.poke_with(Poker::start(vault, mountpoint)?);
             vault.observe(Arc::clone(&teller) as Arc<dyn crate::vault::Observer>);
             let session = std::thread::Builder::new().name("fuse".into()).spawn(move || {
                 enter();
