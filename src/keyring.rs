@@ -1,11 +1,15 @@
 //! The scopes' entries in the kernel keyring.
 //!
-//! Owns the entries `pinfold:<scope>` in the daemon's anonymous session keyring and what each is checked with. A KEK is
-//! read from there at the moment it is used and kept nowhere else, so a revocation cuts off at once. Publishing secrets
-//! to services comes here later; it will need a Grant.
+//! Owns the entries `pinfold:<scope>:…` in the daemon's anonymous session keyring, one for the daemon's own work and one
+//! for each attached instance of a container, and what each is checked with. A KEK is
+//! read from there at the moment it is used and kept nowhere else, so a revocation cuts off at once. Secrets as keys
+//! of services are in `publish`.
+
+pub mod noted;
+pub mod publish;
 
 use crate::access::ScopeState;
-use crate::model::Scope;
+use crate::model::{InstanceId, Scope};
 use crate::secret::{Kek, Secret};
 use crate::sys::keyctl::{self, KeyError, KeyId};
 use sha2::{Digest, Sha256};
@@ -22,7 +26,8 @@ pub struct ScopeEntry {
 }
 
 impl ScopeEntry {
-    /// Puts a scope's KEK into the keyring.
+    /// Puts a scope's KEK into the keyring, for the daemon's own work: opening for callers on the host, and sealing what
+    /// admins write.
     ///
     /// # Errors
     /// What the kernel says: EDQUOT, or a keyring that is not there.
@@ -30,10 +35,37 @@ impl ScopeEntry {
         // A random part keeps a second store in this process apart, as tests have.
         let mut nonce = [0; 4];
         getrandom::getrandom(&mut nonce).map_err(io::Error::from)?;
-        let description = format!("pinfold:{scope}:{:08x}", u32::from_ne_bytes(nonce));
-        let key = keyctl::add_user_key_to_session(&description, kek.expose())?;
+        let nonce = u32::from_ne_bytes(nonce);
+        match scope {
+            Scope::Host => Self::add(&format!("pinfold:{scope}:{nonce:08x}"), kek),
+            // No instance can have this name: ids have no slash.
+            Scope::Container(_) => Self::add(&format!("pinfold:{scope}:store/{nonce:08x}"), kek),
+        }
+    }
+
+    /// Puts the KEK of an instance's scope into the keyring as `pinfold:<scope>:<id>`, for callers inside it.
+    ///
+    /// # Errors
+    /// As [`ScopeEntry::install`].
+    pub fn install_for(id: &InstanceId, kek: &Secret, timeout: Option<u32>) -> io::Result<Self> {
+        let entry = Self::add(&format!("pinfold:{}:{}", id.scope, id.id), kek)?;
+        if let Some(seconds) = timeout {
+            keyctl::set_timeout(entry.key, seconds)?;
+        }
+        Ok(entry)
+    }
+
+    fn add(description: &str, kek: &Secret) -> io::Result<Self> {
+        let key = keyctl::add_user_key_to_session(description, kek.expose())?;
+        let entry = ScopeEntry { key, check: Sha256::digest(kek.expose()).into() };
         keyctl::set_perm(key, ENTRY_PERMS)?;
-        Ok(ScopeEntry { key, check: Sha256::digest(kek.expose()).into() })
+        Ok(entry)
+    }
+
+    /// Revokes it, for everybody who still has it in hand.
+    pub fn revoke(&self) {
+        // It fails only where somebody else was faster.
+        let _ = keyctl::revoke(self.key);
     }
 
     /// Reads the KEK, now.
@@ -88,6 +120,24 @@ mod tests {
         assert_eq!(entry.state(), ScopeState::Alive);
         keyctl::revoke(entry.key).unwrap();
         assert_eq!(entry.state(), ScopeState::Revoked);
+    }
+
+    #[test]
+    fn an_instances_entry_is_its_own_and_may_expire() {
+        let kek = Secret::random(Kek::LEN).unwrap();
+        let scope = Scope::container("web").unwrap();
+        let id = |id: &str| InstanceId { scope: scope.clone(), id: id.into() };
+        let one = ScopeEntry::install_for(&id("keyring-1"), &kek, None).unwrap();
+        let two = ScopeEntry::install_for(&id("keyring-2"), &kek, Some(1)).unwrap();
+        let store = ScopeEntry::install(&scope, &kek).unwrap();
+        one.revoke();
+        assert_eq!((one.state(), store.state()), (ScopeState::Revoked, ScopeState::Alive));
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while two.state() != ScopeState::Expired {
+            assert!(std::time::Instant::now() < end, "it does not expire");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(store.read().unwrap().expose(), kek.expose());
     }
 
     #[test]

@@ -21,5 +21,6 @@ pub mod secret;
 pub mod store;
 pub mod sys;
 pub mod unlock;
+pub mod upcall;
 pub mod vault;
 pub mod wire;

@@ -63,6 +63,12 @@ impl Admin for Glance {
         fsck(Fsck) -> FsckReport;
         extract(Extract) -> Vec<u8>;
         backup(&mut dyn Write) -> BackupReport;
+        scope_add(ScopeAdd) -> ();
+        scope_list() -> Vec<ScopeEntry>;
+        scope_remove(ScopeRemove) -> Removed;
+        attach(Attach) -> String;
+        detach(&str) -> ();
+        instances() -> Vec<InstanceEntry>;
     }
 }
 

@@ -5,6 +5,7 @@
 
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::Callers;
+use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError, OpenMode, Opened};
 use pinfold::model::{Doubt, FileId, Gid, Ino, InstanceId, Kind, Name, SecretPath, Subject, Uid, Who};
 use pinfold::seal::Protection;
@@ -13,6 +14,7 @@ use pinfold::store::Store;
 use pinfold::vault::{Caller, Change, Limits, NewNode, Observer, Recovery, Rename, UnlockBy, Vault, create_store};
 use pinfold::wire::{Actor, Admin, Fsck};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A recovery recipient nobody has the key of.
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
@@ -64,6 +66,9 @@ impl Observer for Forget {
             fs.forget_all();
         }
     }
+    fn settle(&self, _: Duration) -> bool {
+        true
+    }
     fn open_handles(&self) -> u64 {
         0
     }
@@ -93,6 +98,7 @@ impl World {
         let limits = Limits {
             max_secret_size: 1 << 20,
             max_secrets: 1000,
+            max_instances: 8,
             keep_versions,
             allow_reveal: false,
             mountpoint: "/nowhere".into(),
@@ -100,7 +106,7 @@ impl World {
         };
         let store = Store::open(&home.path().join("store")).unwrap();
         let vault = Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits);
-        let fs = Arc::new(Fs::new(Arc::new(vault)));
+        let fs = Arc::new(Fs::new(Arc::new(vault), Register::new().unwrap()));
         fs.vault().observe(Arc::new(Forget(Arc::downgrade(&fs))));
         let world = World { fs, identity, _home: home };
         world.unlock();

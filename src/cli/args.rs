@@ -3,6 +3,7 @@
 //! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
 
 use crate::exit::Exit;
+use crate::wire::UidMap;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -64,6 +65,30 @@ pub enum Command {
     Restore(Restore),
     /// Check the configuration and show what is in force
     CheckConfig(Json),
+    /// Declare, list or remove the scopes of containers
+    Scope(Scope),
+    /// Let a running container have the secrets of its scope
+    Attach(Attach),
+    /// Take them from it: nothing opens inside it any more, and what is open cannot be read on
+    Detach(Detach),
+    /// List the attached containers
+    Instances(Json),
+    /// Attach or detach the container whose OCI state is on stdin (for runtimes: mount-helpers/hooks.d)
+    #[command(hide = true)]
+    OciHook(OciHook),
+    /// Give a secret to a user as a key in his keyring
+    Publish(Publish),
+    /// Take a published secret back
+    Unpublish(Unpublish),
+    /// List what is published
+    Published(Json),
+    /// Show what pinfold has in the kernel's keyrings
+    Keyring(Keyring),
+    /// Check what pinfold needs of this machine, and say what to do
+    Doctor(Json),
+    /// Make a key that somebody asked the kernel for (started by request-key)
+    #[command(hide = true)]
+    Upcall(Upcall),
     /// Wait until the tree is mounted and unlocked
     Ready(Ready),
     /// Open and close the files that stdin names, for whoever watches them; the daemon runs it
@@ -351,6 +376,181 @@ pub struct Restore {
     pub json: bool,
 }
 
+/// `scope`
+#[derive(Debug, Args)]
+pub struct Scope {
+    /// What to do
+    #[command(subcommand)]
+    pub action: ScopeAction,
+}
+
+/// What can be done with scopes.
+#[derive(Debug, Subcommand)]
+pub enum ScopeAction {
+    /// Declare a scope: a key of its own, and the folder containers/NAME for its secrets
+    Add {
+        /// What it is to be called: a-z A-Z 0-9 . _ -, 64 at most
+        name: String,
+        /// Let callers inside the container change what is in it
+        #[arg(long)]
+        write: bool,
+        /// How owners are counted: as seen inside, shown through the container's map of ids, or as the host does
+        #[arg(long, value_name = "auto|host", default_value = "auto", value_parser = uid_map)]
+        uid_map: UidMap,
+    },
+    /// List them
+    Ls(Json),
+    /// Take a scope back; refused while secrets are in it or containers attached
+    Rm {
+        /// Which
+        name: String,
+        /// With all secrets in it and their history, for good
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+/// `attach`
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// To which scope
+    #[arg(value_name = "NAME")]
+    pub scope: String,
+    /// The container's first process, as the host counts it
+    #[arg(long, value_name = "PID")]
+    pub pid: u32,
+    /// What it is to be called [default: NAME-PID]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// For how long, as in 90s, 2m, 12h, 30d [default: until it ends]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `detach`
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// Which container
+    pub id: String,
+}
+
+/// `oci-hook`
+#[derive(Debug, Args)]
+pub struct OciHook {
+    /// When it is run
+    pub stage: Stage,
+}
+
+/// A stage in a container's life, as the OCI runtime specification names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// Its namespaces are made, its program not started.
+    #[value(name = "createRuntime")]
+    CreateRuntime,
+    /// It has ended.
+    #[value(name = "poststop")]
+    Poststop,
+}
+
+fn uid_map(text: &str) -> Result<UidMap, String> {
+    match text {
+        "auto" => Ok(UidMap::Auto),
+        "host" => Ok(UidMap::Host),
+        _ => Err("auto or host".into()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wanted = crate::config::parse_duration(text).filter(|t| !t.is_zero());
+    wanted.ok_or_else(|| "a duration is 90s, 2m, 12h or 30d".into())
+}
+
+/// `publish`
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// Which secret
+    pub path: String,
+    /// Whom: a user's name, UID or UID:GID
+    #[arg(long, value_name = "USER")]
+    pub to: String,
+    /// Which publication.
+    #[command(flatten)]
+    pub which: WhichKey,
+    /// Let the key expire after this time (90s, 2m, 12h, 30d)
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub timeout: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `unpublish`
+#[derive(Debug, Args)]
+pub struct Unpublish {
+    /// Which secret
+    pub path: String,
+    /// Only what is published to this user
+    #[arg(long, value_name = "USER")]
+    pub to: Option<String>,
+    /// Which publication.
+    #[command(flatten)]
+    pub which: WhichKey,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What tells two keys of one secret and user apart.
+#[derive(Debug, Args)]
+pub struct WhichKey {
+    /// What {instance} stands for in the description: the service's own instance
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// In this attached instance, or in all of this scope; USER is then a number, as counted inside
+    #[arg(long, value_name = "ID|SCOPE")]
+    pub container: Option<String>,
+    /// How the key is described; {path} {name} {user} {uid} {instance} {container} {scope} have values [default: pinfold:{path}]
+    #[arg(long, value_name = "TEMPLATE")]
+    pub description: Option<String>,
+    /// Describe it as this service wants it: 389ds
+    #[arg(long = "as", value_name = "PRESET", conflicts_with = "description")]
+    pub preset: Option<String>,
+}
+
+/// `keyring`
+#[derive(Debug, Args)]
+pub struct Keyring {
+    /// What to do
+    #[command(subcommand)]
+    pub action: KeyringAction,
+}
+
+/// What can be done with the kernel's keyrings.
+#[derive(Debug, Subcommand)]
+pub enum KeyringAction {
+    /// List the keys
+    Ls(Json),
+}
+
+/// `upcall`
+#[derive(Debug, Args)]
+pub struct Upcall {
+    /// The key's number
+    #[arg(value_name = "KEY")]
+    pub key: i32,
+}
+
+/// A time in whole seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time.as_secs() > 0 && time.subsec_nanos() == 0 => Ok(time.as_secs()),
+        Ok(_) | Err(_) => Err("a time is written 90s, 2m, 12h or 30d".into()),
+    }
+}
+
 fn octal(text: &str) -> Result<u16, String> {
     match u16::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
@@ -428,6 +628,25 @@ mod tests {
             "pinfold backup /b",
             "pinfold restore - --keyfile /k",
             "pinfold check-config",
+            "pinfold scope add web",
+            "pinfold scope add web --write --uid-map host",
+            "pinfold scope ls --json",
+            "pinfold scope rm web --purge",
+            "pinfold attach web --pid 4711",
+            "pinfold attach web --pid 4711 --id web-1 --timeout 12h",
+            "pinfold detach web-1",
+            "pinfold instances --json",
+            "pinfold oci-hook createRuntime",
+            "pinfold oci-hook poststop",
+            "pinfold publish svc/pin --to dirsrv",
+            "pinfold publish svc/pin --to 389:389 --instance a --container web --as 389ds --timeout 12h --json",
+            "pinfold publish svc/pin --to nut --description pinfold:{name}",
+            "pinfold unpublish svc/pin",
+            "pinfold unpublish svc/pin --to dirsrv --as 389ds",
+            "pinfold published --json",
+            "pinfold keyring ls --json",
+            "pinfold doctor",
+            "pinfold upcall 741038274",
             "pinfold ready",
             "pinfold ready --timeout 90s --hold",
         ] {
@@ -453,6 +672,16 @@ mod tests {
             "pinfold log rotate --json",
             "pinfold log --verify -f",
             "pinfold fsck --version 3",
+            "pinfold scope add web --uid-map both",
+            "pinfold attach web",
+            "pinfold attach web --pid 1 --timeout 0s",
+            "pinfold attach web --pid 1 --timeout soon",
+            "pinfold detach",
+            "pinfold publish svc/pin",
+            "pinfold publish svc/pin --to a --as 389ds --description x",
+            "pinfold publish svc/pin --to a --timeout 0s",
+            "pinfold publish svc/pin --to a --timeout soon",
+            "pinfold keyring",
             "pinfold ready --timeout soon",
             "pinfold nothing",
         ] {

@@ -4,18 +4,23 @@
 //! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
 
 mod args;
+mod containers;
+mod doctor;
 mod failure;
+mod hook;
 mod log;
 mod look;
 mod names;
 mod poke;
 mod prompt;
+mod publish;
 mod ready;
 mod release;
 mod show;
 mod store;
 mod take;
 mod tree;
+mod upcall;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -65,7 +70,18 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Fsck(args) => store::fsck(&config, args),
         Command::Backup(args) => store::backup(&config, args),
         Command::Restore(args) => store::restore(&config, args),
+        Command::Scope(args) => containers::scope(&config, args),
+        Command::Attach(args) => containers::attach(&config, args),
+        Command::Detach(args) => containers::detach(&config, args),
+        Command::Instances(args) => containers::instances(&config, args),
+        Command::OciHook(args) => hook::oci_hook(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
+        Command::Publish(args) => publish::publish(&config, args),
+        Command::Unpublish(args) => publish::unpublish(&config, args),
+        Command::Published(args) => publish::published(&config, args),
+        Command::Keyring(args) => publish::keyring(&config, args),
+        Command::Doctor(args) => doctor::doctor(&config, args),
+        Command::Upcall(args) => upcall::upcall(&config, args),
         Command::Ready(args) => ready::ready(&config, &args),
     }
 }

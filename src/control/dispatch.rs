@@ -5,10 +5,15 @@
 use super::session::Replies;
 use crate::model::SecretPath;
 use crate::wire::{
-    Actor, Admin, Backup, BackupPart, Call, CallError, Committed, Done, Entry, Extract, Extracted, Fault, Fsck,
-    FsckReport, GetHistory, GetStatus, History, List, Listing, Lock, LogAnchor, LogHead, LogRotate, Method, Problem,
-    Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, Unlock,
-    UnlockWith, Who, service,
+    Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract,
+    Extracted, Fault, Fsck, FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List, Listing,
+    Lock, LogAnchor, LogHead, LogRotate, Method, Problem, Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove,
+    Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing, ScopeRemove, Unlock, UnlockWith,
+    Who, service,
+};
+use crate::wire::{
+    GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
+    Unpublished,
 };
 use std::io::{self, Write};
 
@@ -106,6 +111,30 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
                 return Err(CallError::ExpectedMore.into());
             }
             backup(admin, actor, out)?;
+        }
+        ScopeAdd::NAME => one::<ScopeAdd>(call, out, |add| admin.scope_add(actor, add).map(|()| Done {}))?,
+        ScopeList::NAME => {
+            one::<ScopeList>(call, out, |ScopeList {}| admin.scope_list(actor).map(|scopes| ScopeListing { scopes }))?
+        }
+        ScopeRemove::NAME => one::<ScopeRemove>(call, out, |remove| admin.scope_remove(actor, remove))?,
+        Attach::NAME => one::<Attach>(call, out, |attach| admin.attach(actor, attach).map(|id| Attached { id }))?,
+        Detach::NAME => one::<Detach>(call, out, |Detach { id }| admin.detach(actor, &id).map(|()| Done {}))?,
+        Instances::NAME => one::<Instances>(call, out, |Instances {}| {
+            admin.instances(actor).map(|instances| InstanceListing { instances })
+        })?,
+        Publish::NAME => one::<Publish>(call, out, |p| admin.publish(actor, p).map(|keys| Published { keys }))?,
+        Unpublish::NAME => {
+            one::<Unpublish>(call, out, |u| admin.unpublish(actor, u).map(|removed| Unpublished { removed }))?;
+        }
+        GetPublished::NAME => one::<GetPublished>(call, out, |GetPublished {}| {
+            admin.published(actor).map(|publications| Publications { publications })
+        })?,
+        KeyRequest::NAME => {
+            let (content, timeout) = admin.key_request(actor, call.parameters()?)?;
+            out.secret(&RequestedKey { content, timeout })?;
+        }
+        KeyringList::NAME => {
+            one::<KeyringList>(call, out, |KeyringList {}| admin.keyring_list(actor).map(|keys| HeldKeys { keys }))?;
         }
         _ => return Err(call.unknown().into()),
     }

@@ -9,18 +9,20 @@ mod handle;
 mod held;
 mod orphan;
 mod own;
+pub mod register;
 mod wait;
 
 pub use handle::{DirHandle, ReadHandle};
 pub use own::OWN_NAME;
 
 use crate::model::{Ino, Kind, Name, PathError};
-use crate::vault::{Attr, Caller, NewNode, Rename, SetAttr, Vault, VaultError};
+use crate::vault::{Attr, Caller, NewNode, Opened as VaultOpened, Rename, SetAttr, Vault, VaultError};
 use dirty::Dirties;
 use handle::Handles;
 use held::Held;
 use orphan::Orphans;
 use own::Own;
+use register::Register;
 use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
@@ -104,18 +106,23 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// Over this vault.
-    pub fn new(vault: Arc<Vault>) -> Self {
+    /// Over this vault, with what is open according to the daemon before this one, or an empty register.
+    pub fn new(vault: Arc<Vault>, register: Register) -> Self {
         let held = Held::new((crate::sys::arena::usage().1 / 4) as u64);
         Fs {
             vault,
-            handles: Handles::new(Arc::clone(&held)),
+            handles: Handles::new(Arc::clone(&held), register),
             dirties: Dirties::default(),
             held,
             orphans: Orphans::default(),
             own: Own::default(),
             names: Mutex::default(),
         }
+    }
+
+    /// What is open, for the daemon after this one.
+    pub fn register(&self) -> &Register {
+        self.handles.register()
     }
 
     /// The vault below.
@@ -208,12 +215,12 @@ impl Fs {
     ) -> Result<(Attr, Opened), FsError> {
         let attr = self.make(caller, NewNode { kind: Kind::File, ..new })?;
         if !mode.write {
-            let empty = crate::secret::Secret::zeroed(0)?;
-            let opened = self.handles.keep(None, attr.ino, None, empty, caller.uid(), crate::model::Scope::Host)?;
+            let empty = VaultOpened::own(crate::secret::Secret::zeroed(0)?);
+            let opened = self.handles.keep(attr.ino, empty, caller.uid())?;
             return Ok((attr, opened));
         }
-        let grant = self.vault.open_new(caller, attr.ino)?;
-        let opened = self.open_writer(caller, tid, grant, mode.read.then_some(None), false)?;
+        let right = self.vault.open_new(caller, attr.ino)?;
+        let opened = self.open_writer(caller, tid, right, mode.read.then_some(None), false)?;
         Ok((attr, opened))
     }
 
@@ -290,6 +297,11 @@ impl Fs {
     /// [`FsError`].
     pub fn sync(&self) -> Result<(), FsError> {
         Ok(self.vault.sync()?)
+    }
+
+    /// The inodes whose pages the kernel has to drop, now that this instance opens nothing any more.
+    pub fn mapped_by(&self, instance: Ino) -> Vec<Ino> {
+        self.handles.mapped_by(instance).into_iter().collect()
     }
 
     /// The store was locked: no handle shows anything any more, and what was not committed is gone. The inodes whose

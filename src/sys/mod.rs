@@ -3,14 +3,18 @@
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
 pub mod arena;
+pub mod child;
 pub mod connection;
 pub mod keyctl;
+pub mod keyring_child;
 pub mod memfd;
 pub mod mount;
 mod mountinfo;
+pub mod namespace;
 pub mod proc;
 pub mod process;
 pub mod secretmem;
 pub mod socket;
+pub mod table;
 
 pub use mountinfo::MountInfo;

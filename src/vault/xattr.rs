@@ -1,10 +1,11 @@
 //! Extended attributes: `user.*`, the conditions among them, and POSIX ACLs.
 
 use super::node::Node;
+use super::view::View;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
-use crate::model::{Acl, CONDITION_PREFIX, Ino, Kind, Timestamp};
+use crate::model::{Acl, CONDITION_PREFIX, Ino, Kind, PUBLISH_XATTR, Timestamp, parse_publications};
 
 /// The access ACL's name.
 const ACCESS: &str = "system.posix_acl_access";
@@ -35,9 +36,10 @@ impl Vault {
     /// [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`] for other namespaces.
     pub fn get_xattr(&self, ino: Ino, name: &str) -> Result<Vec<u8>, VaultError> {
         let node = self.node(ino)?;
+        let shown = |acl: &Acl| self.view(&node.scope).shown_acl(acl).to_xattr();
         let value = match name {
-            ACCESS => node.meta.acl.as_ref().map(Acl::to_xattr),
-            DEFAULT => node.meta.default_acl.as_ref().map(Acl::to_xattr),
+            ACCESS => node.meta.acl.as_ref().map(shown),
+            DEFAULT => node.meta.default_acl.as_ref().map(shown),
             _ if name.starts_with("user.") => node.meta.xattrs.get(name).cloned(),
             _ => return Err(VaultError::UnknownAttribute),
         };
@@ -68,11 +70,19 @@ impl Vault {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), VaultError> {
+        // A look into the user database may take its time: not under the lock.
+        let recipients = super::publish::check_recipients(name, value);
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
-        let next = self.recording(event, &path, || caller.who(), with_xattr(&node, name, value, mode))?;
+        self.recording(event, &path, || caller.who(), recipients)?;
+        let next = self.recording(
+            event,
+            &path,
+            || caller.who(),
+            with_xattr(&node, &self.view(&node.scope), name, value, mode),
+        )?;
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }
@@ -102,16 +112,16 @@ impl Vault {
 }
 
 /// The node with an attribute set.
-fn with_xattr(node: &Node, name: &str, value: &[u8], mode: XattrMode) -> Result<Node, VaultError> {
+fn with_xattr(node: &Node, view: &View, name: &str, value: &[u8], mode: XattrMode) -> Result<Node, VaultError> {
     let mut next = node.clone();
     match name {
-        ACCESS => set_access(&mut next, &Acl::parse(value)?),
+        ACCESS => set_access(&mut next, &view.kept_acl(Acl::parse(value)?)?),
         DEFAULT if node.kind != Kind::Directory => {
             return Err(VaultError::NotPermitted("only a directory has a default ACL"));
         }
         // An empty list, as setfacl -k writes, takes it away.
         DEFAULT if value.len() == 4 => next.meta.default_acl = None,
-        DEFAULT => next.meta.default_acl = Some(Acl::parse(value)?),
+        DEFAULT => next.meta.default_acl = Some(view.kept_acl(Acl::parse(value)?)?),
         _ => set_user(&mut next, name, value, mode)?,
     }
     next.meta.ctime = Timestamp::now();
@@ -152,6 +162,13 @@ fn set_user(node: &mut Node, name: &str, value: &[u8], mode: XattrMode) -> Resul
         check_condition(node, name, value)?;
     }
     node.meta.xattrs.insert(name.to_owned(), value.to_vec());
+    let conditions = node.meta.conditions();
+    if (conditions.unit.is_some() || conditions.exe.is_some()) && node.meta.xattrs.contains_key(PUBLISH_XATTR) {
+        // A key is read by whatever program has the uid: the condition would be none.
+        return Err(VaultError::Invalid(format!(
+            "{name}: a secret with {CONDITION_PREFIX}unit or {CONDITION_PREFIX}exe cannot be published as a key"
+        )));
+    }
     let bytes: usize = node.meta.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
     if node.meta.xattrs.len() > MAX_COUNT || bytes > MAX_BYTES {
         return Err(VaultError::NoSpace("64 attributes of 16 KiB in all"));
@@ -165,6 +182,9 @@ fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultErr
     let invalid = |why: &str| VaultError::Invalid(format!("{name}: {why}"));
     if node.kind != Kind::File {
         return Err(invalid("conditions are for secrets, not for directories and links"));
+    }
+    if name == PUBLISH_XATTR {
+        return parse_publications(value).map(|_| ()).map_err(|e| invalid(&e.to_string()));
     }
     let text = std::str::from_utf8(value).map_err(|_| invalid("not UTF-8"))?.trim();
     match name {

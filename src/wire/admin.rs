@@ -2,11 +2,12 @@
 //!
 //! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
 
+use super::{Attach, Fsck, InstanceEntry, Remove, Removed, Rollback, ScopeAdd, ScopeEntry, ScopeRemove};
 use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
-use super::{Fsck, Remove, Removed, Rollback};
+use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -78,6 +79,43 @@ pub trait Admin: Send + Sync {
     /// Writes a backup. `out` blocks for as long as its reader takes, up to half a minute for each write: hold no lock
     /// that others wait for.
     fn backup(&self, actor: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault>;
+    /// Declares a scope; [`Fault::Refused`] if it is there.
+    fn scope_add(&self, actor: &Actor, add: ScopeAdd) -> Result<(), Fault>;
+    /// The declared scopes, by name.
+    fn scope_list(&self, actor: &Actor) -> Result<Vec<ScopeEntry>, Fault>;
+    /// Takes a scope back; what went with it.
+    fn scope_remove(&self, actor: &Actor, remove: ScopeRemove) -> Result<Removed, Fault>;
+    /// Attaches an instance; its id. [`Fault::Locked`] while locked.
+    fn attach(&self, actor: &Actor, attach: Attach) -> Result<String, Fault>;
+    /// Detaches an instance; [`Fault::NotFound`] if there is none, [`Fault::NothingToDo`] if that was done before.
+    fn detach(&self, actor: &Actor, id: &str) -> Result<(), Fault>;
+    /// The instances, by scope and id.
+    fn instances(&self, actor: &Actor) -> Result<Vec<InstanceEntry>, Fault>;
+    /// Publishes a secret; the publication as it is then, once for each instance.
+    fn publish(&self, _: &Actor, _: Publish) -> Result<Vec<PublicationInfo>, Fault> {
+        Err(not_here())
+    }
+    /// Takes publications back; how many. [`Fault::NothingToDo`] if there was none.
+    fn unpublish(&self, _: &Actor, _: Unpublish) -> Result<u64, Fault> {
+        Err(not_here())
+    }
+    /// All publications, sorted by path.
+    fn published(&self, _: &Actor) -> Result<Vec<PublicationInfo>, Fault> {
+        Err(not_here())
+    }
+    /// All keys that pinfold has in the kernel.
+    fn keyring_list(&self, _: &Actor) -> Result<Vec<HeldKey>, Fault> {
+        Err(not_here())
+    }
+    /// The content for a key that somebody waits for, and how many seconds the key may live. For `pinfold upcall` alone.
+    fn key_request(&self, _: &Actor, _: KeyRequest) -> Result<(Secret, u32), Fault> {
+        Err(not_here())
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
+}
+
+/// For a core that publishes nothing.
+fn not_here() -> Fault {
+    Fault::Failed("nothing is published here".into())
 }

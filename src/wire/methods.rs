@@ -2,6 +2,8 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::containers::*;
+use super::publish::*;
 use super::replies::*;
 use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
@@ -50,6 +52,17 @@ methods! {
     Fsck => "Fsck", FsckReport;
     Extract => "Extract", Extracted;
     Backup => "Backup", BackupPart;
+    ScopeAdd => "ScopeAdd", Done;
+    ScopeList => "ScopeList", ScopeListing;
+    ScopeRemove => "ScopeRemove", Removed;
+    Attach => "Attach", Attached;
+    Detach => "Detach", Done;
+    Instances => "Instances", InstanceListing;
+    Publish => "Publish", Published;
+    Unpublish => "Unpublish", Unpublished;
+    GetPublished => "Published", Publications;
+    KeyringList => "KeyringList", HeldKeys;
+    KeyRequest => "KeyRequest", RequestedKey;
 }
 
 /// How the daemon is.
