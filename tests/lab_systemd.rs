@@ -102,6 +102,8 @@ fn what_is_installed_works_and_goes_without_a_trace() {
     let listed = sh(&format!("dpkg-deb -c {}", Package::file())).quiet();
     for wanted in [
         "./usr/bin/pinfold",
+        "./usr/libexec/pinfold/pinfold-oci-hook",
+        "./usr/share/containers/oci/hooks.d/pinfold-attach.json",
         "./usr/sbin/mount.pinfold",
         "./usr/share/man/man1/pinfold.1",
         "./usr/share/man/man5/pinfold.toml.5",
@@ -149,7 +151,14 @@ fn what_is_installed_works_and_goes_without_a_trace() {
     assert!(answering.len() >= 3, "{threads}");
     assert!(answering.iter().all(|t| t.contains("00000000002840c4") && t.contains(" 1")), "{threads}");
 
-    // A new version of the package: the tree does not go away.
+    // A new version of the package, under four readers: the tree does not go away.
+    sh(&format!(
+        "rm -rf /tmp/readers && mkdir -m 777 /tmp/readers && systemd-run -q --unit=readers --uid=2001 sh -c \
+         'for i in 1 2 3 4; do \
+            while [ ! -e /tmp/readers/stop ]; do cat {TREE}/pin 2>>/tmp/readers/failed >>/tmp/readers/read.$i; done & \
+          done; wait'"
+    ))
+    .ok();
     let pid = sh("systemctl show -P MainPID pinfold").quiet();
     sh(&format!(
         "cd /tmp && rm -rf deb && dpkg-deb -R {} deb && sed -i 's/^Version: .*/Version: 99.0/' deb/DEBIAN/control && \
@@ -162,6 +171,11 @@ fn what_is_installed_works_and_goes_without_a_trace() {
         (now != pid && now.trim() != "0").then_some(())
     });
     assert_eq!(read(&format!("{TREE}/pin")).quiet(), "1234\n", "unlocked still: nobody was asked");
+    sh("touch /tmp/readers/stop").ok();
+    await_state("readers", "inactive");
+    assert_eq!(sh("cat /tmp/readers/failed; sort -u /tmp/readers/read.*").quiet(), "1234\n", "no read failed");
+    let reads = sh("cat /tmp/readers/read.* | wc -l; rm -r /tmp/readers").quiet();
+    assert!(reads.trim().parse::<u32>().is_ok_and(|n| n > 100), "only {reads} reads");
 
     sh("dpkg --remove pinfold").ok();
     assert_eq!(daemon::connection(Path::new(TREE)), None, "a removal unmounts");
