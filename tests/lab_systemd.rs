@@ -153,6 +153,12 @@ fn what_is_installed_works_and_goes_without_a_trace() {
 
     // A new version of the package, under four readers: the tree does not go away.
     sh(&format!(
+        "cd /tmp && rm -rf deb && dpkg-deb -R {} deb && sed -i 's/^Version: .*/Version: 99.0/' deb/DEBIAN/control && \
+         dpkg-deb -Znone -b deb new.deb >/dev/null && rm -rf deb",
+        Package::file()
+    ))
+    .ok();
+    sh(&format!(
         "rm -rf /tmp/readers && mkdir -m 777 /tmp/readers && systemd-run -q --unit=readers --uid=2001 sh -c \
          'for i in 1 2 3 4; do \
             while [ ! -e /tmp/readers/stop ]; do cat {TREE}/pin 2>>/tmp/readers/failed >>/tmp/readers/read.$i; done & \
@@ -160,12 +166,7 @@ fn what_is_installed_works_and_goes_without_a_trace() {
     ))
     .ok();
     let pid = sh("systemctl show -P MainPID pinfold").quiet();
-    sh(&format!(
-        "cd /tmp && rm -rf deb && dpkg-deb -R {} deb && sed -i 's/^Version: .*/Version: 99.0/' deb/DEBIAN/control && \
-         dpkg-deb -b deb new.deb >/dev/null && rm -rf deb && dpkg -i new.deb && rm new.deb",
-        Package::file()
-    ))
-    .ok();
+    sh("dpkg -i /tmp/new.deb && rm /tmp/new.deb").ok();
     wait_for("the upgraded daemon", PATIENCE, || {
         let now = sh("systemctl show -P MainPID pinfold").quiet();
         (now != pid && now.trim() != "0").then_some(())

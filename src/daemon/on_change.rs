@@ -2,10 +2,10 @@
 //!
 //! Owns the waiting for the last of several changes, and the list of units that may be touched. What is a change is for the vault to say.
 
-use crate::sys::process;
+use crate::sys::child;
 use crate::vault::{Action, Touched, Vault, Verb};
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -68,9 +68,9 @@ fn tell(unit: &str, verb: Verb) {
         // One that does not run is not started by a change of its secret.
         Verb::Restart => "try-restart",
     };
-    let mut command = Command::new("systemctl");
+    let mut command = child::command("systemctl");
     command.args(["--no-block", "--no-ask-password", verb, "--", unit]).stdin(Stdio::null()).stdout(Stdio::null());
-    match process::without_our_keys(&mut command).status() {
+    match command.status() {
         Ok(status) if status.success() => {}
         Ok(status) => tracing::warn!(%unit, verb, %status, "systemctl failed"),
         Err(error) => tracing::warn!(%unit, verb, %error, "systemctl cannot be run"),

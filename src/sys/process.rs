@@ -8,8 +8,6 @@ use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use std::io::{self, IoSlice};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 /// What is written over secrets.
 static ZEROES: [u8; 16 << 10] = [0; 16 << 10];
@@ -103,13 +101,6 @@ pub fn confine(keep: &[Capability]) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// Makes the command's process join a fresh session keyring before exec: it would inherit this process's, and with it the scopes' keys.
-pub fn without_our_keys(command: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec only what is async-signal-safe may be done (fork(2)): the closure makes two system calls with
-    // constant arguments, takes no lock and allocates nothing.
-    unsafe { command.pre_exec(super::keyctl::join_anonymous_session) }
 }
 
 /// The descriptors this process was started with under the protocol of sd_listen_fds(3), with their names. They close on exec, and
@@ -206,24 +197,6 @@ mod tests {
         static LITERAL: &[u8] = b"a constant of the program";
         assert_eq!(wipe(LITERAL).unwrap_err().raw_os_error(), Some(libc::EFAULT));
         assert_eq!(std::hint::black_box(LITERAL)[0], b'a');
-    }
-
-    #[test]
-    fn a_child_has_a_session_keyring_of_its_own() {
-        use crate::sys::keyctl;
-        // A session keyring is a thread's, so in a thread of its own.
-        let looked = std::thread::spawn(|| {
-            keyctl::join_anonymous_session().unwrap();
-            let name = format!("pinfold-test:{}", nix::unistd::gettid());
-            // Only who possesses it, by his session keyring, sees it in /proc/keys.
-            keyctl::set_perm(keyctl::add_user_key_to_session(&name, b"x").unwrap(), 0x3f00_0000).unwrap();
-            let sees = |command: &mut Command| {
-                let out = command.arg("/proc/keys").output().unwrap();
-                String::from_utf8_lossy(&out.stdout).contains(&name)
-            };
-            (sees(&mut Command::new("cat")), sees(without_our_keys(&mut Command::new("cat"))))
-        });
-        assert_eq!(looked.join().unwrap(), (true, false));
     }
 
     #[test]

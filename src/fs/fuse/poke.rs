@@ -3,12 +3,12 @@
 //! Owns the thread that waits for short-lived children, which do it: no thread of the daemon touches its own mount.
 
 use crate::model::{Ino, Kind, Name};
-use crate::sys::process;
+use crate::sys::child;
 use crate::vault::Vault;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -75,9 +75,8 @@ fn in_child(paths: &[PathBuf]) -> std::io::Result<()> {
         return Ok(());
     }
     // This very program, whatever its file is called by now.
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("poke").stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = process::without_our_keys(&mut command).spawn()?;
+    let mut command = child::command("/proc/self/exe");
+    let mut child = command.arg("poke").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         use std::os::unix::ffi::OsStrExt;
         for path in paths {
