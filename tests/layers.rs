@@ -15,7 +15,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (3, &["access", "caller", "store", "unlock", "audit", "cert", "bundle"]),
     (4, &["seal", "keyring"]),
     (5, &["vault"]),
-    (6, &["fs", "upcall", "control"]),
+    (6, &["fs", "upcall", "control", "credentials"]),
     (7, &["daemon"]),
     (8, &["cli"]),
 ];

@@ -89,6 +89,11 @@ pub enum Command {
     /// Make a key that somebody asked the kernel for (started by request-key)
     #[command(hide = true)]
     Upcall(Upcall),
+    /// Wait until the tree is mounted and unlocked
+    Ready(Ready),
+    /// Open and close the files that stdin names, for whoever watches them; the daemon runs it
+    #[command(hide = true)]
+    Poke,
 }
 
 /// Output for programs.
@@ -151,6 +156,17 @@ pub struct Release {
     /// Do nothing unless systemd is stopping this unit
     #[arg(long, value_name = "UNIT")]
     pub unless_restarting: Option<String>,
+}
+
+/// `ready`
+#[derive(Debug, Args)]
+pub struct Ready {
+    /// Give up after this long (90s, 5m) [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Then tell systemd (sd_notify), and stay until the store is locked or the tree unmounted
+    #[arg(long)]
+    pub hold: bool,
 }
 
 /// `ls`
@@ -631,6 +647,8 @@ mod tests {
             "pinfold keyring ls --json",
             "pinfold doctor",
             "pinfold upcall 741038274",
+            "pinfold ready",
+            "pinfold ready --timeout 90s --hold",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -664,6 +682,7 @@ mod tests {
             "pinfold publish svc/pin --to a --timeout 0s",
             "pinfold publish svc/pin --to a --timeout soon",
             "pinfold keyring",
+            "pinfold ready --timeout soon",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

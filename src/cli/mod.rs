@@ -11,8 +11,10 @@ mod hook;
 mod log;
 mod look;
 mod names;
+mod poke;
 mod prompt;
 mod publish;
+mod ready;
 mod release;
 mod show;
 mod store;
@@ -41,6 +43,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
+    if let Command::Poke = cli.command {
+        return poke::poke();
+    }
     let config = Config::load(cli.config.as_deref())?;
     if let Command::Mount(args) = cli.command {
         return store::mount(config, args);
@@ -48,7 +53,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     guard(&config);
     match cli.command {
         Command::Init(args) => store::init(&config, args),
-        Command::Mount(_) => unreachable!("it was taken above"),
+        Command::Mount(_) | Command::Poke => unreachable!("they were taken above"),
         Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => store::unlock(&config, args),
         Command::Lock => store::lock(&config),
@@ -77,6 +82,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Keyring(args) => publish::keyring(&config, args),
         Command::Doctor(args) => doctor::doctor(&config, args),
         Command::Upcall(args) => upcall::upcall(&config, args),
+        Command::Ready(args) => ready::ready(&config, &args),
     }
 }
 

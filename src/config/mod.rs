@@ -9,6 +9,7 @@ mod units;
 pub use load::{ConfigError, DEFAULT_FILE};
 pub use units::parse_duration;
 
+use crate::model::SecretPath;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,6 +57,12 @@ pub struct Config {
     pub admin_group: Option<String>,
     /// Whether `cat --reveal` shows content.
     pub allow_reveal: bool,
+    /// The folder in the tree with the units' credentials: `UNIT/NAME` below it.
+    pub credentials: SecretPath,
+    /// Whether the threads that answer give up capabilities.
+    pub confine: bool,
+    /// What happens when a secret changes.
+    pub on_change: OnChange,
     /// What the daemon unlocks the store with at start.
     #[serde(deserialize_with = "units::unlock")]
     pub unlock: UnlockFrom,
@@ -79,6 +86,14 @@ pub enum WhenLocked {
     Wait,
     /// It gets ENOKEY at once.
     Fail,
+}
+
+/// The `[on_change]` table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnChange {
+    /// The units that `user.pinfold.on-change` may reload or restart.
+    pub allow: Vec<String>,
 }
 
 /// The `[unlock]` table. At most one of the two; with neither, somebody runs `pinfold unlock`.
@@ -110,6 +125,9 @@ impl Default for Config {
             unlock_timeout: Duration::from_secs(90),
             admin_group: None,
             allow_reveal: false,
+            credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
+            confine: true,
+            on_change: OnChange::default(),
             unlock: UnlockFrom::default(),
         }
     }

@@ -2,15 +2,18 @@
 //!
 //! Owns the order of starting and stopping. Decides nothing about secrets.
 
+mod confine;
 mod handover;
 mod log;
 mod mountpoint;
 pub mod offline;
+mod on_change;
 
 use crate::audit::{self, Event, Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
+use crate::credentials::Credentials;
 use crate::fs::fuse::{Connect, Mounted};
 use crate::keyring::noted;
 use crate::secret::Secret;
@@ -81,8 +84,10 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         WhenLocked::Wait => Some(config.unlock_timeout),
         WhenLocked::Fail => None,
     };
+    on_change::start(&vault, config.on_change.allow.clone()).map_err(system("cannot start a thread"))?;
+    let enter = if config.confine { confine::enter } else { confine::not_at_all };
     let connect = taken.unwrap_or(Connect::New);
-    let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, move || {
+    let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, enter, move || {
         // Nobody listens any more if the daemon is stopping already.
         let _ = wake.send(Wake::SessionEnded);
     })
@@ -93,7 +98,14 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     }
     // After the unlock: what the last daemon published is there until it is put back.
     vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
-    server.run().map_err(|e| Fault::Failed(e.to_string()))?;
+    server.run_in(enter).map_err(|e| Fault::Failed(e.to_string()))?;
+    let credentials = match inherited.credentials() {
+        Some(listener) => {
+            let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);
+            Some(served.map_err(system("cannot give credentials to units"))?)
+        }
+        None => None,
+    };
     if hand_over {
         let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());
         handover::store(&config.mountpoint, mounted.connection(), mounted.register(), &listener, identity)
@@ -107,6 +119,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
 
     let reason = serve(&vault, &woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(credentials);
     ends.stop(&vault);
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
         note(&vault, audit::Operation::Stop);

@@ -20,6 +20,7 @@ mod history;
 mod instances;
 mod links;
 mod node;
+mod on_change;
 mod open;
 mod placed;
 mod publish;
@@ -41,6 +42,7 @@ pub use declare::ScopeInfo;
 pub use error::VaultError;
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
+pub use on_change::{Action, ON_CHANGE, Touched, Verb};
 pub use open::{Opened, WriteRight};
 pub use scopes::Holder;
 pub use setup::{Recovery, create_store};
@@ -169,6 +171,7 @@ pub struct Vault {
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
     keeper: OnceLock<Arc<dyn Keeper>>,
+    on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
     started: Instant,
 }
 
@@ -206,6 +209,7 @@ impl Vault {
             observer: OnceLock::new(),
             publisher: Publisher::default(),
             keeper: OnceLock::new(),
+            on_change: OnceLock::new(),
             started: Instant::now(),
         }
     }
@@ -276,6 +280,14 @@ impl Vault {
     pub fn lookup(&self, parent: Ino, name: &str) -> Result<Attr, VaultError> {
         let found = self.with_open(|open| open.attr(open.tree.child(parent, name)?))?;
         found.ok_or(VaultError::NotFound)
+    }
+
+    /// The node at a path; symlinks are not followed.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`].
+    pub fn find(&self, path: &SecretPath) -> Result<Ino, VaultError> {
+        self.with_tree(|tree| tree.find(path))?.ok_or(VaultError::NotFound)
     }
 
     /// The entries of a directory: inode, what it is, name; sorted by name.
