@@ -49,7 +49,7 @@ impl Admin for Fake {
     fn status(&self, _: &Actor) -> Result<Status, Fault> {
         Ok(Status { version: "9.9".into(), pid: 42, locked: !*self.unlocked.lock().unwrap(), ..Status::default() })
     }
-    fn unlock(&self, _: &Actor, with: UnlockWith) -> Result<(), Fault> {
+    fn unlock(&self, _: &Actor, with: UnlockWith, _: Option<&str>) -> Result<(), Fault> {
         match with {
             UnlockWith::Passphrase(p) if p.expose() == b"open sesame" => *self.unlocked.lock().unwrap() = true,
             _ => return Err(Fault::Refused("that does not open the store".into())),

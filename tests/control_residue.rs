@@ -47,7 +47,7 @@ impl Admin for Glance {
     fn denied(&self, _: &Actor, _: &str) {}
     unused! {
         status() -> Status;
-        unlock(UnlockWith) -> ();
+        unlock(UnlockWith, Option<&str>) -> ();
         lock() -> ();
         list(List) -> Vec<Entry>;
         remove(Remove) -> Removed;

@@ -13,6 +13,7 @@ mod show;
 mod store;
 mod take;
 mod tree;
+mod unlock;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -43,7 +44,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Init(args) => store::init(&config, args),
         Command::Mount(_) => unreachable!("it was taken above"),
-        Command::Unlock(args) => store::unlock(&config, args),
+        Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),
         Command::Status(args) => store::status(&config, args),
         Command::Ls(args) => look::ls(&config, args),

@@ -23,7 +23,7 @@ impl Admin for Fake {
     fn status(&self, _: &Actor) -> Result<Status, Fault> {
         Ok(Status { pid: 42, locked_since: Some(Timestamp { secs: 0, nanos: 0 }), ..Status::default() })
     }
-    fn unlock(&self, _: &Actor, with: UnlockWith) -> Result<(), Fault> {
+    fn unlock(&self, _: &Actor, with: UnlockWith, _: Option<&str>) -> Result<(), Fault> {
         match with {
             UnlockWith::Passphrase(p) if p.expose() == b"open sesame" => Ok(()),
             UnlockWith::Passphrase(_) => Err(Fault::Refused("that does not open the store".into())),

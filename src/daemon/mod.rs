@@ -5,6 +5,7 @@
 mod log;
 mod mountpoint;
 pub mod offline;
+mod unlocking;
 
 use crate::audit::{self, Event, Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon};
@@ -14,12 +15,13 @@ use crate::fs::fuse::Mounted;
 use crate::model::Scope;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
-use crate::vault::{Limits, UnlockBy, Vault, VaultError};
+use crate::vault::{Limits, Vault, VaultError};
 use crate::wire::Fault;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
+use unlocking::Unlocking;
 
 /// Locked memory for open secrets, at least; each is at most `max_secret_size`.
 const ARENA: usize = 64 << 20;
@@ -62,14 +64,17 @@ pub fn run(config: Config) -> Result<(), Fault> {
     })
     .map_err(|e| Fault::Failed(format!("cannot mount {}: {e}", config.mountpoint.display())))?;
     note(&vault, audit::Operation::Start);
-    unlock_by_itself(&vault, &config);
+    let unlocking = Unlocking::start(&vault, &config);
+    // What hangs while the store is being unlocked must not keep an admin from doing it.
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
+    unlocking.settled();
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "systemd could not be told that the daemon is ready");
     }
     tracing::info!(mountpoint = %config.mountpoint.display(), store = %config.store.display(), "serving");
 
-    let reason = serve(&vault, &woken);
+    let reason = serve(&vault, &config, &unlocking, &woken);
+    unlocking.stop();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.stop();
     let stopped = mounted.stop();
@@ -122,8 +127,9 @@ pub(crate) fn fault_of_store(error: StoreError) -> Fault {
     }
 }
 
-fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
+fn serve(vault: &Arc<Vault>, config: &Config, unlocking: &Unlocking, woken: &mpsc::Receiver<Wake>) -> Wake {
     let mut complained = None::<Instant>;
+    let mut unlocked_at = None::<Instant>;
     loop {
         match woken.recv_timeout(TICK) {
             Ok(Wake::Signal(SIGHUP)) => tracing::info!("nothing is read again while the daemon runs; restart it"),
@@ -132,6 +138,21 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,
         }
         let _ = vault.still_alive(&Scope::Host);
+        if vault.locked_since().is_some() {
+            unlocked_at = None;
+        } else {
+            let at = *unlocked_at.get_or_insert_with(|| {
+                unlocking.call_off();
+                after_unlock(vault);
+                Instant::now()
+            });
+            if config.lock_after.is_some_and(|after| at.elapsed() >= after) {
+                tracing::info!("lock_after has passed");
+                if let Err(error) = vault.lock(&Daemon) {
+                    tracing::error!(%error, "the store could not be locked; trying again every second");
+                }
+            }
+        }
         match vault.sync() {
             Ok(()) | Err(VaultError::Locked) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) => {
@@ -156,28 +177,11 @@ fn watch_signals(wake: mpsc::Sender<Wake>) -> std::io::Result<signal_hook::itera
     Ok(handle)
 }
 
-fn unlock_by_itself(vault: &Arc<Vault>, config: &Config) {
-    let from = &config.unlock;
-    let secret = match crate::unlock::from_config(from.passphrase_file.as_deref(), from.keyfile.as_deref()) {
-        Ok(None) => return tracing::info!("locked; waiting for `pinfold unlock`"),
-        Ok(Some(secret)) => secret,
-        Err(error) => return tracing::error!(%error, "locked: what should unlock it cannot be read"),
-    };
-    let by = match from.keyfile {
-        Some(_) => UnlockBy::Identity(&secret),
-        None => UnlockBy::Passphrase(&secret),
-    };
-    match vault.unlock(&Daemon, &by) {
-        Ok(()) => finish_resealing(vault),
-        Err(error) => tracing::error!(%error, "locked: the configured key does not unlock the store"),
-    }
-}
-
-/// A change of the recovery recipients that a crash interrupted goes on by itself.
-fn finish_resealing(vault: &Arc<Vault>) {
+/// What a crash interrupted goes on by itself.
+fn after_unlock(vault: &Arc<Vault>) {
     let vault = Arc::clone(vault);
     let started = std::thread::Builder::new().name("resealing".into()).spawn(move || match vault.finish_resealing() {
-        Ok(0) => {}
+        Ok(0) | Err(VaultError::Locked) => {}
         Ok(blobs) => tracing::info!(blobs, "sealed to the changed recovery recipients"),
         Err(error) => tracing::error!(%error, "not all blobs are sealed to the changed recovery recipients"),
     });

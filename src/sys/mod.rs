@@ -3,11 +3,13 @@
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
 pub mod arena;
+pub mod child;
 pub mod keyctl;
 pub mod mount;
 mod mountinfo;
 pub mod proc;
 pub mod process;
 pub mod socket;
+pub mod wait;
 
 pub use mountinfo::MountInfo;

@@ -73,12 +73,14 @@ impl Admin for Vault {
         Ok(status)
     }
 
-    fn unlock(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault> {
-        let by = match &with {
-            UnlockWith::Passphrase(passphrase) => UnlockBy::Passphrase(passphrase),
-            UnlockWith::Identity(text) | UnlockWith::Recovery(text) => UnlockBy::Identity(text),
-        };
-        Ok(Vault::unlock(self, &self.admin(actor)?, &by)?)
+    fn unlock(&self, actor: &Actor, with: UnlockWith, method: Option<&str>) -> Result<(), Fault> {
+        let by = UnlockBy::from(&with);
+        let caller = self.admin(actor)?;
+        match method {
+            Some(method) => self.unlock_with(&caller, &by, method)?,
+            None => Vault::unlock(self, &caller, &by)?,
+        }
+        Ok(())
     }
 
     fn lock(&self, actor: &Actor) -> Result<(), Fault> {

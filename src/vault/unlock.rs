@@ -11,6 +11,7 @@ use crate::model::Scope;
 use crate::seal::{self, RecordKey, StoreIdentity};
 use crate::secret::{Kek, Secret};
 use crate::store::{Store, StoreError};
+use crate::wire::UnlockWith;
 use age::x25519;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,11 +68,19 @@ impl Vault {
     /// # Errors
     /// [`VaultError::WrongKey`] if that does not open it; [`VaultError::Damaged`]; [`VaultError::NothingToDo`].
     pub fn unlock(&self, caller: &impl Caller, by: &UnlockBy<'_>) -> Result<(), VaultError> {
+        self.unlock_with(caller, by, by.method())
+    }
+
+    /// The same with something that came by `method`: the log says which.
+    ///
+    /// # Errors
+    /// As [`Vault::unlock`].
+    pub fn unlock_with(&self, caller: &impl Caller, by: &UnlockBy<'_>, method: &str) -> Result<(), VaultError> {
         let was_locked = self.locked_since().is_some();
         let result = self.try_unlock(by);
         match &result {
             Ok(()) => {
-                let recorded = self.record(audit::Operation::Unlock, "", None, &caller.who(), by.method());
+                let recorded = self.record(audit::Operation::Unlock, "", None, &caller.who(), method);
                 if was_locked && recorded.is_err() {
                     // An unlock that nobody will know of is none.
                     self.forget(&mut self.lock_writer());
@@ -80,7 +89,10 @@ impl Vault {
                 self.tell(Change::Unlocked);
             }
             Err(VaultError::NothingToDo(_)) => {}
-            Err(error) => self.refuse(audit::Operation::Unlock, "", None, &caller.who(), &error.to_string()),
+            Err(error) => {
+                let reason = format!("{method}: {error}");
+                self.refuse(audit::Operation::Unlock, "", None, &caller.who(), &reason);
+            }
         }
         result
     }
@@ -201,6 +213,15 @@ impl Vault {
             &crate::caller::Daemon.who(),
             &format!("the key of {scope} was revoked"),
         );
+    }
+}
+
+impl<'a> From<&'a UnlockWith> for UnlockBy<'a> {
+    fn from(with: &'a UnlockWith) -> Self {
+        match with {
+            UnlockWith::Passphrase(passphrase) => UnlockBy::Passphrase(passphrase),
+            UnlockWith::Identity(text) | UnlockWith::Recovery(text) => UnlockBy::Identity(text),
+        }
     }
 }
 

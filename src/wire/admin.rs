@@ -42,7 +42,8 @@ pub trait Admin: Send + Sync {
     /// How the daemon is; works while locked.
     fn status(&self, actor: &Actor) -> Result<Status, Fault>;
     /// Unlocks; [`Fault::NothingToDo`] if it is unlocked, [`Fault::Refused`] if that does not open it.
-    fn unlock(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault>;
+    /// `method` is how the caller says he came by it.
+    fn unlock(&self, actor: &Actor, with: UnlockWith, method: Option<&str>) -> Result<(), Fault>;
     /// Locks; [`Fault::NothingToDo`] if it is locked.
     fn lock(&self, actor: &Actor) -> Result<(), Fault>;
     /// Nodes, sorted by path, a directory before what is in it.

@@ -57,7 +57,7 @@ methods! {
 #[serde(deny_unknown_fields)]
 pub struct GetStatus {}
 
-/// Gives the daemon what opens the store. Exactly one of the three.
+/// Gives the daemon what opens the store. Exactly one of the first three.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unlock {
@@ -70,6 +70,9 @@ pub struct Unlock {
     /// The text of the recovery identity, base64 on the wire.
     #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Secret>,
+    /// How the caller came by it, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// Forgets the store's identity; names become unknown, nothing opens.

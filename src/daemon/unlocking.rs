@@ -1,0 +1,136 @@
+//! The daemon unlocks by itself: a race at its start, and the programs again and again while nothing opened the store.
+//!
+//! Owns the thread that waits for it. A store that an admin locked stays locked.
+
+use crate::caller::Daemon;
+use crate::config::Config;
+use crate::unlock::{Canceller, Ended, From, Race, Timing, Verdict, Where, methods};
+use crate::vault::{UnlockBy, Vault, VaultError};
+use crate::wire::UnlockWith;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long the daemon's start waits for what answers at once.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// The attempt to unlock, under way or over.
+pub struct Unlocking {
+    settled: Mutex<Receiver<()>>,
+    /// Dropped or sent to: it ends.
+    stop: Sender<()>,
+    racing: Arc<Mutex<Option<Canceller>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Unlocking {
+    /// Starts it.
+    pub fn start(vault: &Arc<Vault>, config: &Config) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let (settle, settled) = mpsc::channel();
+        let racing = Arc::default();
+        let work = Work {
+            vault: Arc::clone(vault),
+            config: config.clone(),
+            places: Where::of_this_process(),
+            stopped,
+            racing: Arc::clone(&racing),
+        };
+        let thread = std::thread::Builder::new().name("unlocking".into()).spawn(move || work.run(settle));
+        let thread = thread.inspect_err(|error| tracing::error!(%error, "no thread to unlock the store with")).ok();
+        Unlocking { settled: Mutex::new(settled), stop, racing, thread }
+    }
+
+    /// Waits until everything that answers at once was tried: what is configured for an unattended start has worked by
+    /// then, or will not.
+    pub fn settled(&self) {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        // An end of the thread is an end of waiting, too.
+        let _ = settled.recv_timeout(SETTLE);
+    }
+
+    /// Ends a race that may be under way: somebody else has unlocked the store.
+    pub fn call_off(&self) {
+        if let Some(canceller) = &*self.racing.lock().unwrap_or_else(PoisonError::into_inner) {
+            canceller.cancel();
+        }
+    }
+
+    /// Ends it, and everything it has started.
+    pub fn stop(mut self) {
+        let _ = self.stop.send(());
+        self.call_off();
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    vault: Arc<Vault>,
+    config: Config,
+    places: Where,
+    stopped: Receiver<()>,
+    racing: Arc<Mutex<Option<Canceller>>>,
+}
+
+impl Work {
+    fn run(self, settle: Sender<()>) {
+        let mut from = From::Start;
+        let mut settle = Some(settle);
+        loop {
+            let methods = methods(&self.config, &self.places, from);
+            if methods.is_empty() {
+                return tracing::info!("locked; waiting for `pinfold unlock`");
+            }
+            let unlock = &self.config.unlock;
+            let mut race = Race::new(Timing { overall: unlock.timeout, method: unlock.method_timeout });
+            if let Some(settle) = settle.take() {
+                race = race.on_settled(move || {
+                    let _ = settle.send(());
+                });
+            }
+            *self.racing() = Some(race.canceller());
+            // Asked to end before there was anything to call off.
+            if self.stopped.try_recv().is_ok() {
+                return;
+            }
+            let ended = race.run(methods, &mut |name, answer| self.judge(name, answer));
+            *self.racing() = None;
+            match ended {
+                Ended::Won(method) => return tracing::info!(%method, "unlocked"),
+                Ended::Over => return,
+                Ended::Lost => tracing::warn!("locked: nothing that is configured unlocked the store"),
+            }
+            from = From::Again;
+            match self.stopped.recv_timeout(unlock.retry_after) {
+                Err(RecvTimeoutError::Timeout) if self.vault.locked_since().is_some() => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn racing(&self) -> std::sync::MutexGuard<'_, Option<Canceller>> {
+        self.racing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, method: &str, answer: &UnlockWith) -> Verdict {
+        if self.vault.locked_since().is_none() || self.stopped.try_recv().is_ok() {
+            return Verdict::Over;
+        }
+        match self.vault.unlock_with(&Daemon, &UnlockBy::from(answer), method) {
+            Ok(()) => Verdict::Opens,
+            Err(VaultError::WrongKey(error)) => {
+                tracing::warn!(method, %error, "a wrong answer");
+                Verdict::Wrong
+            }
+            Err(VaultError::NothingToDo(_)) => Verdict::Over,
+            Err(error) => {
+                tracing::error!(method, %error, "the answer was right, and the store does not unlock");
+                Verdict::Over
+            }
+        }
+    }
+}
