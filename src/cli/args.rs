@@ -29,6 +29,8 @@ pub enum Command {
     Init(Init),
     /// Mount the tree and serve it, in the foreground
     Mount(Mount),
+    /// Unmount a tree that no daemon serves any more
+    Release(Release),
     /// Give the daemon what opens the store
     Unlock(Key),
     /// Make the daemon forget it
@@ -112,6 +114,17 @@ pub struct Mount {
     /// Where [default: the configured mountpoint]
     #[arg(value_name = "MOUNTPOINT")]
     pub mountpoint: Option<PathBuf>,
+    /// Leave the tree mounted at SIGTERM: the supervisor keeps the descriptors for the next daemon
+    #[arg(long)]
+    pub hand_over: bool,
+}
+
+/// `release`
+#[derive(Debug, Args)]
+pub struct Release {
+    /// Do nothing unless systemd is stopping this unit
+    #[arg(long, value_name = "UNIT")]
+    pub unless_restarting: Option<String>,
 }
 
 /// `ls`

@@ -9,6 +9,7 @@ mod log;
 mod look;
 mod names;
 mod prompt;
+mod release;
 mod show;
 mod store;
 mod take;
@@ -44,6 +45,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Init(args) => store::init(&config, args),
         Command::Mount(_) => unreachable!("it was taken above"),
+        Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),
         Command::Status(args) => store::status(&config, args),

@@ -67,7 +67,7 @@ pub fn mount(mut config: Config, args: Mount) -> Result<Exit, Failure> {
         config.mountpoint = absolute(&mountpoint)?;
         config.check_paths()?;
     }
-    daemon::run(config)?;
+    daemon::run(config, args.hand_over)?;
     Ok(Exit::Ok)
 }
 

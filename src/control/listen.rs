@@ -19,6 +19,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// The socket is another process's from now on.
+    pub fn leave(&mut self) {
+        self.id = None;
+    }
+
     /// Removes the socket if it still is ours. To be called while the listener is open: until then nobody else's socket
     /// can have our inode number.
     pub fn remove(&mut self) {
@@ -57,6 +62,17 @@ pub fn listen(path: &Path, admin_gid: Option<u32>) -> Result<(UnixListener, Plac
         return Err(failed(error));
     }
     Ok((UnixListener::from(fd), place))
+}
+
+/// Goes on listening at `path` with the socket that the daemon before this one made; `None` if it is not the one there.
+pub fn adopt(path: &Path, listener: UnixListener) -> Option<(UnixListener, Place)> {
+    let bound = listener.local_addr().ok()?;
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    // Its inode is not told through the socket; whoever may put a socket of his into the folder is root.
+    if bound.as_pathname() != Some(path) || !meta.file_type().is_socket() {
+        return None;
+    }
+    Some((listener, Place { path: path.into(), id: id_of(path) }))
 }
 
 /// Gives the socket to the admin group, if there is one.

@@ -99,15 +99,36 @@ impl Server {
         Self::bind_with(config, admin, Box::new(Peer::of))
     }
 
+    /// As [`Server::bind`]. `kept` is what the daemon before this one listened on, if there was one: who connected
+    /// meanwhile is answered.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub fn resume(config: &Config, admin: Arc<dyn Admin>, kept: Option<UnixListener>) -> Result<Self, ControlError> {
+        Self::make(config, admin, kept, Box::new(Peer::of))
+    }
+
     /// As [`Server::bind`], with another way to learn who connects.
     ///
     /// # Errors
     /// As [`Server::bind`].
     pub fn bind_with(config: &Config, admin: Arc<dyn Admin>, peer_of: Box<PeerOf>) -> Result<Self, ControlError> {
+        Self::make(config, admin, None, peer_of)
+    }
+
+    fn make(
+        config: &Config,
+        admin: Arc<dyn Admin>,
+        kept: Option<UnixListener>,
+        peer_of: Box<PeerOf>,
+    ) -> Result<Self, ControlError> {
         let admin_gid = config.admin_gid()?;
         let (wake, woken) =
             UnixStream::pair().map_err(|source| ControlError::Io { path: config.control.clone(), source })?;
-        let (listener, place) = listen::listen(&config.control, admin_gid)?;
+        let (listener, place) = match kept.and_then(|kept| listen::adopt(&config.control, kept)) {
+            Some(adopted) => adopted,
+            None => listen::listen(&config.control, admin_gid)?,
+        };
         let shared = Arc::new(Shared {
             admin,
             admin_gid,
@@ -133,6 +154,19 @@ impl Server {
             .map_err(|source| ControlError::Io { path: self.place.path.clone(), source })?;
         self.accepting = Some(started);
         Ok(())
+    }
+
+    /// The listening socket, for the daemon after this one.
+    ///
+    /// # Errors
+    /// If there is no descriptor to be had, or [`Server::run`] was called.
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.as_ref().ok_or_else(|| io::Error::other("it listens already"))?.try_clone()
+    }
+
+    /// As [`Server::stop`], but the socket stays, for the daemon after this one.
+    pub fn leave(mut self) {
+        self.place.leave();
     }
 
     /// Removes the socket, cuts every connection off, and returns when no request is being served any more.

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of starting and stopping. Decides nothing about secrets.
 
+mod handover;
 mod log;
 mod mountpoint;
 pub mod offline;
@@ -11,13 +12,16 @@ use crate::audit::{self, Event, Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
-use crate::fs::fuse::Mounted;
+use crate::fs::fuse::{Connect, Mounted};
 use crate::model::Scope;
+use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
-use crate::vault::{Limits, Vault, VaultError};
+use crate::vault::{Keeper, Limits, UnlockBy, Vault, VaultError};
 use crate::wire::Fault;
+use handover::{Inherited, Kept};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -35,14 +39,16 @@ enum Wake {
     SessionEnded,
 }
 
-/// Runs in the foreground until SIGTERM, SIGINT, or the end of the mount.
+/// Runs in the foreground until SIGTERM, SIGINT, or the end of the mount. With `hand_over` the supervisor keeps the
+/// descriptors (handover): at SIGTERM the tree stays mounted, for the next daemon to take over.
 ///
 /// # Errors
-/// Why it could not start, or did not end well. Nothing is left mounted.
-pub fn run(config: Config) -> Result<(), Fault> {
+/// Why it could not start, or did not end well. Nothing is left mounted that was not handed over.
+pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     let system = |what: &'static str| move |e: std::io::Error| Fault::Failed(format!("{what}: {e}"));
     // The keyring before the first thread: only threads started afterwards have it.
     keyctl::join_anonymous_session().map_err(system("cannot make a keyring"))?;
+    let mut inherited = Inherited::take();
     process::harden().map_err(system("cannot lock memory"))?;
     log::start();
     let (wake, woken) = mpsc::channel();
@@ -50,24 +56,49 @@ pub fn run(config: Config) -> Result<(), Fault> {
     let memory = ARENA.max(LARGEST_AT_ONCE * config.max_secret_size as usize) + crate::control::locked_bytes(&config);
     arena::init(memory).map_err(|e| Fault::Failed(e.to_string()))?;
 
+    let taken = inherited.connection(&config.mountpoint)?;
     let vault = Arc::new(open_vault(&config)?);
-    mountpoint::prepare(&config.mountpoint)?;
-    let mut server = Server::bind(&config, Arc::clone(&vault) as Arc<dyn crate::wire::Admin>)
-        .map_err(|e| Fault::Failed(e.to_string()))?;
+    let kept = if hand_over { inherited.identity().map(|(by, memory)| (by, Arc::new(Kept(memory)))) } else { None };
+    if let Some((_, keeper)) = &kept {
+        vault.keep_with(Arc::clone(keeper) as Arc<dyn Keeper>);
+    }
+    let unlocked_by = kept.as_ref().and_then(|(by, _)| by.as_ref());
+    if taken.is_none() {
+        mountpoint::prepare(&config.mountpoint)?;
+    }
+    let admin = Arc::clone(&vault) as Arc<dyn crate::wire::Admin>;
+    let mut server = Server::resume(&config, admin, inherited.control()).map_err(|e| Fault::Failed(e.to_string()))?;
+    let listener = server.listener().map_err(system("cannot keep the control socket"))?;
+    note(&vault, audit::Operation::Start);
+    let mut unlocking = Unlocking::default();
+    if let Some(identity) = unlocked_by {
+        unlock_with_kept(&vault, identity);
+    }
+    // Callers wait already where a tree is taken over; elsewhere the mount comes first, so that they do.
+    if taken.is_some() {
+        unlocking.start(&vault, &config);
+        unlocking.settled();
+    }
     let patience = match config.when_locked {
         WhenLocked::Wait => Some(config.unlock_timeout),
         WhenLocked::Fail => None,
     };
-    let mounted = Mounted::start(&vault, &config.mountpoint, patience, move || {
+    let connect = taken.unwrap_or(Connect::New);
+    let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, move || {
         // Nobody listens any more if the daemon is stopping already.
         let _ = wake.send(Wake::SessionEnded);
     })
     .map_err(|e| Fault::Failed(format!("cannot mount {}: {e}", config.mountpoint.display())))?;
-    note(&vault, audit::Operation::Start);
-    let unlocking = Unlocking::start(&vault, &config);
+    unlocking.start(&vault, &config);
     // What hangs while the store is being unlocked must not keep an admin from doing it.
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
     unlocking.settled();
+    if hand_over {
+        let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());
+        handover::store(&config.mountpoint, mounted.connection(), &listener, identity)
+            .map_err(system("cannot hand the mount over"))?;
+    }
+    drop((listener, kept));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "systemd could not be told that the daemon is ready");
     }
@@ -76,7 +107,23 @@ pub fn run(config: Config) -> Result<(), Fault> {
     let reason = serve(&vault, &config, &unlocking, &woken);
     unlocking.stop();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
+        note(&vault, audit::Operation::Stop);
+        server.leave();
+        // The log stays open to the end: until this process is gone, it answers.
+        if let Err(error) = vault.sync()
+            && !matches!(error, VaultError::Locked)
+        {
+            tracing::error!(%error, "the last changes of metadata are not on disk");
+        }
+        tracing::info!(signal, "left to the next daemon");
+        mounted.leave();
+        return Ok(());
+    }
     server.stop();
+    if hand_over {
+        handover::withdraw();
+    }
     let stopped = mounted.stop();
     note(&vault, audit::Operation::Stop);
     vault.shutdown();
@@ -138,6 +185,8 @@ fn serve(vault: &Arc<Vault>, config: &Config, unlocking: &Unlocking, woken: &mps
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,
         }
         let _ = vault.still_alive(&Scope::Host);
+        // After a look at the keys and before the next commit: a daemon that hangs in either is not alive.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         if vault.locked_since().is_some() {
             unlocked_at = None;
         } else {
@@ -175,6 +224,13 @@ fn watch_signals(wake: mpsc::Sender<Wake>) -> std::io::Result<signal_hook::itera
         }
     })?;
     Ok(handle)
+}
+
+/// Unlocks with what the last daemon was unlocked with.
+fn unlock_with_kept(vault: &Vault, identity: &Secret) {
+    if let Err(error) = vault.unlock(&Daemon, &UnlockBy::Kept(identity)) {
+        tracing::error!(%error, "the identity that was kept does not unlock the store");
+    }
 }
 
 /// What a crash interrupted goes on by itself.

@@ -15,18 +15,23 @@ use std::time::Duration;
 /// How long the daemon's start waits for what answers at once.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// The attempt to unlock, under way or over.
-pub struct Unlocking {
+/// The attempt to unlock: not begun, under way or over.
+#[derive(Default)]
+pub struct Unlocking(Option<Begun>);
+
+struct Begun {
     settled: Mutex<Receiver<()>>,
-    /// Dropped or sent to: it ends.
     stop: Sender<()>,
     racing: Arc<Mutex<Option<Canceller>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Unlocking {
-    /// Starts it.
-    pub fn start(vault: &Arc<Vault>, config: &Config) -> Self {
+    /// Begins it, unless it was, or there is nothing to unlock.
+    pub fn start(&mut self, vault: &Arc<Vault>, config: &Config) {
+        if self.0.is_some() || vault.locked_since().is_none() {
+            return;
+        }
         let (stop, stopped) = mpsc::channel();
         let (settle, settled) = mpsc::channel();
         let racing = Arc::default();
@@ -37,33 +42,37 @@ impl Unlocking {
             stopped,
             racing: Arc::clone(&racing),
         };
-        let thread = std::thread::Builder::new().name("unlocking".into()).spawn(move || work.run(settle));
-        let thread = thread.inspect_err(|error| tracing::error!(%error, "no thread to unlock the store with")).ok();
-        Unlocking { settled: Mutex::new(settled), stop, racing, thread }
+        match std::thread::Builder::new().name("unlocking".into()).spawn(move || work.run(settle)) {
+            Ok(thread) => self.0 = Some(Begun { settled: Mutex::new(settled), stop, racing, thread }),
+            Err(error) => tracing::error!(%error, "no thread to unlock the store with"),
+        }
     }
 
     /// Waits until everything that answers at once was tried: what is configured for an unattended start has worked by
     /// then, or will not.
     pub fn settled(&self) {
-        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(begun) = &self.0 else { return };
+        let settled = begun.settled.lock().unwrap_or_else(PoisonError::into_inner);
         // An end of the thread is an end of waiting, too.
         let _ = settled.recv_timeout(SETTLE);
     }
 
-    /// Ends a race that may be under way: somebody else has unlocked the store.
+    /// Ends it, soon: the store is unlocked. Whoever locks it later finds it locked.
     pub fn call_off(&self) {
-        if let Some(canceller) = &*self.racing.lock().unwrap_or_else(PoisonError::into_inner) {
+        let Some(begun) = &self.0 else { return };
+        // The thread may be gone.
+        let _ = begun.stop.send(());
+        if let Some(canceller) = &*begun.racing.lock().unwrap_or_else(PoisonError::into_inner) {
             canceller.cancel();
         }
     }
 
     /// Ends it, and everything it has started.
-    pub fn stop(mut self) {
-        let _ = self.stop.send(());
+    pub fn stop(self) {
         self.call_off();
-        if let Some(thread) = self.thread.take() {
+        if let Some(begun) = self.0 {
             // One that panicked has said so.
-            let _ = thread.join();
+            let _ = begun.thread.join();
         }
     }
 }

@@ -32,6 +32,14 @@ impl StoreIdentity {
         &self.0
     }
 
+    /// Its text, which opens it again.
+    ///
+    /// # Errors
+    /// [`SealError::ArenaFull`].
+    pub fn text(&self) -> Result<Secret, SealError> {
+        Ok(Secret::copy_of(self.0.to_string().expose_secret().as_bytes())?)
+    }
+
     /// Its public half.
     pub fn recipient(&self) -> x25519::Recipient {
         self.0.to_public()

@@ -4,11 +4,14 @@
 
 pub mod arena;
 pub mod child;
+pub mod connection;
 pub mod keyctl;
+pub mod memfd;
 pub mod mount;
 mod mountinfo;
 pub mod proc;
 pub mod process;
+pub mod secretmem;
 pub mod socket;
 pub mod wait;
 

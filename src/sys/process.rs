@@ -6,6 +6,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use std::io::{self, IoSlice};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 /// What is written over secrets.
@@ -30,6 +31,19 @@ pub fn harden() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// The descriptors this process was started with under the protocol of sd_listen_fds(3), with their names. They close on exec, and
+/// the variables that told of them are gone. To be called once, before there are threads: afterwards there are none.
+pub fn inherited() -> Vec<(String, OwnedFd)> {
+    // SAFETY: the daemon calls this before it starts a thread, so nobody reads the environment meanwhile.
+    let listed = unsafe { sd_notify::listen_fds_with_names_and_unset_env() };
+    let Ok(listed) = listed else { return Vec::new() };
+    listed
+        // SAFETY: LISTEN_PID says that these descriptors were passed to this process for it to own, and the variables are
+        // gone, so nobody takes them twice.
+        .map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }))
+        .collect()
 }
 
 /// Overwrites bytes with zeroes although they are only borrowed: the data of a WRITE lies in fuser's receive buffer,

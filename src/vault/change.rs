@@ -110,7 +110,7 @@ impl Vault {
         }
         self.check_room(caller)?;
         self.record(event, path, None, &caller.who(), &grant.rule().to_string())?;
-        let ino = writer.new_ino()?;
+        let ino = self.new_ino(writer)?;
         let node = Node {
             parent: new.parent,
             name: Some(new.name.clone()),

@@ -77,7 +77,7 @@ impl Vault {
             Some(ino) => ino,
             None => {
                 self.check_room(caller)?;
-                writer.new_ino()?
+                self.new_ino(writer)?
             }
         };
         let mut next = revived(&grave, parent, name, &old, caller.uid());

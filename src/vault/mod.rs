@@ -39,6 +39,7 @@ use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
 use crate::caller::{Callers, Control, Daemon, Process};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
+use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
 use std::collections::BTreeMap;
@@ -120,6 +121,14 @@ pub trait Observer: Send + Sync {
     fn waiting(&self) -> u64;
 }
 
+/// Who keeps the opened identity for the daemon that comes after this one.
+pub trait Keeper: Send + Sync {
+    /// The store was unlocked with this identity.
+    fn keep(&self, identity: &Secret);
+    /// It was locked: nobody is to have it any more.
+    fn forget(&self);
+}
+
 /// The vault.
 pub struct Vault {
     limits: Limits,
@@ -131,6 +140,7 @@ pub struct Vault {
     state: RwLock<State>,
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
+    keeper: OnceLock<Arc<dyn Keeper>>,
     started: Instant,
 }
 
@@ -156,6 +166,7 @@ impl Vault {
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
+            keeper: OnceLock::new(),
             started: Instant::now(),
         }
     }
@@ -163,6 +174,11 @@ impl Vault {
     /// Sets who hears of changes. Only the first counts.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
+    }
+
+    /// Sets who keeps the identity over a restart. Only the first counts.
+    pub fn keep_with(&self, keeper: Arc<dyn Keeper>) {
+        let _ = self.keeper.set(keeper);
     }
 
     /// The audit log.

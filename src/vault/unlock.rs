@@ -59,6 +59,8 @@ pub enum UnlockBy<'a> {
     Passphrase(&'a Secret),
     /// The text of an identity: the store's own unencrypted one, or a recovery key.
     Identity(&'a Secret),
+    /// As [`UnlockBy::Identity`]: what the daemon before this one was unlocked with ([`Keeper`](super::Keeper)).
+    Kept(&'a Secret),
 }
 
 impl Vault {
@@ -79,13 +81,16 @@ impl Vault {
         let was_locked = self.locked_since().is_some();
         let result = self.try_unlock(by);
         match &result {
-            Ok(()) => {
+            Ok(identity) => {
                 let recorded = self.record(audit::Operation::Unlock, "", None, &caller.who(), method);
                 if was_locked && recorded.is_err() {
                     // An unlock that nobody will know of is none.
                     self.forget(&mut self.lock_writer());
                 }
                 recorded?;
+                if let Some(keeper) = self.keeper.get() {
+                    keeper.keep(&identity.text()?);
+                }
                 self.tell(Change::Unlocked);
             }
             Err(VaultError::NothingToDo(_)) => {}
@@ -94,15 +99,16 @@ impl Vault {
                 self.refuse(audit::Operation::Unlock, "", None, &caller.who(), &reason);
             }
         }
-        result
+        result.map(|_| ())
     }
 
-    fn try_unlock(&self, by: &UnlockBy<'_>) -> Result<(), VaultError> {
+    fn try_unlock(&self, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
         let identity = open_identity(&self.store, by)?;
         let mut writer = self.lock_writer();
         let unlocked = self.locked_since().is_none();
         if unlocked {
-            return self.reinstate(&mut writer, &identity);
+            self.reinstate(&mut writer, &identity)?;
+            return Ok(identity);
         }
         let index = index_key(&self.store, &identity)?;
         let (tree, facts, audit) = load(&self.store, &index)?;
@@ -116,7 +122,7 @@ impl Vault {
         let keys = self.make_keys(&identity, index, &facts)?;
         writer.begin(facts);
         *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys) }));
-        Ok(())
+        Ok(identity)
     }
 
     /// Locks: what is not yet durable is made so, then names, keys and KEKs leave the memory.
@@ -143,6 +149,9 @@ impl Vault {
         let at = crate::model::Timestamp::now();
         *self.write_state() = State::Locked { since: Instant::now(), at };
         self.store.forget_key();
+        if let Some(keeper) = self.keeper.get() {
+            keeper.forget();
+        }
     }
 
     fn make_keys(&self, identity: &StoreIdentity, index: Secret, facts: &Facts) -> Result<Keys, VaultError> {
@@ -230,6 +239,7 @@ impl UnlockBy<'_> {
         match self {
             UnlockBy::Passphrase(_) => "passphrase",
             UnlockBy::Identity(_) => "identity",
+            UnlockBy::Kept(_) => "kept over a restart",
         }
     }
 }
@@ -257,7 +267,7 @@ fn open_identity(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, Vaul
             })?;
             seal::open_identity(&file, Some(passphrase)).map_err(wrong_key)
         }
-        UnlockBy::Identity(text) => seal::open_identity(text.expose(), None).map_err(wrong_key),
+        UnlockBy::Identity(text) | UnlockBy::Kept(text) => seal::open_identity(text.expose(), None).map_err(wrong_key),
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Writer {
     facts: Option<Facts>,
     facts_dirty: bool,
     next_ino: u64,
+    /// What the disk has for `ino_limit`.
+    durable_limit: u64,
     scopes: BTreeMap<String, Vec<u8>>,
     meta: BTreeMap<String, Vec<u8>>,
 }
@@ -36,7 +38,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts with the store's facts.
     pub fn begin(&mut self, facts: Facts) {
-        *self = Writer { next_ino: facts.ino_limit, facts: Some(facts), ..Writer::default() };
+        let limit = facts.ino_limit;
+        *self = Writer { next_ino: limit, durable_limit: limit, facts: Some(facts), ..Writer::default() };
     }
 
     /// The store's facts.
@@ -50,16 +53,21 @@ impl Writer {
         self.facts_dirty = true;
     }
 
-    /// A number no inode ever had.
-    pub fn new_ino(&mut self) -> Result<Ino, VaultError> {
+    /// The next number no inode ever had, if the disk knows that it may be given: another daemon must not give it to
+    /// something else, since the kernel and open handles remember it.
+    fn next_ino(&mut self) -> Result<Option<Ino>, VaultError> {
         let facts = self.facts.as_mut().ok_or(VaultError::Locked)?;
-        if self.next_ino >= facts.ino_limit {
-            facts.ino_limit = self.next_ino + INO_BLOCK;
+        // Well before the end, so that the next sync has it on disk in time.
+        if self.next_ino + INO_BLOCK / 2 >= facts.ino_limit {
+            facts.ino_limit += INO_BLOCK;
             self.facts_dirty = true;
+        }
+        if self.next_ino >= self.durable_limit {
+            return Ok(None);
         }
         let ino = Ino(self.next_ino);
         self.next_ino += 1;
-        Ok(ino)
+        Ok(Some(ino))
     }
 
     /// The node changed, came or went.
@@ -105,6 +113,7 @@ impl Writer {
     fn clean(&mut self) {
         self.dirty.clear();
         self.gone.clear();
+        self.durable_limit = self.facts.as_ref().map_or(0, |facts| facts.ino_limit);
         self.facts_dirty = false;
         self.scopes.clear();
         self.meta.clear();
@@ -119,6 +128,15 @@ impl Vault {
     pub fn sync(&self) -> Result<(), VaultError> {
         let mut writer = self.lock_writer();
         self.flush(&mut writer)
+    }
+
+    /// A number no inode ever had. Waits for the disk once in a while.
+    pub(super) fn new_ino(&self, writer: &mut Writer) -> Result<Ino, VaultError> {
+        if let Some(ino) = writer.next_ino()? {
+            return Ok(ino);
+        }
+        self.flush(writer)?;
+        writer.next_ino()?.ok_or_else(|| VaultError::Failed("no inode number is left".into()))
     }
 
     /// As [`Vault::sync`], with the lock held.

@@ -653,3 +653,17 @@ fn a_wrong_key_does_not_unlock() {
     assert!(matches!(rig.vault().unlock(&Daemon, &UnlockBy::Identity(&other)), Err(VaultError::WrongKey(_))));
     rig.unlock().unwrap();
 }
+
+#[test]
+fn an_inode_number_is_not_given_again_after_a_crash() {
+    let mut rig = rig();
+    let mut last = Ino(0);
+    for _ in 0..1300 {
+        last = rig.make(ROOT, "d", Kind::Directory).unwrap();
+        rig.fs.rmdir(&ROOT, Ino::ROOT, &name("d")).unwrap();
+    }
+    let copy = rig.crashed().unwrap();
+    rig.go_on_with(copy);
+    let next = rig.make(ROOT, "d", Kind::Directory).unwrap();
+    assert!(next > last, "{next} after {last}: the kernel may still know {next} as something else");
+}

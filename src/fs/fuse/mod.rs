@@ -9,13 +9,14 @@ mod notify;
 mod probe;
 mod session;
 
-pub use session::Mounted;
+pub use session::{Connect, Mounted, SOURCE};
 
 use super::wait::{Outcome, Waiting};
 use super::{Fs, FsError, Seen};
 use crate::audit;
 use crate::caller::Process;
 use crate::model::{Gid, Ino, Kind, Name, Uid};
+use crate::sys::connection::Offer;
 use crate::vault::{NewNode, Rename, SetAttr, VaultError, XattrMode};
 use answer::{
     answer, answer_attr, answer_content, answer_entry, answer_node, answer_xattr, file_attr, file_type, new_node,
@@ -31,7 +32,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 /// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open,
@@ -50,6 +51,8 @@ pub struct Adapter {
     waiting: Arc<Waiting>,
     /// For how long after the lock callers wait; `None` refuses at once.
     patience: Option<Duration>,
+    /// What the kernel offers in its handshake, for a daemon that takes the connection over.
+    offered: Arc<OnceLock<Offer>>,
 }
 
 impl Adapter {
@@ -123,6 +126,8 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let version = config.kernel_abi();
+        let _ = self.offered.set(Offer { minor: version.1, flags: config.capabilities().bits() });
         for flag in NEEDED {
             config.add_capabilities(flag).map_err(|_| std::io::Error::other(format!("the kernel lacks {flag:?}")))?;
         }

@@ -22,6 +22,7 @@ const MAX_NAMES: usize = 65_536;
 enum Task {
     Change(Change),
     Pages(Ino),
+    Forget,
     Stop,
 }
 
@@ -64,6 +65,11 @@ impl Teller {
         self.send(Task::Pages(ino));
     }
 
+    /// Everything the kernel remembers is to be asked for anew.
+    pub fn forget(&self) {
+        self.send(Task::Forget);
+    }
+
     /// Runs the tasks until [`Teller::stop`]. `device` is the connection.
     pub fn serve(self: &Arc<Self>, tasks: Tasks, notifier: Notifier, device: OwnedFd) -> std::io::Result<()> {
         let _ = self.device.set(device);
@@ -97,7 +103,7 @@ impl Teller {
                 Task::Change(Change::Node(ino)) | Task::Pages(ino) => {
                     let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
                 }
-                Task::Change(Change::Locked) => self.forget_all(notifier),
+                Task::Change(Change::Locked) | Task::Forget => self.forget_all(notifier),
                 Task::Change(Change::Unlocked) => {
                     let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
                 }

@@ -6,19 +6,34 @@
 use super::notify::Teller;
 use super::{Adapter, Waiting};
 use crate::fs::Fs;
+use crate::sys::connection::{self, Offer, Stage};
 use crate::sys::mount;
 use crate::vault::Vault;
 use fuser::{Config, Session, SessionACL};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Threads that answer requests. More buy isolation, not speed: a commit keeps its thread until the disk has it.
 const THREADS: usize = 8;
 /// What mount(8) shows as the source.
-const SOURCE: &str = "pinfold";
+pub const SOURCE: &str = "pinfold";
+
+/// How the tree comes to be served.
+pub enum Connect {
+    /// It is mounted.
+    New,
+    /// It is mounted, and was served by another process, which is gone.
+    Taken {
+        /// Its `/dev/fuse`.
+        device: OwnedFd,
+        /// What the kernel offered to the first of them.
+        offer: Offer,
+    },
+}
 
 /// The mounted tree.
 pub struct Mounted {
@@ -26,16 +41,19 @@ pub struct Mounted {
     waiting: Arc<Waiting>,
     teller: Arc<Teller>,
     session: Option<JoinHandle<io::Result<()>>>,
+    device: OwnedFd,
+    offer: Offer,
 }
 
 impl Mounted {
-    /// Mounts and begins to serve. `ended` is called when the session is over, however that came.
+    /// Begins to serve. `ended` is called when the session is over, however that came.
     ///
     /// # Errors
-    /// What open(2) of `/dev/fuse`, mount(2) or the handshake say; then nothing is mounted.
+    /// What open(2) of `/dev/fuse`, mount(2) or the handshake say; then nothing is mounted that was not before.
     pub fn start(
         vault: &Arc<Vault>,
         mountpoint: &Path,
+        connect: Connect,
         patience: Option<Duration>,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
@@ -47,29 +65,60 @@ impl Mounted {
             Box::new(move || forget.forget_all()),
             Box::new(move || count.open_handles()),
         );
-        let adapter = Adapter { fs, teller: Arc::clone(&teller), waiting: Arc::clone(&waiting), patience };
-        let device = mount::open_fuse_device()?;
-        let second = device.try_clone()?;
-        mount::mount_fuse(mountpoint, std::os::fd::AsFd::as_fd(&device), SOURCE)?;
+        let offered = Arc::new(OnceLock::new());
+        let adapter = Adapter {
+            fs,
+            teller: Arc::clone(&teller),
+            waiting: Arc::clone(&waiting),
+            patience,
+            offered: Arc::clone(&offered),
+        };
         let mut config = Config::default();
         config.acl = SessionACL::All;
         config.n_threads = Some(THREADS);
-        let started = Session::from_fd(adapter, device, SessionACL::All, config).and_then(|session| {
+        let fresh = matches!(connect, Connect::New);
+        let connected = match connect {
+            Connect::New => mount_anew(mountpoint, adapter, config),
+            Connect::Taken { device, offer } => take_over(&device, offer, adapter, config).map(|s| (s, device)),
+        };
+        let (session, device) = connected?;
+        let started = device.try_clone().and_then(|second| {
             teller.serve(tasks, session.notifier(), second)?;
             vault.observe(Arc::clone(&teller) as Arc<dyn crate::vault::Observer>);
-            std::thread::Builder::new().name("fuse".into()).spawn(move || {
+            let session = std::thread::Builder::new().name("fuse".into()).spawn(move || {
                 let result = session.run();
                 ended();
                 result
-            })
+            })?;
+            let offer = *offered.get().ok_or_else(|| io::Error::other("the session did not begin"))?;
+            Ok((session, offer))
         });
         match started {
-            Ok(session) => Ok(Mounted { mountpoint: mountpoint.into(), waiting, teller, session: Some(session) }),
+            Ok((session, offer)) => {
+                if !fresh {
+                    // What the dead daemon changed and did not make durable is not so, whatever the kernel remembers.
+                    teller.forget();
+                }
+                Ok(Mounted { mountpoint: mountpoint.into(), waiting, teller, session: Some(session), device, offer })
+            }
             Err(error) => {
-                let _ = mount::unmount_detach(mountpoint);
+                if fresh {
+                    let _ = mount::unmount_detach(mountpoint);
+                }
                 Err(error)
             }
         }
+    }
+
+    /// The connection and what the kernel offered for it, for the process that is to take it over.
+    pub fn connection(&self) -> (BorrowedFd<'_>, Offer) {
+        (self.device.as_fd(), self.offer)
+    }
+
+    /// Leaves the tree mounted, for another process to serve: to be followed by the end of this one. What it has taken
+    /// from the kernel and not answered is sent again to the next.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 
     /// Unmounts. Whoever waits for an unlock gives up; who has a file open keeps the connection until he closes it, for
@@ -95,4 +144,28 @@ impl Mounted {
         }
         unmounted
     }
+}
+
+fn mount_anew(mountpoint: &Path, adapter: Adapter, config: Config) -> io::Result<(Session<Adapter>, OwnedFd)> {
+    let device = mount::open_fuse_device()?;
+    let ours = device.try_clone()?;
+    mount::mount_fuse(mountpoint, device.as_fd(), SOURCE)?;
+    match Session::from_fd(adapter, device, SessionACL::All, config) {
+        Ok(session) => Ok((session, ours)),
+        Err(error) => {
+            let _ = mount::unmount_detach(mountpoint);
+            Err(error)
+        }
+    }
+}
+
+/// fuser wants a handshake at the beginning; the kernel had its own long ago.
+fn take_over(device: &OwnedFd, offer: Offer, adapter: Adapter, config: Config) -> io::Result<Session<Adapter>> {
+    let (end, stage) = Stage::set(offer)?;
+    let session = Session::from_fd(adapter, end, SessionACL::All, config)?;
+    stage.exchange(session.as_fd(), device)?;
+    if let Err(error) = connection::resend(device.as_fd()) {
+        tracing::warn!(%error, "requests that the last daemon had taken are lost: the kernel does not send them again");
+    }
+    Ok(session)
 }

@@ -1,0 +1,65 @@
+//! `pinfold release`: ends a tree that no daemon serves any more.
+//!
+//! Owns no store. It looks at the table of mounts and never at the tree: that could hang for ever.
+
+use super::args::Release;
+use super::failure::Failure;
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::fs::fuse::SOURCE;
+use crate::sys::{connection, mount};
+use std::process::{Command, Stdio};
+
+/// Aborts the connection, so that whoever waits for an answer gets an error, and unmounts.
+pub fn release(config: &Config, args: &Release) -> Result<Exit, Failure> {
+    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", config.mountpoint.display()));
+    if args.unless_restarting.as_deref().is_some_and(goes_on) {
+        return Ok(Exit::Ok);
+    }
+    let mut found = false;
+    while let Some(mounted) = mount::mount_at(&config.mountpoint).map_err(failed)? {
+        if mounted.source != SOURCE {
+            break;
+        }
+        found = true;
+        // Where fusectl is not mounted, the last descriptor that is closed does the same.
+        let _ = connection::abort(mounted.dev);
+        mount::unmount_detach(&config.mountpoint).map_err(failed)?;
+    }
+    if found { Ok(Exit::Ok) } else { Err(Failure::new(Exit::NothingToDo, "nothing of pinfold's is mounted there")) }
+}
+
+/// Whether systemd will start the unit again, as far as its jobs tell: only a stop ends it.
+fn goes_on(unit: &str) -> bool {
+    let jobs = Command::new("systemctl")
+        .args(["list-jobs", "--full", "--no-legend", "--no-pager"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    match jobs {
+        Ok(out) => !is_stopped(&String::from_utf8_lossy(&out.stdout), unit),
+        // Left mounted, it is taken over or released by hand; unmounted, readers would fail.
+        Err(_) => true,
+    }
+}
+
+/// Whether a list of jobs has a stop of this unit.
+fn is_stopped(jobs: &str, unit: &str) -> bool {
+    jobs.lines()
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+        .any(|job| matches!(job[..], [_, name, kind, ..] if name == unit && kind == "stop"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stop_of_that_unit_counts() {
+        let jobs = " 713 pinfold.service restart running\n 714 other.service stop waiting\n";
+        assert!(!is_stopped(jobs, "pinfold.service"));
+        assert!(is_stopped(jobs, "other.service"));
+        assert!(is_stopped("12 pinfold.service stop running\n", "pinfold.service"));
+        assert!(!is_stopped("No jobs running.\n", "pinfold.service"));
+    }
+}

@@ -1,0 +1,180 @@
+//! What outlives the daemon: descriptors in its supervisor's store (sd_notify, FDSTORE=1), and how the next one takes them.
+//!
+//! Owns their names, and the description of the connection that goes with them. It opens nothing and decides nothing: whether the
+//! tree may be taken over is found out from the descriptors and the mount table alone.
+
+use crate::fs::fuse::Connect;
+use crate::secret::Secret;
+use crate::sys::connection::{self, Offer};
+use crate::sys::secretmem::SecretMemory;
+use crate::sys::{memfd, mount, process};
+use crate::vault::Keeper;
+use crate::wire::Fault;
+use sd_notify::NotifyState;
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+/// `/dev/fuse`.
+const DEVICE: &str = "pinfold-fuse";
+/// The listening control socket.
+const CONTROL: &str = "pinfold-control";
+/// The unlocked identity, a memfd_secret.
+const IDENTITY: &str = "pinfold-identity";
+/// [`Description`], a memfd.
+const DESCRIPTION: &str = "pinfold-connection";
+/// The format of [`Description`] that this binary writes and reads.
+const FORMAT: u32 = 1;
+/// The largest description that is read.
+const DESCRIPTION_MAX: usize = 4096;
+
+/// What the next daemon must know of a connection.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Description {
+    format: u32,
+    /// The version of the binary that wrote it, for people.
+    version: String,
+    /// The mount's device number, as `st_dev` has it.
+    device: u64,
+    mountpoint: PathBuf,
+    /// The protocol's minor version and the flags, as the kernel offered them.
+    minor: u32,
+    flags: u64,
+}
+
+/// What the daemon before this one left.
+#[derive(Default)]
+pub struct Inherited {
+    device: Option<OwnedFd>,
+    control: Option<UnixListener>,
+    identity: Option<SecretMemory>,
+    description: Option<OwnedFd>,
+}
+
+impl Inherited {
+    /// Takes the descriptors this process was started with (LISTEN_FDS). To be called before there are threads.
+    pub fn take() -> Self {
+        let mut all = Inherited::default();
+        for (name, fd) in process::inherited() {
+            match name.as_str() {
+                DEVICE => all.device = Some(fd),
+                CONTROL => all.control = Some(fd.into()),
+                IDENTITY => all.identity = SecretMemory::of(fd).ok(),
+                DESCRIPTION => all.description = Some(fd),
+                other => tracing::debug!(name = other, "a descriptor that is not ours was passed and is closed"),
+            }
+        }
+        all
+    }
+
+    /// The listening socket.
+    pub fn control(&mut self) -> Option<UnixListener> {
+        self.control.take()
+    }
+
+    /// The tree to be taken over; `None` if there is none that is still served through this descriptor.
+    ///
+    /// # Errors
+    /// [`Fault::Refused`] if there is one that this binary cannot take over: it is left alone.
+    pub fn connection(&mut self, mountpoint: &Path) -> Result<Option<Connect>, Fault> {
+        let (Some(device), Some(description)) = (self.device.take(), self.description.take()) else { return Ok(None) };
+        if !connection::is_alive(device.as_fd()) {
+            return Ok(None);
+        }
+        let refused = |why: String| {
+            Fault::Refused(format!(
+                "the tree that the last daemon left mounted cannot be taken over: {why}; it is left alone. \
+                 `pinfold mount` without the descriptors, after `umount -l {}`, begins anew",
+                mountpoint.display()
+            ))
+        };
+        let bytes = memfd::read(&description, DESCRIPTION_MAX).map_err(|e| refused(e.to_string()))?;
+        let found: Description = serde_json::from_slice(&bytes).map_err(|e| refused(e.to_string()))?;
+        if found.format != FORMAT {
+            return Err(refused(format!("its description has format {}, version {}", found.format, found.version)));
+        }
+        if found.mountpoint != mountpoint {
+            return Err(refused(format!("it is at {}", found.mountpoint.display())));
+        }
+        let mounted = mount::mount_at(mountpoint).map_err(|e| refused(e.to_string()))?;
+        if mounted.is_none_or(|m| m.dev != found.device) {
+            return Err(refused(format!("something else is mounted on {}", mountpoint.display())));
+        }
+        let offer = Offer { minor: found.minor, flags: found.flags };
+        Ok(Some(Connect::Taken { device, offer }))
+    }
+
+    /// What the last daemon was unlocked with, if it was; and where that is kept from now on. `None` where the kernel has
+    /// no memfd_secret: then the next daemon is locked.
+    pub fn identity(&mut self) -> Option<(Option<Secret>, SecretMemory)> {
+        if let Some(memory) = self.identity.take() {
+            let copied = memory.look(|bytes| (!bytes.is_empty()).then(|| Secret::copy_of(bytes)));
+            let secret = copied.ok().flatten().and_then(Result::ok);
+            return Some((secret, memory));
+        }
+        match SecretMemory::new() {
+            Ok(memory) => Some((None, memory)),
+            Err(error) => {
+                tracing::warn!(%error, "no memfd_secret: the next daemon will have to be unlocked");
+                None
+            }
+        }
+    }
+}
+
+/// Where the identity is kept while the store is unlocked: emptied by a lock, whoever holds the descriptor.
+pub struct Kept(pub SecretMemory);
+
+impl Keeper for Kept {
+    fn keep(&self, identity: &Secret) {
+        if let Err(error) = self.0.put(identity.expose()) {
+            tracing::warn!(%error, "the identity cannot be kept: the next daemon will have to be unlocked");
+        }
+    }
+
+    fn forget(&self) {
+        if let Err(error) = self.0.put(b"") {
+            tracing::error!(%error, "the kept identity cannot be wiped");
+        }
+    }
+}
+
+/// Gives everything to the supervisor. It keeps what it has already only once.
+///
+/// # Errors
+/// What makes the description impossible; a supervisor that does not keep descriptors is none.
+pub fn store(
+    mountpoint: &Path,
+    (device, offer): (BorrowedFd<'_>, Offer),
+    control: &UnixListener,
+    identity: Option<BorrowedFd<'_>>,
+) -> std::io::Result<()> {
+    let mounted = mount::mount_at(mountpoint)?.ok_or_else(|| std::io::Error::other("it is not mounted any more"))?;
+    let description = Description {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").into(),
+        device: mounted.dev,
+        mountpoint: mountpoint.into(),
+        minor: offer.minor,
+        flags: offer.flags,
+    };
+    let description = memfd::with(DESCRIPTION, &serde_json::to_vec(&description)?)?;
+    // Of what an earlier daemon stored under this name there is nothing left to keep.
+    sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(DESCRIPTION)])?;
+    keep(DEVICE, device)?;
+    keep(CONTROL, control.as_fd())?;
+    keep(DESCRIPTION, description.as_fd())?;
+    identity.map_or(Ok(()), |identity| keep(IDENTITY, identity))
+}
+
+/// Takes everything back: the next daemon begins anew.
+pub fn withdraw() {
+    for name in [DEVICE, CONTROL, DESCRIPTION, IDENTITY] {
+        let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+    }
+}
+
+fn keep(name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &[fd])
+}

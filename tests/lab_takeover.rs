@@ -1,0 +1,210 @@
+//! Nobody notices that the daemon went: under a real systemd it is restarted, killed and replaced while readers read.
+//!
+//! Owns a unit of its own for each test. How often it is killed is PINFOLD_KILLS (200 in the long form, 25 by default).
+
+mod common;
+
+use common::{ALICE, Daemon, Held, Setup, daemon, sh, wait_for};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A unit around a store; dropping it stops it, or at least frees who waits for it.
+struct Unit {
+    name: String,
+    binary: PathBuf,
+    daemon: Daemon,
+}
+
+impl Unit {
+    fn start(config: &str) -> Self {
+        let daemon = Daemon::initialised(Setup { config: config.into(), ..Setup::default() });
+        let home = daemon.file("store").parent().expect("it is in a folder").to_owned();
+        let binary = home.join("pinfold");
+        std::fs::copy(daemon::binary(), &binary).expect("a copy that can be replaced");
+        let name = format!("{}.service", home.file_name().expect("it has a name").display());
+        let text = include_str!("../systemd/pinfold.service");
+        let config = daemon.file("pinfold.toml");
+        let text = text
+            .replace("/usr/bin/pinfold ", &format!("{} --config {} ", binary.display(), config.display()))
+            .replace("OnFailure=pinfold-release.service\n", "");
+        assert!(text.contains("--hand-over") && text.contains("FileDescriptorStoreMax=16"));
+        std::fs::write(Path::new("/run/systemd/system").join(&name), text).expect("a unit of ours");
+        sh("systemctl daemon-reload").ok();
+        let unit = Unit { name, binary, daemon };
+        sh(&format!("systemctl start {}", unit.name)).ok();
+        unit
+    }
+
+    fn systemctl(&self, verb: &str) {
+        sh(&format!("systemctl {verb} {}", self.name)).ok();
+    }
+
+    fn show(&self, property: &str) -> u64 {
+        let out = sh(&format!("systemctl show -P {property} {}", self.name)).quiet();
+        out.trim().parse().unwrap_or_else(|_| panic!("{property} is {out}"))
+    }
+
+    fn pid(&self) -> u64 {
+        self.show("MainPID")
+    }
+
+    /// Waits until another process than `before` serves, and returns it.
+    #[track_caller]
+    fn await_next(&self, before: u64) -> u64 {
+        wait_for("the next daemon", PATIENCE, || {
+            let pid = self.pid();
+            let serves = || self.daemon.cli(&["status", "--json"]).code == 0;
+            (pid != 0 && pid != before && serves()).then_some(pid)
+        })
+    }
+
+    fn is_locked(&self) -> bool {
+        self.daemon.json(&["status", "--json"])["locked"] == true
+    }
+
+    fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", sh(&format!("journalctl -n 60 --no-pager -u {}", self.name)).text());
+            if let Some(number) = daemon::connection(self.daemon.root()) {
+                let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
+            }
+        }
+        let _ = sh(&format!("systemctl stop {0}; rm -f /run/systemd/system/{0}; systemctl daemon-reload", self.name));
+    }
+}
+
+/// Threads that read a secret in a loop and count.
+struct Readers {
+    stop: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
+    threads: Vec<std::thread::JoinHandle<(Vec<String>, Duration)>>,
+}
+
+impl Readers {
+    fn start(path: &str, content: &'static str) -> Self {
+        let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let reader = |_| {
+            let (stop, reads, path) = (Arc::clone(&stop), Arc::clone(&reads), path.to_owned());
+            std::thread::spawn(move || {
+                let (mut failed, mut longest) = (Vec::new(), Duration::ZERO);
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    match std::fs::read_to_string(&path) {
+                        Ok(text) if text == content => {}
+                        other => failed.push(format!("{other:?}")),
+                    }
+                    longest = longest.max(begun.elapsed());
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+                (failed, longest)
+            })
+        };
+        let threads = (0..4).map(reader).collect();
+        Readers { stop, reads, threads }
+    }
+
+    /// How many reads there were, and the longest of them. None may have failed.
+    #[track_caller]
+    fn finish(self) -> (u64, Duration) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut longest = Duration::ZERO;
+        for thread in self.threads {
+            let (failed, theirs) = thread.join().expect("a reader");
+            assert_eq!(failed, Vec::<String>::new(), "no read fails");
+            longest = longest.max(theirs);
+        }
+        (self.reads.load(Ordering::Relaxed), longest)
+    }
+}
+
+fn kills() -> u32 {
+    std::env::var("PINFOLD_KILLS").ok().map_or(25, |n| n.parse().expect("PINFOLD_KILLS is a number"))
+}
+
+#[test]
+fn readers_notice_neither_restarts_nor_kills_nor_upgrades() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("echo 1234 > {path}; echo 5678 > {path}2; chown 2001 {path}2")).ok();
+    let mut held = Held::start(ALICE, &format!("exec 3<{path}2; echo open; read; cat <&3"));
+    assert_eq!(held.line(), "open");
+    let (before, stored) = (unit.descriptors(), unit.show("NFileDescriptorStore"));
+    assert_eq!(stored, 4, "device, socket, identity, description");
+    let readers = Readers::start(&path, "1234\n");
+
+    let mut pid = unit.pid();
+    for round in 0..kills() {
+        match round % 8 {
+            0 => unit.systemctl("restart"),
+            1 => {
+                // What a package does: another file under the same name, then a restart.
+                sh(&format!("cp {0} {0}.new && mv {0}.new {0}", unit.binary.display())).ok();
+                unit.systemctl("restart");
+            }
+            _ => unit.systemctl("kill --signal=KILL --kill-whom=main"),
+        }
+        pid = unit.await_next(pid);
+        assert!(!unit.is_locked(), "round {round}: nobody is asked again");
+    }
+    let (reads, longest) = readers.finish();
+    eprintln!("{} restarts: {reads} reads, the longest took {longest:?}", kills());
+    assert!(reads > u64::from(kills()));
+    assert!(longest < Duration::from_secs(10));
+    held.go_on();
+    assert_eq!(held.end(), (0, "5678".into()), "a handle from before all of it");
+    assert_eq!(unit.show("NFileDescriptorStore"), stored);
+    assert!(unit.descriptors() <= before + 2, "{} descriptors, {before} before", unit.descriptors());
+    unit.daemon.cli(&["log", "--verify"]).ok();
+
+    unit.systemctl("stop");
+    assert_eq!(daemon::connection(unit.daemon.root()), None, "a stop unmounts");
+    unit.systemctl("start");
+    assert!(unit.is_locked(), "and forgets the identity");
+}
+
+#[test]
+fn a_lock_is_not_undone_by_a_restart() {
+    let unit = Unit::start("when_locked = \"fail\"");
+    unit.daemon.unlock();
+    sh(&format!("echo 1234 > {}", unit.daemon.path("pin"))).ok();
+    let pid = unit.pid();
+    unit.systemctl("restart");
+    let pid = unit.await_next(pid);
+    assert!(!unit.is_locked());
+    unit.daemon.lock();
+    unit.systemctl("kill --signal=KILL --kill-whom=main");
+    unit.await_next(pid);
+    assert!(unit.is_locked());
+    sh(&format!("cat {}", unit.daemon.path("pin"))).refused("Required key not available");
+}
+
+#[test]
+fn a_writer_is_told_and_what_was_committed_stays() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("echo old > {path}; chown 2001 {path}")).ok();
+    // One open file, written twice; a shell's own redirections would commit after each echo. cat has the bytes out before
+    // the next line is asked for: its write(2) waits for the daemon's answer, and the pipe is empty by then.
+    let script = "exec 4>&1; { echo new; sleep 0.5; echo wrote >&4; read x; echo more; } | cat 4>&- >> ";
+    let mut writer = Held::start(ALICE, &format!("{script}{path}"));
+    assert_eq!(writer.line(), "wrote");
+    let pid = unit.pid();
+    unit.systemctl("restart");
+    unit.await_next(pid);
+    writer.go_on();
+    let (code, said) = writer.end();
+    assert_ne!(code, 0, "{said}");
+    assert_eq!(ALICE.sh(&format!("cat {path}")).quiet(), "old\n");
+}
