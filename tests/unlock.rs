@@ -207,7 +207,7 @@ fn a_program_gets_what_mandos_gives_its_plugins_and_nothing_of_root() {
     let store = rig.config.store.display();
     assert_eq!(lines[1], format!("{} --connect=[::1]:4 two words", path.display()));
     assert_eq!(lines[2..4], ["65534", "65534"]);
-    assert_eq!(lines[4], format!("/usr/lib/mandos/plugin-helpers {store}"));
+    assert!(lines[4].starts_with("/usr/lib/") && lines[4].ends_with(&format!("/mandos/plugin-helpers {store}")));
     assert_eq!(lines[5], "0 1 2 3", "no descriptor of the daemon's");
     assert_eq!(lines[6], "NoNewPrivs:\t1");
     assert_eq!(lines[7], "cat:", "it cannot read what root can");

@@ -5,6 +5,8 @@
 //! namespace, and when the program itself has ended, or init is killed, the kernel kills whatever the program left. It
 //! never runs code of the daemon's beyond the system calls here.
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use std::ffi::{CStr, CString};
 use std::io;
@@ -16,6 +18,8 @@ const JOIN_SESSION_KEYRING: libc::c_int = 1;
 const CAPABILITIES_V3: u32 = 0x2008_0522;
 /// The highest capability there can be: sets have 64 bits.
 const LAST_CAP: libc::c_int = 63;
+/// The descriptor of the program's file in the child, until exec closes it.
+const PROGRAM: RawFd = 3;
 /// How the child says that something before exec failed.
 pub const NOT_CONFINED: i32 = 126;
 /// How the child says that exec failed.
@@ -59,6 +63,7 @@ pub struct Child {
 /// What the child needs, as plain pointers: after the fork nothing may be allocated.
 struct Raw {
     path: *const libc::c_char,
+    file: RawFd,
     args: *const *const libc::c_char,
     env: *const *const libc::c_char,
     stdin: RawFd,
@@ -72,7 +77,7 @@ struct Raw {
 /// Starts a program.
 ///
 /// # Errors
-/// EPERM without CAP_SYS_ADMIN; what the system says. That it cannot be executed shows in its exit status
+/// ENOENT if there is no such file; EPERM without CAP_SYS_ADMIN; what the system says. That it cannot be executed shows in its exit status
 /// ([`NOT_RUN`], [`NOT_CONFINED`]).
 pub fn spawn(program: &Program<'_>) -> io::Result<Child> {
     // Above the three standard ones, so that dup2 in the child overwrites neither.
@@ -83,12 +88,16 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Child> {
     };
     let stdin = own(high(program.stdin)?);
     let stdout = own(high(program.stdout)?);
+    // Root opens it: its folder may be closed to whom it runs as, as Mandos's plugin folders are.
+    let file = nix::fcntl::open(program.path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let file = own(high(file.as_fd())?);
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
     };
     let (args, env) = (pointers(program.args), pointers(program.env));
     let raw = Raw {
         path: program.path.as_ptr(),
+        file: file.as_raw_fd(),
         args: args.as_ptr(),
         env: env.as_ptr(),
         stdin: stdin.as_raw_fd(),
@@ -205,8 +214,9 @@ unsafe fn init(raw: &Raw) -> ! {
         if libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>(), 0, 0, 0) < 0
             || libc::dup2(raw.stdin, 0) < 0
             || libc::dup2(raw.stdout, 1) < 0
+            || (raw.file != PROGRAM && libc::dup3(raw.file, PROGRAM, libc::O_CLOEXEC) < 0)
             // Everything else at once: a copy of the store's lock would keep the lock.
-            || libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) < 0
+            || libc::syscall(libc::SYS_close_range, PROGRAM.cast_unsigned() + 1, u32::MAX, 0u32) < 0
         {
             libc::_exit(NOT_CONFINED);
         }
@@ -214,7 +224,7 @@ unsafe fn init(raw: &Raw) -> ! {
         if main == 0 {
             program(raw);
         }
-        for fd in 0..3 {
+        for fd in 0..=PROGRAM {
             libc::close(fd);
         }
         if main < 0 {
@@ -284,6 +294,10 @@ unsafe fn program(raw: &Raw) -> ! {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::execve(raw.path, raw.args, raw.env);
+        if *libc::__errno_location() == libc::EACCES {
+            // Its folder is closed to this user. Whether the file itself is, the kernel asks here too.
+            libc::syscall(libc::SYS_execveat, PROGRAM, c"".as_ptr(), raw.args, raw.env, libc::AT_EMPTY_PATH);
+        }
         libc::_exit(NOT_RUN)
     }
 }
@@ -378,16 +392,21 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_says_so() {
+    fn a_closed_folder_does_not_stop_it_and_a_closed_file_does() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap(); // 0700
+        let path = home.path().join("true");
+        std::fs::copy("/bin/true", &path).unwrap();
         let null = std::fs::File::open("/dev/null").unwrap();
-        let program = Program {
-            path: c"/nonexistent",
-            args: &[c"x".to_owned()],
-            env: &[],
-            stdin: null.as_fd(),
-            stdout: null.as_fd(),
-            run_as: &nobody(),
+        let run = |path: &std::path::Path| {
+            let path = CString::new(path.to_str().unwrap()).unwrap();
+            let args = std::slice::from_ref(&path);
+            let (stdin, stdout, run_as) = (null.as_fd(), null.as_fd(), &nobody());
+            spawn(&Program { path: &path, args, env: &[], stdin, stdout, run_as }).map(|mut child| ended(&mut child))
         };
-        assert_eq!(ended(&mut spawn(&program).unwrap()), NOT_RUN);
+        assert_eq!(run(&path).unwrap(), 0);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o744)).unwrap();
+        assert_eq!(run(&path).unwrap(), NOT_RUN);
+        assert_eq!(run(&home.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

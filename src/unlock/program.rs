@@ -29,8 +29,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const NOBODY: u32 = 65534;
 /// How many programs one race has at most.
 const PROGRAMS_MAX: usize = 32;
-/// Where Mandos's plugins find their helpers.
-const HELPERS: &str = "/usr/lib/mandos/plugin-helpers";
+/// Where Mandos's plugins find their helpers: its own place, below the folder for libraries.
+const HELPERS: &str = "mandos/plugin-helpers";
 /// A path for those who start us without one.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the service manager tells this process and nobody else, and what would change how a program is loaded.
@@ -205,10 +205,10 @@ pub(super) fn environment(
         .filter(|(name, _)| !NOT_PASSED_ON.iter().any(|no| name.as_bytes().starts_with(no.as_bytes())))
         .collect();
     all.entry("PATH".into()).or_insert_with(|| PATH.into());
-    for (name, value) in [("CRYPTTAB_NAME", "pinfold"), ("CRYPTTAB_TRIED", "0"), ("MANDOSPLUGINHELPERDIR", HELPERS)] {
-        all.insert(name.into(), value.into());
-    }
+    all.insert("CRYPTTAB_NAME".into(), "pinfold".into());
+    all.insert("CRYPTTAB_TRIED".into(), "0".into());
     all.insert("CRYPTTAB_SOURCE".into(), store.into());
+    all.insert("MANDOSPLUGINHELPERDIR".into(), helpers().into());
     all.extend(own.iter().map(|(name, value)| (name.into(), value.into())));
     let line = |(mut name, value): (OsString, OsString)| {
         name.push("=");
@@ -216,6 +216,13 @@ pub(super) fn environment(
         name
     };
     all.into_iter().map(line).collect()
+}
+
+/// Debian has a folder for each architecture.
+fn helpers() -> PathBuf {
+    let lib = Path::new("/usr/lib");
+    let mut below = std::fs::read_dir(lib).into_iter().flatten().filter_map(|e| Some(e.ok()?.path().join(HELPERS)));
+    below.find(|p| p.is_dir()).unwrap_or_else(|| lib.join(HELPERS))
 }
 
 /// What it printed, if it ended well. However this ends, nothing of the program is left.
@@ -321,6 +328,7 @@ mod tests {
         ];
         let inherited = inherited.into_iter().map(|(n, v)| (n.into(), v.into()));
         let own = BTreeMap::from([("CRYPTTAB_NAME".to_owned(), "mine".to_owned())]);
+        let helpers = format!("MANDOSPLUGINHELPERDIR={}", helpers().display());
         let lines = environment(inherited, Path::new("/var/lib/pinfold"), &own);
         assert_eq!(
             lines,
@@ -329,7 +337,7 @@ mod tests {
                 "CRYPTTAB_SOURCE=/var/lib/pinfold",
                 "CRYPTTAB_TRIED=0",
                 "HOME=/root",
-                "MANDOSPLUGINHELPERDIR=/usr/lib/mandos/plugin-helpers",
+                &helpers,
                 &format!("PATH={PATH}"),
             ]
         );
