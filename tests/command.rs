@@ -132,6 +132,18 @@ impl Admin for Fake {
         out.write_all(&[7; 500_000]).map_err(|e| Fault::Failed(e.to_string()))?;
         Ok(BackupReport { generation: 9, nodes: 2, blobs: 1, bytes: 500_000 })
     }
+    fn identity_add(&self, _: &Actor, _: IdentityAdd) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn identity_remove(&self, _: &Actor, _: &str) -> Result<(), Fault> {
+        Err(Fault::Refused("it is the last one".into()))
+    }
+    fn identity_list(&self, _: &Actor) -> Result<Vec<ProtectorInfo>, Fault> {
+        Ok(vec![ProtectorInfo { name: "main".into(), opened_by: "passphrase".into() }])
+    }
+    fn rekey(&self, _: &Actor, _: Rekey) -> Result<Rekeyed, Fault> {
+        Ok(Rekeyed::default())
+    }
     fn denied(&self, actor: &Actor, _: &str) {
         self.denied.lock().unwrap().push(actor.uid);
     }

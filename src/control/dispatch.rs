@@ -10,6 +10,7 @@ use crate::wire::{
     Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, Unlock,
     UnlockWith, Who, service,
 };
+use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -112,6 +113,14 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             }
             backup(admin, actor, out)?;
         }
+        IdentityAdd::NAME => one::<IdentityAdd>(call, out, |add| admin.identity_add(actor, add).map(|()| Done {}))?,
+        IdentityRemove::NAME => one::<IdentityRemove>(call, out, |IdentityRemove { name }| {
+            admin.identity_remove(actor, &name).map(|()| Done {})
+        })?,
+        IdentityList::NAME => one::<IdentityList>(call, out, |IdentityList {}| {
+            admin.identity_list(actor).map(|protectors| Identities { protectors })
+        })?,
+        Rekey::NAME => one::<Rekey>(call, out, |rekey| admin.rekey(actor, rekey))?,
         _ => return Err(call.unknown().into()),
     }
     Ok(())

@@ -101,6 +101,18 @@ impl Admin for Fake {
         out.write_all(&bytes).map_err(|e| Fault::Failed(e.to_string()))?;
         Ok(BackupReport { generation: 9, nodes: 1, blobs: 1, bytes: bytes.len() as u64 })
     }
+    fn identity_add(&self, _: &Actor, _: IdentityAdd) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn identity_remove(&self, _: &Actor, _: &str) -> Result<(), Fault> {
+        Err(Fault::Refused("it is the last one".into()))
+    }
+    fn identity_list(&self, _: &Actor) -> Result<Vec<ProtectorInfo>, Fault> {
+        Ok(vec![ProtectorInfo { name: "main".into(), opened_by: "passphrase".into() }])
+    }
+    fn rekey(&self, _: &Actor, _: Rekey) -> Result<Rekeyed, Fault> {
+        Ok(Rekeyed::default())
+    }
     fn denied(&self, actor: &Actor, reason: &str) {
         self.denied.lock().unwrap().push((actor.uid, reason.into()));
     }

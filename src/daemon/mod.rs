@@ -236,10 +236,16 @@ fn unlock_with_kept(vault: &Vault, identity: &Secret) {
 /// What a crash interrupted goes on by itself.
 fn after_unlock(vault: &Arc<Vault>) {
     let vault = Arc::clone(vault);
-    let started = std::thread::Builder::new().name("resealing".into()).spawn(move || match vault.finish_resealing() {
-        Ok(0) | Err(VaultError::Locked) => {}
-        Ok(blobs) => tracing::info!(blobs, "sealed to the changed recovery recipients"),
-        Err(error) => tracing::error!(%error, "not all blobs are sealed to the changed recovery recipients"),
+    let started = std::thread::Builder::new().name("resealing".into()).spawn(move || {
+        match vault.finish_rekey() {
+            Ok(()) | Err(VaultError::Locked) => {}
+            Err(error) => tracing::error!(%error, "what a rekeying left behind is not cleared away"),
+        }
+        match vault.finish_resealing() {
+            Ok(0) | Err(VaultError::Locked) => {}
+            Ok(blobs) => tracing::info!(blobs, "sealed to the changed recovery recipients"),
+            Err(error) => tracing::error!(%error, "not all blobs are sealed to the changed recovery recipients"),
+        }
     });
     if let Err(error) = started {
         tracing::error!(%error, "no thread to seal blobs with");

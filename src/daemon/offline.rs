@@ -140,6 +140,7 @@ fn unlocked(config: &Config, with: &UnlockWith) -> Result<Vault, Fault> {
     keyctl::join_anonymous_session().map_err(|e| Fault::Failed(format!("cannot make a keyring: {e}")))?;
     let vault = open_vault(config)?;
     vault.unlock(&Daemon, &UnlockBy::from(with))?;
+    vault.finish_rekey()?;
     Ok(vault)
 }
 

@@ -2,6 +2,7 @@
 
 use super::node::Node;
 use super::open::Wanted;
+use super::rekey::NextIdentity;
 use super::unlock::UnlockBy;
 use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError};
 use crate::access::{Denial, ScopeState};
@@ -9,6 +10,7 @@ use crate::audit;
 use crate::caller::Control;
 use crate::keyring::ScopeEntry;
 use crate::model::{AclTag, Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Timestamp, Uid};
+use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
 use crate::store;
 use crate::wire::{
@@ -248,6 +250,51 @@ impl Admin for Vault {
         backup_report(&self.store, out)
     }
 
+    fn identity_add(&self, actor: &Actor, add: wire::IdentityAdd) -> Result<(), Fault> {
+        let caller = self.admin(actor)?;
+        let current = current(&add.old_passphrase, &add.old_identity)?;
+        let name = add.name.as_deref().unwrap_or(super::protectors::MAIN);
+        let recipient = add.recipient.as_deref().map(crate::seal::parse_recipient).transpose();
+        let recipient = recipient.map_err(|e| Fault::Usage(e.to_string()))?;
+        let with = match (&add.passphrase, &recipient) {
+            (Some(passphrase), None) => Protection::Passphrase(passphrase),
+            (None, Some(recipient)) => Protection::Recipient(recipient),
+            _ => return Err(Fault::Usage("give exactly one of passphrase and recipient".into())),
+        };
+        Ok(self.protect(&caller, &current, name, &with, add.replace)?)
+    }
+
+    fn identity_remove(&self, actor: &Actor, name: &str) -> Result<(), Fault> {
+        Ok(self.unprotect(&self.admin(actor)?, name)?)
+    }
+
+    fn identity_list(&self, actor: &Actor) -> Result<Vec<wire::ProtectorInfo>, Fault> {
+        self.admin(actor)?;
+        let info = |(name, opened_by)| wire::ProtectorInfo {
+            name,
+            opened_by: match opened_by {
+                OpenedBy::Passphrase => "passphrase",
+                OpenedBy::Recipient => "recipient",
+                OpenedBy::Nothing => "nothing",
+                OpenedBy::Unknown => "unknown",
+            }
+            .into(),
+        };
+        Ok(self.protectors()?.into_iter().map(info).collect())
+    }
+
+    fn rekey(&self, actor: &Actor, rekey: wire::Rekey) -> Result<wire::Rekeyed, Fault> {
+        let caller = self.admin(actor)?;
+        let current = current(&rekey.old_passphrase, &rekey.old_identity)?;
+        let next = match (&rekey.passphrase, &rekey.identity) {
+            (Some(passphrase), None) => NextIdentity::Passphrase(passphrase),
+            (None, Some(text)) => NextIdentity::KeptByCaller(text),
+            _ => return Err(Fault::Usage("give exactly one of passphrase and identity".into())),
+        };
+        let done = self.rekey(&caller, &current, &next, rekey.drop_others)?;
+        Ok(wire::Rekeyed { blobs: done.blobs, recipient: done.recipient, dropped: done.dropped })
+    }
+
     fn denied(&self, actor: &Actor, reason: &str) {
         self.refuse(audit::Operation::Control, "", None, &self.control(actor).who(), reason);
     }
@@ -410,6 +457,15 @@ impl From<VaultError> for Fault {
                 Fault::Failed(text)
             }
         }
+    }
+}
+
+/// What opens the identity now.
+fn current<'a>(passphrase: &'a Option<Secret>, identity: &'a Option<Secret>) -> Result<UnlockBy<'a>, Fault> {
+    match (passphrase, identity) {
+        (Some(passphrase), None) => Ok(UnlockBy::Passphrase(passphrase)),
+        (None, Some(text)) => Ok(UnlockBy::Identity(text)),
+        _ => Err(Fault::Usage("give exactly one of old_passphrase and old_identity".into())),
     }
 }
 

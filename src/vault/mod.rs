@@ -3,7 +3,7 @@
 //! Owns the tree in memory, the keys while unlocked, and the order of things: decide, record, do, make durable. Every
 //! front (the filesystem, the control socket) comes through here; `access` alone makes the grants that open content.
 //!
-//! Locks, in this order: `writer` (one mutation at a time, held across its transaction), then `state` (readers share it;
+//! Locks, in this order: `sealing_anew` (whoever seals all blobs anew), then `writer` (one mutation at a time, held across its transaction), then `state` (readers share it;
 //! writers hold it for the moment of a change in memory). Opening and reading take `state` alone, shared, and release it
 //! before they read a blob, ask /proc, or write the log.
 
@@ -15,7 +15,9 @@ mod fsck;
 mod history;
 mod node;
 mod open;
+mod protectors;
 mod recovery;
+mod rekey;
 mod remove;
 mod setup;
 mod tree;
@@ -29,6 +31,7 @@ pub use commit::Content;
 pub use error::VaultError;
 pub use node::Attr;
 pub use open::Opened;
+pub use rekey::{NextIdentity, Rekeyed};
 pub use setup::{Recovery, create_store};
 pub use unlock::{UnlockBy, verify_store};
 pub use xattr::XattrMode;
@@ -141,6 +144,8 @@ pub struct Vault {
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
     keeper: OnceLock<Arc<dyn Keeper>>,
+    /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
+    sealing_anew: Mutex<()>,
     started: Instant,
 }
 
@@ -167,6 +172,7 @@ impl Vault {
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
             keeper: OnceLock::new(),
+            sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }
     }
@@ -287,6 +293,10 @@ impl Vault {
 
     fn write_state(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sealing_anew(&self) -> MutexGuard<'_, ()> {
+        self.sealing_anew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_writer(&self) -> MutexGuard<'_, Writer> {

@@ -1,6 +1,7 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
 use super::node::{FACTS_INO, Facts, Record};
+use super::protectors;
 use super::tree::Tree;
 use super::writer::Writer;
 use super::{Caller, Change, State, Unlocked, Vault, VaultError};
@@ -18,8 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// The identity file of a store that is opened with a passphrase.
-pub const IDENTITY_FILE: &str = "identity.age";
 /// Where the index key is: sealed to the identity and to the recovery recipients.
 pub const INDEX_META: &str = "index";
 
@@ -103,7 +102,7 @@ impl Vault {
     }
 
     fn try_unlock(&self, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
-        let identity = open_identity(&self.store, by)?;
+        let identity = protectors::open(&self.store, by)?;
         let mut writer = self.lock_writer();
         let unlocked = self.locked_since().is_none();
         if unlocked {
@@ -144,7 +143,7 @@ impl Vault {
     }
 
     /// Names, keys and KEKs leave the memory, and changes that are not on the disk.
-    fn forget(&self, writer: &mut Writer) {
+    pub(super) fn forget(&self, writer: &mut Writer) {
         *writer = Writer::default();
         let at = crate::model::Timestamp::now();
         *self.write_state() = State::Locked { since: Instant::now(), at };
@@ -249,26 +248,13 @@ impl UnlockBy<'_> {
 /// # Errors
 /// As [`Vault::unlock`].
 pub fn verify_store(store: &Store, by: &UnlockBy<'_>) -> Result<(), VaultError> {
-    let identity = open_identity(store, by)?;
+    let identity = protectors::open(store, by)?;
     load(store, &index_key(store, &identity)?).map(|_| ())
 }
 
 fn index_key(store: &Store, identity: &StoreIdentity) -> Result<Secret, VaultError> {
     let sealed = store.meta(INDEX_META)?.ok_or_else(|| VaultError::Damaged("it has no index key".into()))?;
-    seal::open_key(identity.key(), &sealed).map_err(wrong_key)
-}
-
-fn open_identity(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
-    match by {
-        UnlockBy::Passphrase(passphrase) => {
-            let file = store.read_file(IDENTITY_FILE)?;
-            let file = file.ok_or_else(|| {
-                VaultError::WrongKey("this store has no passphrase; it opens with its keyfile".into())
-            })?;
-            seal::open_identity(&file, Some(passphrase)).map_err(wrong_key)
-        }
-        UnlockBy::Identity(text) | UnlockBy::Kept(text) => seal::open_identity(text.expose(), None).map_err(wrong_key),
-    }
+    seal::open_key(identity.key(), &sealed).map_err(protectors::wrong_key)
 }
 
 /// Reads and opens every record, once.
@@ -291,15 +277,4 @@ fn load(store: &Store, index: &Secret) -> Result<(Tree, Facts, Anchor), VaultErr
     tree.finish()?;
     let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
     Ok((tree, facts, Anchor { count: verified.audit.count, head: verified.audit.head }))
-}
-
-fn wrong_key(error: seal::SealError) -> VaultError {
-    match error {
-        seal::SealError::NotForThisKey(_) => VaultError::WrongKey("this key is not one of the store's".into()),
-        seal::SealError::Format(what) => VaultError::WrongKey(format!("{what} is not in a known format")),
-        seal::SealError::WrongPassphrase
-        | seal::SealError::Tampered(_)
-        | seal::SealError::NotGranted
-        | seal::SealError::ArenaFull(_) => error.into(),
-    }
 }

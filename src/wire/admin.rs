@@ -7,6 +7,7 @@ use super::{
     WhoReply,
 };
 use super::{Fsck, Remove, Removed, Rollback};
+use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -79,6 +80,14 @@ pub trait Admin: Send + Sync {
     /// Writes a backup. `out` blocks for as long as its reader takes, up to half a minute for each write: hold no lock
     /// that others wait for.
     fn backup(&self, actor: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault>;
+    /// Adds a protector of the identity, or replaces one.
+    fn identity_add(&self, actor: &Actor, add: IdentityAdd) -> Result<(), Fault>;
+    /// Removes a protector.
+    fn identity_remove(&self, actor: &Actor, name: &str) -> Result<(), Fault>;
+    /// The protectors.
+    fn identity_list(&self, actor: &Actor) -> Result<Vec<ProtectorInfo>, Fault>;
+    /// A new identity and new keys.
+    fn rekey(&self, actor: &Actor, rekey: Rekey) -> Result<Rekeyed, Fault>;
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
 }
