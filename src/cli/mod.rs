@@ -5,6 +5,7 @@
 
 mod args;
 mod failure;
+mod identity;
 mod log;
 mod look;
 mod names;
@@ -62,6 +63,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Backup(args) => store::backup(&config, args),
         Command::Restore(args) => store::restore(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
+        Command::Passwd(args) => identity::passwd(&config, args),
+        Command::Identity(args) => identity::identity(&config, args),
+        Command::Rekey(args) => identity::rekey(&config, args),
     }
 }
 

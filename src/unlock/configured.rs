@@ -2,7 +2,7 @@
 //!
 //! Owns which ways there are. It starts none.
 
-use super::{AskPassword, Credential, KernelKey, Keyfile, Method, PassphraseFile, ask, program};
+use super::{AskPassword, Credential, KernelKey, Keyfile, Method, PassphraseFile, ask, next_keyfile, program};
 use crate::config::Config;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,10 @@ pub fn methods(config: &Config, places: &Where, from: From) -> Vec<Box<dyn Metho
         }
         if let Some(path) = &unlock.keyfile {
             all.push(Box::new(Keyfile(path.clone())));
+            let next = next_keyfile(path);
+            if next.exists() {
+                all.push(Box::new(Keyfile(next)));
+            }
         }
         if let Some(directory) = places.credentials.as_deref().filter(|_| unlock.credential) {
             all.extend(Credential::all_in(directory).into_iter().map(|c| Box::new(c) as Box<dyn Method>));

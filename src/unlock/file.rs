@@ -65,6 +65,13 @@ pub struct PassphraseFile(pub PathBuf);
 #[derive(Debug)]
 pub struct Keyfile(pub PathBuf);
 
+/// Where the next key file waits until a rekeying is done: after a crash the store may have the one or the other.
+pub fn next_keyfile(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
 impl Method for PassphraseFile {
     fn name(&self) -> &str {
         "passphrase file"

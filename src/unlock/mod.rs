@@ -15,7 +15,7 @@ mod race;
 pub use ask::AskPassword;
 pub use configured::{From, Where, methods};
 pub use credential::Credential;
-pub use file::{Keyfile, MAX, PassphraseFile, UnlockError, passphrase, read_private};
+pub use file::{Keyfile, MAX, PassphraseFile, UnlockError, next_keyfile, passphrase, read_private};
 pub use keyring::KernelKey;
 pub use method::{Kind, Method, MethodError, Stop, answer_of};
 pub use program::{ProgramMethod, found};

@@ -66,6 +66,8 @@ struct Waiting {
 /// All that is new, and the keys that were.
 struct Fresh {
     identity: StoreIdentity,
+    /// The identity as it is kept here; `None` if the caller keeps it.
+    file: Option<Zeroizing<Vec<u8>>>,
     index: Secret,
     old: HashMap<Scope, Kek>,
     new: HashMap<Scope, Secret>,
@@ -112,16 +114,16 @@ impl Vault {
                 "protectors that would be lost: {names}; add them again afterwards"
             )));
         }
-        let (fresh, file) = self.make_fresh(&own, next)?;
+        let fresh = self.make_fresh(&own, next)?;
         let recipient = fresh.identity.recipient().to_string();
         self.record(audit::Operation::Identity, "", None, &caller.who(), &format!("rekey: {recipient}"))?;
         {
             let mut writer = self.lock_writer();
-            let kept = if file.is_some() { "" } else { KEPT };
+            let kept = if fresh.file.is_some() { "" } else { KEPT };
             writer.put_meta(MARKER, format!("{recipient}{kept}").into_bytes());
             self.flush(&mut writer)?;
             fault::at(fault::Point::Marked)?;
-            if let Some(file) = &file {
+            if let Some(file) = &fresh.file {
                 self.store.write_file(&Turn::Next.file_name(MAIN), file)?;
             }
         }
@@ -153,11 +155,7 @@ impl Vault {
         Ok(Rekeyed { blobs, recipient, dropped })
     }
 
-    fn make_fresh(
-        &self,
-        own: &StoreIdentity,
-        next: &NextIdentity<'_>,
-    ) -> Result<(Fresh, Option<Zeroizing<Vec<u8>>>), VaultError> {
+    fn make_fresh(&self, own: &StoreIdentity, next: &NextIdentity<'_>) -> Result<Fresh, VaultError> {
         let invalid = |e: seal::SealError| VaultError::Invalid(e.to_string());
         let (identity, file) = match next {
             NextIdentity::Passphrase(passphrase) => {
@@ -183,7 +181,7 @@ impl Vault {
             old.insert(scope.clone(), Kek::new(Zeroizing::new(bytes)));
             new.insert(scope, Secret::random(Kek::LEN)?);
         }
-        Ok((Fresh { identity, index: Secret::random(32)?, old, new }, file))
+        Ok(Fresh { identity, file, index: Secret::random(32)?, old, new })
     }
 
     /// Every blob that was not written anew, with one of those who have it.
