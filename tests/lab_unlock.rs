@@ -237,12 +237,16 @@ fn a_real_tang_server_wins_over_four_that_misbehave() {
         .listening(4731)
     };
     let server = tang();
-    sh(&format!(
-        "clevis encrypt tang '{{\"url\":\"http://127.0.0.1:4731\"}}' -y < {} > {}",
-        daemon.file("passphrase").display(),
-        jwe.display()
-    ))
-    .ok();
+    // Bound to that server's key, as an admin does it who has looked at the key; the passphrase is one that nobody knows.
+    daemon.serve();
+    daemon.unlock();
+    let thp = sh("tang-show-keys 4731").ok().text();
+    let pin = format!("{{\"url\":\"http://127.0.0.1:4731\",\"thp\":\"{}\"}}", thp.trim());
+    let old = daemon.file("passphrase").display().to_string();
+    let add = ["identity", "add", "tang", "--old-passphrase-file", &old, "--clevis", "tang", &pin, "--out"];
+    daemon.cli(&[&add[..], &[jwe.to_str().expect("ASCII")]].concat()).ok();
+    assert_eq!(daemon.cli(&["identity", "ls"]).quiet().lines().count(), 2);
+    daemon.stop();
     daemon.spawn();
     daemon.await_mount();
     await_unlocked(&daemon);
@@ -331,4 +335,175 @@ fn after_its_time_the_store_locks_itself() {
     wait_for("the lock", PATIENCE, || (daemon.json(&["status", "--json"])["locked"] == true).then_some(()));
     assert!(begun.elapsed() > Duration::from_secs(1));
     daemon.await_audit("lock", |e| e["op"] == "lock" && e["decision"] == "allowed");
+}
+
+#[test]
+fn an_age_plugin_unlocks_the_store() {
+    let place = Place::new();
+    place.shipped("age");
+    let plugin = place.path("bin");
+    std::fs::create_dir(&plugin).expect("it is new");
+    std::fs::write(plugin.join("age-plugin-lab"), PLUGIN).expect("a plugin");
+    sh(&format!("chmod 755 {0} {0}/age-plugin-lab", plugin.display())).ok();
+    let (recipient, identity) = (bech32("age1lab", b"pinfold"), bech32("age-plugin-lab-", b"pinfold").to_uppercase());
+    std::fs::write(place.path("identity.txt"), format!("{identity}\n")).expect("its identity");
+    let sealed = place.path("token.age");
+    let path = format!("{}:/usr/bin:/bin", plugin.display());
+    let mut daemon = place.daemon(&format!(
+        "[unlock.program.age]\nargs = [\"--identity={}\", {sealed:?}]\nenv = {{ PATH = {path:?} }}\n",
+        place.path("identity.txt").display()
+    ));
+    daemon.serve();
+    daemon.unlock();
+    sh(&format!(
+        "PATH={path} {} --config {} identity add token --old-passphrase-file {} --plugin {recipient} --out {}",
+        daemon::binary().display(),
+        daemon.file("pinfold.toml").display(),
+        daemon.file("passphrase").display(),
+        sealed.display()
+    ))
+    .ok();
+    daemon.stop();
+    daemon.spawn();
+    daemon.await_mount();
+    await_unlocked(&daemon);
+    assert_eq!(winner(&daemon), "age");
+    daemon.stop();
+}
+
+/// An age plugin in small (the age-plugin specification): its stanza is the file key, every bit turned over.
+const PLUGIN: &str = r#"#!/usr/bin/python3
+import base64, sys
+def send(head, body=b""):
+    print("-> " + head)
+    text = base64.b64encode(body).decode().rstrip("=")
+    for at in range(0, len(text) + 1, 64):
+        print(text[at:at + 64])
+    sys.stdout.flush()
+def receive():
+    head, text = sys.stdin.readline().split()[1:], ""
+    while True:
+        line = sys.stdin.readline().rstrip("\n")
+        text += line
+        if len(line) < 64:
+            return head, base64.b64decode(text + "=" * (-len(text) % 4))
+keys, stanzas = [], []
+while True:
+    head, body = receive()
+    if head[0] == "done": break
+    if head[0] == "wrap-file-key": keys.append(body)
+    if head[0] == "recipient-stanza" and head[2] == "lab": stanzas.append((head[1], body))
+for n, key in enumerate(keys):
+    send("recipient-stanza %d lab" % n, bytes(b ^ 255 for b in key)); receive()
+for n, body in stanzas:
+    send("file-key " + n, bytes(b ^ 255 for b in body)); receive()
+send("done")
+"#;
+
+/// BIP 173, as age writes recipients and identities of plugins.
+fn bech32(prefix: &str, data: &[u8]) -> String {
+    const DIGITS: &[u8; 32] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
+    let mut bits: Vec<u8> = data.iter().flat_map(|b| (0..8).rev().map(move |i| b >> i & 1)).collect();
+    bits.resize(bits.len().div_ceil(5) * 5, 0);
+    let mut words: Vec<u8> = bits.chunks(5).map(|five| five.iter().fold(0, |word, bit| word << 1 | bit)).collect();
+    let checked = |values: &[u8]| {
+        values.iter().fold(1u32, |sum, value| {
+            let (top, sum) = (sum >> 25, (sum & 0x1ff_ffff) << 5 ^ u32::from(*value));
+            let steps = [0x3b6a_57b2, 0x2650_8e6d, 0x1ea1_19fa, 0x3d42_33dd, 0x2a14_62b3];
+            (0..5).filter(|i| top >> i & 1 == 1).fold(sum, |sum, i| sum ^ steps[i])
+        })
+    };
+    let high = prefix.bytes().map(|b| b >> 5).chain([0]).chain(prefix.bytes().map(|b| b & 31));
+    let all: Vec<u8> = high.chain(words.iter().copied()).chain([0; 6]).collect();
+    let sum = checked(&all) ^ 1;
+    words.extend((0..6).map(|i| (sum >> (5 * (5 - i)) & 31) as u8));
+    format!("{prefix}1{}", words.iter().map(|w| char::from(DIGITS[usize::from(*w)])).collect::<String>())
+}
+
+/// A passphrase in a file that the command line takes.
+fn passphrase(daemon: &Daemon, name: &str) -> String {
+    let file = daemon.file(name);
+    std::fs::write(&file, format!("passphrase {name}\n")).expect("a passphrase");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("it is ours");
+    file.display().to_string()
+}
+
+#[test]
+fn another_passphrase_and_a_new_identity_while_the_tree_is_read() {
+    let place = Place::new();
+    let key = place.path("identity.key");
+    let mut daemon = place.daemon(&format!("keyfile = {key:?}\n"));
+    daemon.serve();
+    daemon.unlock();
+    let secret = daemon.path("svc/pin");
+    daemon.cli_with(&["put", "-p", "svc/pin"], b"hunter2").ok();
+    let old = daemon.file("passphrase").display().to_string();
+    let (one, two) = (passphrase(&daemon, "one"), passphrase(&daemon, "two"));
+    daemon.cli(&["passwd", "--old-passphrase-file", &two, "--passphrase-file", &one]).refused("does not open");
+    daemon.cli(&["passwd", "--old-passphrase-file", &old, "--passphrase-file", &one]).ok();
+    daemon.cli(&["rekey", "--old-passphrase-file", &old, "--new-passphrase-file", &two]).refused("does not open");
+    let rekeyed = daemon.json(&["rekey", "--old-passphrase-file", &one, "--new-passphrase-file", &two, "--json"]);
+    assert_eq!(rekeyed["blobs"], 1);
+    assert_eq!(sh(&format!("cat {secret}")).quiet(), "hunter2");
+    daemon.lock();
+    daemon.cli(&["unlock", "--passphrase-file", &one]).refused("does not open");
+    daemon.cli(&["unlock", "--passphrase-file", &two]).ok();
+    // To a key file: the daemon unlocks by itself from then on.
+    let key = key.display().to_string();
+    daemon.cli(&["rekey", "--old-passphrase-file", &two, "--new-keyfile", &key]).refused("main");
+    daemon.cli(&["rekey", "--old-passphrase-file", &two, "--new-keyfile", &key]).refused("exists");
+    sh(&format!("rm {key}.new")).ok();
+    daemon.cli(&["rekey", "--old-passphrase-file", &two, "--new-keyfile", &key, "--drop-others"]).ok();
+    assert_eq!(daemon.cli(&["identity", "ls"]).quiet(), "");
+    daemon.stop();
+    daemon.serve();
+    assert_eq!(daemon.json(&["status", "--json"])["locked"], false);
+    assert_eq!(winner(&daemon), "keyfile");
+    assert_eq!(sh(&format!("cat {secret}")).quiet(), "hunter2");
+    // And back to a passphrase; the key file is worth nothing then.
+    daemon.cli(&["rekey", "--old-keyfile", &key, "--new-passphrase-file", &one]).ok();
+    daemon.lock();
+    daemon.cli(&["unlock", "--keyfile", &key]).refused("not one of the store's");
+    daemon.cli(&["unlock", "--passphrase-file", &one]).ok();
+    daemon.cli(&["fsck", "--deep"]).ok();
+    daemon.stop();
+}
+
+#[test]
+fn killed_in_the_middle_of_it_the_store_has_the_old_identity_or_the_new() {
+    const SECRETS: usize = 300;
+    let place = Place::new();
+    let mut daemon = place.daemon("");
+    daemon.serve();
+    daemon.unlock();
+    let fill =
+        format!("mkdir {0} && cd {0} && for n in $(seq {SECRETS}); do echo content $n > s$n; done", daemon.path("d"));
+    sh(&fill).ok();
+    let mut current = daemon.file("passphrase").display().to_string();
+    let (mut old, mut new) = (0, 0);
+    for (round, delay) in [300, 700, 900, 1100, 1300, 1500, 1700, 1900, 2200, 2600].into_iter().enumerate() {
+        let next = passphrase(&daemon, &format!("round-{round}"));
+        let mut command = Command::new(daemon::binary());
+        command.arg("--config").arg(daemon.file("pinfold.toml"));
+        command.args(["rekey", "--old-passphrase-file", &current, "--new-passphrase-file", &next]);
+        let mut rekey = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is started");
+        std::thread::sleep(Duration::from_millis(delay));
+        daemon.kill9();
+        let _ = common::process::wait(&mut rekey, PATIENCE);
+        daemon.serve();
+        let opens = |file: &str| daemon.cli(&["unlock", "--passphrase-file", file]).code == 0;
+        if opens(&next) {
+            (current, new) = (next, new + 1);
+        } else {
+            assert!(opens(&current), "round {round}: neither opens it\n{}", daemon.log());
+            old += 1;
+        }
+        let all = sh(&format!("cd {} && for n in $(seq {SECRETS}); do cat s$n; done", daemon.path("d"))).quiet();
+        let expected: String = (1..=SECRETS).map(|n| format!("content {n}\n")).collect();
+        assert!(all == expected, "round {round}: something is lost");
+        wait_for("the end of clearing away", PATIENCE, || (daemon.cli(&["fsck", "--deep"]).code == 0).then_some(()));
+    }
+    println!("{old} times the old one, {new} times the new one");
+    assert!(old > 0 && new > 0, "the kills were all too early or all too late: {old} and {new}");
+    daemon.stop();
 }

@@ -156,9 +156,12 @@ pub struct IdentityAdd {
     /// Let clevis open it: a passphrase is made that nobody sees, and encrypted with `clevis encrypt PIN CONFIG`
     #[arg(long, num_args = 2, value_names = ["PIN", "CONFIG"])]
     pub clevis: Option<Vec<String>>,
-    /// Where clevis's file goes [default: /etc/pinfold/clevis/NAME.jwe]
-    #[arg(long, value_name = "FILE", requires = "clevis")]
-    pub jwe: Option<PathBuf>,
+    /// Let an age plugin open it: such a passphrase is encrypted with `age --recipient RECIPIENT` (age1NAME1…)
+    #[arg(long, value_name = "RECIPIENT", conflicts_with_all = ["passphrase_file", "recipient", "clevis"])]
+    pub plugin: Option<String>,
+    /// Where the encrypted passphrase goes [default: /etc/pinfold/clevis/NAME.jwe, /etc/pinfold/age/NAME.age]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// `rekey`
@@ -508,6 +511,7 @@ mod tests {
             "pinfold passwd --old-keyfile /k --passphrase-file -",
             "pinfold identity add clevis --clevis tang {} --old-passphrase-file /p",
             "pinfold identity add token --recipient age1x",
+            "pinfold identity add token --plugin age1yubikey1x --out /f",
             "pinfold identity rm token",
             "pinfold identity ls --json",
             "pinfold rekey --old-passphrase-file /p --new-passphrase-file /q --drop-others",

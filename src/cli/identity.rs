@@ -1,6 +1,6 @@
 //! `pinfold passwd`, `identity` and `rekey`: what opens the store's identity, and a new identity.
 //!
-//! Owns what is done on this side of the socket: clevis is run here, and a key file is written here.
+//! Owns what is done on this side of the socket: clevis and age are run here, and a key file is written here.
 
 use super::args::{Identity, IdentityAction, IdentityAdd, Json, OldKey, Passwd, Rekey};
 use super::show::{self, visible};
@@ -17,8 +17,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where clevis's files are, for the program `clevis` in `unlock.d`.
-const JWE_FOLDER: &str = "/etc/pinfold/clevis";
 /// Random bytes in a passphrase that nobody has to type.
 const RANDOM: usize = 32;
 
@@ -66,28 +64,32 @@ fn add_one(config: &Config, args: IdentityAdd) -> Result<Exit, Failure> {
     not_twice_stdin(&args.old, args.passphrase_file.as_deref())?;
     let old = take::old(&args.old, config)?;
     let request = wire::IdentityAdd { name: Some(args.name.clone()), ..add(old) };
-    let Some([pin, pin_config]) = args.clevis.as_deref() else {
-        let request = match args.recipient {
-            Some(recipient) => wire::IdentityAdd { recipient: Some(recipient), ..request },
-            None => {
-                let passphrase = take::new_passphrase(args.passphrase_file.as_deref())?;
-                wire::IdentityAdd { passphrase: Some(passphrase), ..request }
-            }
-        };
-        Client::connect(config)?.call(&request)?;
-        return Ok(Exit::Ok);
+    let (program, folder, ending) = match (args.clevis.as_deref(), &args.plugin) {
+        (Some([pin, config]), _) => (vec!["clevis", "encrypt", pin, config], "/etc/pinfold/clevis", "jwe"),
+        (_, Some(recipient)) => (vec!["age", "--encrypt", "--recipient", recipient], "/etc/pinfold/age", "age"),
+        _ => {
+            let request = match args.recipient {
+                Some(recipient) => wire::IdentityAdd { recipient: Some(recipient), ..request },
+                None => {
+                    let passphrase = take::new_passphrase(args.passphrase_file.as_deref())?;
+                    wire::IdentityAdd { passphrase: Some(passphrase), ..request }
+                }
+            };
+            Client::connect(config)?.call(&request)?;
+            return Ok(Exit::Ok);
+        }
     };
-    let file = args.jwe.unwrap_or_else(|| Path::new(JWE_FOLDER).join(format!("{}.jwe", args.name)));
+    let file = args.out.unwrap_or_else(|| Path::new(folder).join(format!("{}.{ending}", args.name)));
     let passphrase = random_passphrase()?;
-    let jwe = encrypt_with_clevis(pin, pin_config, &passphrase)?;
-    write_new(&file, &jwe, 0o644)?;
+    let sealed = encrypt_with(&program, &passphrase)?;
+    write_new(&file, &sealed, 0o644)?;
     let request = wire::IdentityAdd { passphrase: Some(passphrase), ..request };
     if let Err(error) = Client::connect(config).and_then(|mut client| client.call(&request)) {
         let _ = std::fs::remove_file(&file);
         return Err(error.into());
     }
     let file = file.display().to_string();
-    with_stdout(|out| Ok(writeln!(out, "{}: whoever can decrypt it with clevis opens the store", visible(&file))?))?;
+    with_stdout(|out| Ok(writeln!(out, "{}: whoever can decrypt it opens the store", visible(&file))?))?;
     Ok(Exit::Ok)
 }
 
@@ -173,19 +175,16 @@ fn random_passphrase() -> Result<Secret, Failure> {
     Ok(text)
 }
 
-fn encrypt_with_clevis(pin: &str, config: &str, passphrase: &Secret) -> Result<Vec<u8>, Failure> {
-    let fail = |e: io::Error| Failure::new(Exit::Failed, format!("clevis: {e}")).hint("apt install clevis");
-    let mut child = Command::new("clevis")
-        .args(["encrypt", pin, config])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(fail)?;
-    // Far less than a pipe holds: it cannot block. Closed at once, so that clevis sees the end.
+/// What a program of the admin's own makes of a passphrase.
+fn encrypt_with(program: &[&str], passphrase: &Secret) -> Result<Vec<u8>, Failure> {
+    let (name, args) = program.split_first().expect("a program has a name");
+    let fail = |e: io::Error| Failure::new(Exit::Failed, format!("{name}: {e}")).hint(format!("apt install {name}"));
+    let mut child = Command::new(name).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(fail)?;
+    // Far less than a pipe holds: it cannot block. Closed at once, so that the program sees the end.
     let fed = child.stdin.take().expect("it was asked for").write_all(passphrase.expose());
     let done = child.wait_with_output().map_err(fail)?;
-    if !done.status.success() {
-        return Err(Failure::new(Exit::Failed, format!("clevis encrypt {pin} failed: {}", done.status)));
+    if !done.status.success() || done.stdout.is_empty() {
+        return Err(Failure::new(Exit::Failed, format!("{} did not encrypt: {}", program.join(" "), done.status)));
     }
     fed.map_err(fail)?;
     Ok(done.stdout)
