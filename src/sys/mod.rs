@@ -2,8 +2,8 @@
 //!
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
+pub mod apart;
 pub mod arena;
-pub mod child;
 pub mod connection;
 pub mod keyctl;
 pub mod memfd;

@@ -7,7 +7,7 @@ use crate::sys::arena::ArenaFull;
 use crate::sys::wait;
 use crate::wire::UnlockWith;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl Stop {
     /// # Errors
     /// If no descriptor can be had.
     pub fn new(until: Instant) -> io::Result<Self> {
-        Ok(Stop { told: Arc::new(EventFd::new()?), until })
+        Ok(Stop { told: Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?), until })
     }
 
     /// Tells it.

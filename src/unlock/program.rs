@@ -7,7 +7,7 @@ use super::MAX;
 use super::method::{Kind, Method, MethodError, Stop, answer_of};
 use crate::config::ProgramOptions;
 use crate::secret::Secret;
-use crate::sys::child::{self, Child, NOT_CONFINED, NOT_RUN, RunAs};
+use crate::sys::apart::{self, Child, NOT_CONFINED, NOT_RUN, RunAs};
 use crate::sys::wait;
 use crate::wire::UnlockWith;
 use nix::fcntl::OFlag;
@@ -175,8 +175,8 @@ impl ProgramMethod {
         let stdin = std::io::stdin();
         let stdin = self.stdin.as_ref().map_or_else(|| stdin.as_fd(), |null| null.as_fd());
         let program =
-            child::Program { path: &path, args: &args, env: &env, stdin, stdout: stdout.as_fd(), run_as: &run_as };
-        child::spawn(&program).map_err(|e| MethodError::Failed(format!("it cannot be started: {e}")))
+            apart::Program { path: &path, args: &args, env: &env, stdin, stdout: stdout.as_fd(), run_as: &run_as };
+        apart::spawn(&program).map_err(|e| MethodError::Failed(format!("it cannot be started: {e}")))
     }
 }
 

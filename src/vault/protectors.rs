@@ -76,18 +76,12 @@ pub(super) fn all(store: &Store) -> Result<Vec<Protector>, VaultError> {
 
 /// The identity that opens the store's index key: by itself, or out of one of the protectors.
 pub(super) fn open(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
-    let index = store.meta(INDEX_META)?.ok_or_else(|| VaultError::Damaged("it has no index key".into()))?;
-    let opens = |identity: &StoreIdentity| match seal::open_key(identity.key(), &index) {
-        Ok(_) => Ok(true),
-        Err(SealError::NotForThisKey(_)) => Ok(false),
-        Err(error) => Err(VaultError::from(error)),
-    };
     let files = all(store)?;
     let (key, opened_by) = match by {
         UnlockBy::Passphrase(_) => (None, OpenedBy::Passphrase),
         UnlockBy::Identity(text) | UnlockBy::Kept(text) => {
             let key = seal::open_identity(text.expose(), None).map_err(wrong_key)?;
-            if opens(&key)? {
+            if opens(store, &key)? {
                 return Ok(key);
             }
             (Some(key), OpenedBy::Recipient)
@@ -104,13 +98,23 @@ pub(super) fn open(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, Va
             (_, None) => continue,
         };
         match tried {
-            Ok(identity) if opens(&identity)? => return Ok(identity),
+            Ok(identity) if opens(store, &identity)? => return Ok(identity),
             // Of an identity that was replaced, or is still to come.
             Ok(_) | Err(SealError::NotForThisKey(_)) => {}
             Err(error) => wrong = wrong_key(error),
         }
     }
     Err(wrong)
+}
+
+/// Whether the store's index key is sealed to it.
+fn opens(store: &Store, identity: &StoreIdentity) -> Result<bool, VaultError> {
+    let index = store.meta(INDEX_META)?.ok_or_else(|| VaultError::Damaged("it has no index key".into()))?;
+    match seal::open_key(identity.key(), &index) {
+        Ok(_) => Ok(true),
+        Err(SealError::NotForThisKey(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) fn wrong_key(error: SealError) -> VaultError {
@@ -164,7 +168,7 @@ impl Vault {
         if let Protection::Plain = with {
             return Err(VaultError::Invalid("an identity is not kept unencrypted beside what it opens".into()));
         }
-        let identity = self.open_own(current)?;
+        let identity = self.open_protected(current)?;
         let invalid = |e: SealError| VaultError::Invalid(e.to_string());
         let file = seal::protect_identity(&identity, with).map_err(invalid)?;
         // Before it replaces one that works.
@@ -172,7 +176,7 @@ impl Vault {
             seal::open_identity(&file, Some(passphrase))?;
         }
         let _writer = self.lock_writer();
-        if self.keys()?.identity.to_string() != identity.recipient().to_string() {
+        if !opens(&self.store, &identity)? {
             return Err(VaultError::WrongKey("the store has another identity by now".into()));
         }
         let names: Vec<String> = self.protectors()?.into_iter().map(|(name, _)| name).collect();
@@ -214,11 +218,12 @@ impl Vault {
         Ok(self.store.remove_file(&Turn::Current.file_name(name))?)
     }
 
-    /// The store's own identity; not a recovery key, which opens the store as well.
-    pub(super) fn open_own(&self, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
+    /// The identity that is protected; not a recovery key by itself, which opens the store as well.
+    fn open_protected(&self, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
         let own = self.keys()?.identity.to_string();
         let identity = open(&self.store, by)?;
-        if identity.recipient().to_string() != own {
+        // What a passphrase opened is in a protector already.
+        if !matches!(by, UnlockBy::Passphrase(_)) && identity.recipient().to_string() != own {
             return Err(VaultError::WrongKey("this is a recovery key: the identity itself is wanted".into()));
         }
         Ok(identity)

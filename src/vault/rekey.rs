@@ -74,7 +74,8 @@ struct Fresh {
 }
 
 impl Vault {
-    /// Gives the store a new identity and new keys. `current` opens the identity that it has. Recovery recipients stay. A
+    /// Gives the store a new identity and new keys. `current` opens the identity that it has, or is a recovery key: this is
+    /// the way out when a passphrase is lost. Recovery recipients stay. A
     /// protector that cannot be made for the new identity, since its passphrase or its recipient is not known here, is refused,
     /// or given up with `drop_others`.
     ///
@@ -102,7 +103,8 @@ impl Vault {
     ) -> Result<Rekeyed, VaultError> {
         let _alone = self.sealing_anew();
         self.clear_away()?;
-        let own = self.open_own(current)?;
+        self.keys()?;
+        let own = protectors::open(&self.store, current)?;
         let dropped: Vec<String> = self.protectors()?.into_iter().map(|(name, _)| name).collect();
         let dropped = match next {
             NextIdentity::Passphrase(_) => dropped.into_iter().filter(|name| name != MAIN).collect(),

@@ -258,6 +258,24 @@ fn an_identity_that_the_caller_keeps_leaves_no_file_behind() {
 }
 
 #[test]
+fn a_recovery_key_gives_a_store_a_new_passphrase() {
+    use age::secrecy::ExposeSecret;
+    let rig = Rig::new();
+    let vault = rig.unlocked("old");
+    fill(&vault, 3);
+    let recovery = secret(rig.recovery.to_string().expose_secret());
+    let lost = secret("new");
+    vault.rekey(&Daemon, &UnlockBy::Identity(&recovery), &NextIdentity::Passphrase(&lost), false).unwrap();
+    drop(vault);
+    let vault = rig.locked();
+    assert!(Vault::unlock(&vault, &Daemon, &UnlockBy::Passphrase(&secret("old"))).is_err());
+    Vault::unlock(&vault, &Daemon, &UnlockBy::Identity(&recovery)).unwrap();
+    vault.lock(&Daemon).unwrap();
+    Vault::unlock(&vault, &Daemon, &UnlockBy::Passphrase(&lost)).unwrap();
+    check(&vault, 3);
+}
+
+#[test]
 fn protectors_come_and_go_and_one_stays() {
     let rig = Rig::new();
     let vault = rig.unlocked("old");
