@@ -7,7 +7,7 @@ mod common;
 
 use common::{Daemon, Setup, daemon, sh, wait_for};
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -481,13 +481,21 @@ fn killed_in_the_middle_of_it_the_store_has_the_old_identity_or_the_new() {
     sh(&fill).ok();
     let mut current = daemon.file("passphrase").display().to_string();
     let (mut old, mut new) = (0, 0);
-    for (round, delay) in [300, 700, 900, 1100, 1300, 1500, 1700, 1900, 2200, 2600].into_iter().enumerate() {
+    // The new identity's file appears before the first blob is written anew, and takes the old one's place after the last.
+    let appears = [0, 5, 20, 50, 100, 200].map(|ms| ("identity-next.age", ms));
+    let replaced = [0, 2, 10, 50].map(|ms| ("identity.age", ms));
+    for (round, (file, ms)) in appears.into_iter().chain(replaced).enumerate() {
         let next = passphrase(&daemon, &format!("round-{round}"));
         let mut command = Command::new(daemon::binary());
         command.arg("--config").arg(daemon.file("pinfold.toml"));
         command.args(["rekey", "--old-passphrase-file", &current, "--new-passphrase-file", &next]);
+        let file = daemon.file("store").join(file);
+        let inode = || std::fs::metadata(&file).map(|m| m.ino()).ok();
+        let before = inode();
         let mut rekey = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is started");
-        std::thread::sleep(Duration::from_millis(delay));
+        wait_for("the new identity", PATIENCE, || (inode().is_some() && inode() != before).then_some(()));
+        // Somewhere on the way: what is tested is that it does not matter where.
+        std::thread::sleep(Duration::from_millis(ms));
         daemon.kill9();
         let _ = common::process::wait(&mut rekey, PATIENCE);
         daemon.serve();
