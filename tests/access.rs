@@ -197,6 +197,8 @@ fn with<T>(perms: Perms, owner: u32, scope: &Scope, conditions: Conditions<'_>, 
         mode: perms.mode(),
         acl: acl.as_ref(),
         conditions,
+        root: Uid::ROOT,
+        writable: false,
     })
 }
 
@@ -415,4 +417,212 @@ fn the_daemon_passes_the_same_door_and_needs_the_key_too() {
             }
         }
     });
+}
+
+/// Where somebody stands, for the table below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// On the host, outside every container.
+    Host,
+    /// Inside an attached instance of this scope.
+    Inside(&'static str),
+    /// Nobody can say.
+    Nowhere,
+}
+
+/// A row of the table: a kind of caller.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    stands: Stands,
+    uid: u32,
+    admin: bool,
+    daemon: bool,
+}
+
+/// Whose secret it is: the host's, or that of `web` with these properties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Host,
+    Web {
+        writable: bool,
+        /// What uid 0 inside is outside.
+        root: u32,
+    },
+}
+
+/// What uid 0 inside is outside, with and without a user namespace, and where the map has none.
+const ROOTS: [u32; 3] = [0, 100_000, u32::MAX];
+const MAPPED_ROOT: u32 = 100_000;
+
+fn every_kind() -> Vec<Kind> {
+    let mut kinds = Vec::new();
+    for stands in [Stands::Host, Stands::Inside("web"), Stands::Inside("db"), Stands::Nowhere] {
+        for uid in [0, OWNER, STRANGER, MAPPED_ROOT] {
+            let admin = stands == Stands::Host && uid == 0;
+            kinds.push(Kind { stands, uid, admin, daemon: false });
+        }
+    }
+    // A member of the admin group, through the control socket; and the daemon itself.
+    kinds.push(Kind { stands: Stands::Host, uid: STRANGER, admin: true, daemon: false });
+    kinds.push(Kind { stands: Stands::Host, uid: 0, admin: true, daemon: true });
+    kinds
+}
+
+fn every_operation() -> Vec<Operation> {
+    let chown = |uid: Option<u32>, gid: Option<u32>| Operation::ChangeOwner { uid: uid.map(Uid), gid: gid.map(Gid) };
+    vec![
+        Operation::Read,
+        Operation::Write,
+        Operation::WriteNew,
+        Operation::ChangeEntries,
+        Operation::ChangeMeta,
+        Operation::Touch,
+        chown(Some(STRANGER), None),
+        chown(None, Some(GROUP)),
+        chown(Some(OWNER), Some(NAMED_GROUP)),
+        Operation::ChangeConditions,
+        Operation::RemoveFromSticky { directory: Uid(STRANGER) },
+        Operation::RemoveFromSticky { directory: Uid(MAPPED_ROOT) },
+    ]
+}
+
+/// The table, as the design says it (section 3), the key's state apart.
+fn the_table_says(kind: Kind, who: &Fake, whose: Whose, perms: Perms, owner: u32, operation: Operation) -> bool {
+    let posix = |wanted| perms.allow(who, owner, wanted);
+    let inside = kind.stands == Stands::Inside("web");
+    if operation == Operation::Read {
+        // No admin reads; a container's secret nobody but those inside.
+        return kind.daemon || (posix(4) && (whose == Whose::Host || inside));
+    }
+    // An admin changes everything. Nobody is one of whom it cannot be said, and only uid 0 is in question.
+    if kind.admin {
+        return true;
+    }
+    if kind.uid == 0 && kind.stands == Stands::Nowhere {
+        // In doubt whether he is an admin: whoever made it may still write through the descriptor he made it with, and
+        // who owns the sticky directory or the file needs no exemption, but 0 of somewhere is nobody's owner.
+        return whose == Whose::Host && operation == Operation::WriteNew && owner == 0
+            || whose == Whose::Host && operation == Operation::Touch && posix(2);
+    }
+    // On the host's own files, uid 0 of a container has no owner's rights; inside its own scope it has, and root's.
+    let (owns, roots) = match whose {
+        Whose::Host => (kind.uid == owner && kind.uid != 0, false),
+        Whose::Web { writable, root } => {
+            if !inside || !writable {
+                return false;
+            }
+            (kind.uid == owner, kind.uid == root)
+        }
+    };
+    match operation {
+        Operation::Read => false,
+        Operation::Write => posix(2),
+        Operation::WriteNew => kind.uid == owner,
+        Operation::ChangeEntries => posix(3),
+        Operation::ChangeMeta => owns || roots,
+        Operation::Touch => owns || roots || posix(2),
+        Operation::ChangeOwner { uid, gid } => {
+            let keeps = uid.is_none_or(|uid| uid.0 == owner) && gid.is_none_or(|g| g.0 == GROUP || who.is_in(g.0));
+            roots || owns && keeps
+        }
+        Operation::ChangeConditions => false,
+        Operation::RemoveFromSticky { directory } => {
+            let owns_directory = kind.uid == directory.0 && (whose != Whose::Host || kind.uid != 0);
+            owns || roots || owns_directory
+        }
+    }
+}
+
+/// Caller × whose secret × state of the entry × operation, over some modes and owners.
+#[test]
+fn the_matrix_of_callers_scopes_and_entries() {
+    let web = Scope::container("web").unwrap();
+    let mut whose = vec![Whose::Host];
+    whose.extend(ROOTS.iter().flat_map(|root| [false, true].map(|writable| Whose::Web { writable, root: *root })));
+    let perms = |owner, group, other| Perms { owner, group, other, named: None };
+    let all_perms = [perms(6, 4, 0), perms(6, 0, 0), perms(0, 0, 0), perms(7, 7, 7), perms(4, 6, 6), perms(0, 0, 3)];
+    let (mut allowed, mut denied) = (0u32, 0u32);
+    for kind in every_kind() {
+        let instance = match kind.stands {
+            Stands::Host => Ok(None),
+            Stands::Inside(scope) => Ok(Some(scope)),
+            Stands::Nowhere => Err(()),
+        };
+        // Only of uid 0 is there a question; of one who stands nowhere it has no answer.
+        let admin = if kind.uid == 0 && kind.stands == Stands::Nowhere { None } else { Some(kind.admin) };
+        let who = Fake { instance, admin, daemon: kind.daemon, ..fake(kind.uid, OTHER_GROUP, &[GROUP]) };
+        for (whose, perms) in whose.iter().flat_map(|w| all_perms.map(|p| (*w, p))) {
+            for owner in [0, OWNER, MAPPED_ROOT, u32::MAX] {
+                let (scope, root, writable) = match whose {
+                    Whose::Host => (&Scope::Host, 0, false),
+                    Whose::Web { writable, root } => (&web, root, writable),
+                };
+                let object = Object {
+                    ino: Ino(5000),
+                    scope,
+                    uid: Uid(owner),
+                    gid: Gid(GROUP),
+                    mode: perms.mode(),
+                    acl: None,
+                    conditions: Conditions::default(),
+                    root: Uid(root),
+                    writable,
+                };
+                for (operation, state) in every_operation().into_iter().flat_map(|o| STATES.map(|s| (o, s))) {
+                    let may = the_table_says(kind, &who, whose, perms, owner, operation);
+                    let content = matches!(operation, Operation::Read | Operation::Write | Operation::WriteNew);
+                    let got = decide(&who, &object, state, &Noon, operation);
+                    let told =
+                        format!("{kind:?}: {operation:?} of {whose:?}, owner {owner}, {perms:?}, {state:?}: {got:?}");
+                    match (may, key(state).filter(|_| content)) {
+                        (true, None) => assert!(got.is_ok(), "{told}"),
+                        (true, Some(dead)) => assert_eq!(got.as_ref().err(), Some(&dead), "{told}"),
+                        (false, _) => {
+                            let told_of_the_key =
+                                matches!(got, Err(Denial::NoKey | Denial::KeyRevoked | Denial::KeyExpired));
+                            assert!(got.is_err() && !told_of_the_key, "{told}");
+                        }
+                    }
+                    *(if got.is_ok() { &mut allowed } else { &mut denied }) += 1;
+                }
+            }
+        }
+    }
+    assert!(allowed > 3_000 && denied > 3_000, "the matrix must hold both answers: {allowed} and {denied}");
+}
+
+/// The lines that matter most, by hand: nothing of them follows from the oracle above.
+#[test]
+fn the_rows_that_must_never_change() {
+    let web = Scope::container("web").unwrap();
+    let object = |writable| Object {
+        ino: Ino(5000),
+        scope: &web,
+        uid: Uid(MAPPED_ROOT),
+        gid: Gid(MAPPED_ROOT),
+        mode: 0o777,
+        acl: None,
+        conditions: Conditions::default(),
+        root: Uid(MAPPED_ROOT),
+        writable,
+    };
+    let at = |uid, instance, admin| Fake { instance, admin: Some(admin), ..fake(uid, OTHER_GROUP, &[]) };
+    let ask = |who: &Fake, writable, operation| decide(who, &object(writable), ScopeState::Alive, &Noon, operation);
+    let host_root = at(0, Ok(None), true);
+    assert_eq!(ask(&host_root, true, Operation::Read).unwrap_err(), Denial::OutsideScope);
+    assert_eq!(ask(&host_root, false, Operation::Write).unwrap().rule(), Rule::Admin);
+    let root_inside = at(MAPPED_ROOT, Ok(Some("web")), false);
+    assert!(ask(&root_inside, false, Operation::Read).is_ok());
+    assert_eq!(ask(&root_inside, false, Operation::Write).unwrap_err(), Denial::ReadOnlyScope);
+    assert!(ask(&root_inside, true, Operation::Write).is_ok());
+    let chown = Operation::ChangeOwner { uid: Some(Uid(STRANGER)), gid: None };
+    assert_eq!(ask(&root_inside, true, chown).unwrap().rule(), Rule::ContainerRoot);
+    for outsider in [at(MAPPED_ROOT, Ok(Some("db")), false), at(MAPPED_ROOT, Ok(None), false)] {
+        for operation in every_operation().into_iter().filter(|o| *o != Operation::ChangeConditions) {
+            assert_eq!(ask(&outsider, true, operation).unwrap_err(), Denial::OutsideScope, "{outsider:?}");
+        }
+    }
+    let nowhere = at(MAPPED_ROOT, Err(()), false);
+    assert!(matches!(ask(&nowhere, true, Operation::Read), Err(Denial::Doubt(_))));
+    assert!(matches!(ask(&nowhere, true, Operation::Write), Err(Denial::Doubt(_))));
 }

@@ -73,6 +73,7 @@ impl Admin for Fake {
             acl: n == 1,
             conditions: false,
             target: None,
+            scope: "host".into(),
         };
         answer(&list.path, (0..self.entries).map(entry).collect())
     }
@@ -131,6 +132,32 @@ impl Admin for Fake {
     fn backup(&self, _: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault> {
         out.write_all(&[7; 500_000]).map_err(|e| Fault::Failed(e.to_string()))?;
         Ok(BackupReport { generation: 9, nodes: 2, blobs: 1, bytes: 500_000 })
+    }
+    fn scope_add(&self, _: &Actor, add: ScopeAdd) -> Result<(), Fault> {
+        if add.name == "taken" { Err(Fault::Refused("the scope 'taken' is declared already".into())) } else { Ok(()) }
+    }
+    fn scope_list(&self, _: &Actor) -> Result<Vec<ScopeEntry>, Fault> {
+        let made = Timestamp { secs: 1_700_000_000, nanos: 0 };
+        let (name, key) = ("web".into(), "alive".into());
+        Ok(vec![ScopeEntry { name, write: true, uid_map: UidMap::Auto, key, secrets: 2, instances: 1, made }])
+    }
+    fn scope_remove(&self, _: &Actor, remove: ScopeRemove) -> Result<Removed, Fault> {
+        match remove.purge {
+            Some(true) => Ok(Removed { nodes: 3, purged: 4 }),
+            _ => Err(Fault::Refused("2 nodes are in it; --purge removes them for good".into())),
+        }
+    }
+    fn attach(&self, _: &Actor, attach: Attach) -> Result<String, Fault> {
+        match attach.scope.as_str() {
+            "web" => Ok(attach.id.unwrap_or_else(|| format!("web-{}", attach.pid))),
+            other => Err(Fault::NotFound(format!("the scope '{other}' is not declared"))),
+        }
+    }
+    fn detach(&self, _: &Actor, id: &str) -> Result<(), Fault> {
+        if id == "web-1" { Ok(()) } else { Err(Fault::NotFound("no such instance is attached".into())) }
+    }
+    fn instances(&self, _: &Actor) -> Result<Vec<InstanceEntry>, Fault> {
+        Ok(Vec::new())
     }
     fn identity_add(&self, _: &Actor, _: IdentityAdd) -> Result<(), Fault> {
         Ok(())

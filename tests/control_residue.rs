@@ -67,6 +67,12 @@ impl Admin for Glance {
         rekey(Rekey) -> Rekeyed;
         extract(Extract) -> Vec<u8>;
         backup(&mut dyn Write) -> BackupReport;
+        scope_add(ScopeAdd) -> ();
+        scope_list() -> Vec<ScopeEntry>;
+        scope_remove(ScopeRemove) -> Removed;
+        attach(Attach) -> String;
+        detach(&str) -> ();
+        instances() -> Vec<InstanceEntry>;
     }
 }
 

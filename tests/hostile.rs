@@ -13,6 +13,7 @@ use pinfold::store::Store;
 use pinfold::vault::{Caller, Change, Limits, NewNode, Observer, Recovery, Rename, UnlockBy, Vault, create_store};
 use pinfold::wire::{Actor, Admin, Fsck};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A recovery recipient nobody has the key of.
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
@@ -64,6 +65,9 @@ impl Observer for Forget {
             fs.forget_all();
         }
     }
+    fn settle(&self, _: Duration) -> bool {
+        true
+    }
     fn open_handles(&self) -> u64 {
         0
     }
@@ -93,6 +97,7 @@ impl World {
         let limits = Limits {
             max_secret_size: 1 << 20,
             max_secrets: 1000,
+            max_instances: 8,
             keep_versions,
             allow_reveal: false,
             mountpoint: "/nowhere".into(),

@@ -31,6 +31,11 @@ const ERRNO_READ: &[(&str, &str, &str)] = &[
     ("src/caller/handle.rs", "EINVAL", "an older kernel without this use of pidfds"),
     ("src/caller/handle.rs", "ENOSYS", "an older kernel without pidfds"),
     ("src/caller/handle.rs", "ENOTTY", "an older kernel without PIDFD_GET_INFO"),
+    (
+        "src/caller/handle.rs",
+        "ESRCH",
+        "pidfd_open(2) says that there is no such process, rather than that it is a thread",
+    ),
     ("src/store/folder.rs", "EWOULDBLOCK", "flock(2) says that another process has the store"),
     ("src/store/ledger.rs", "EIO", "a fault that tests put in"),
     ("src/control/listen.rs", "EADDRINUSE", "bind(2) says that another daemon was faster"),

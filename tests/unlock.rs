@@ -102,6 +102,7 @@ impl Rig {
         let limits = Limits {
             max_secret_size: 4096,
             max_secrets: 100,
+            max_instances: 10,
             keep_versions: 5,
             allow_reveal: false,
             mountpoint: "/nowhere".into(),

@@ -42,7 +42,8 @@ pub enum Operation {
     },
 }
 
-/// What the decision needs to know of a node.
+/// What the decision needs to know of a node. All ids are as the initial user namespace counts them: those of a container's
+/// scope are put through the map of its instances first.
 #[derive(Debug, Clone, Copy)]
 pub struct Object<'a> {
     /// Which node.
@@ -59,6 +60,11 @@ pub struct Object<'a> {
     pub acl: Option<&'a Acl>,
     /// What must hold besides.
     pub conditions: Conditions<'a>,
+    /// What uid 0 inside the scope's instances is outside; uid 0 itself in the host's scope. `Uid(u32::MAX)`, which nobody
+    /// has, where their map has no uid 0.
+    pub root: Uid,
+    /// Whether callers inside the scope's instances may change what is in it; means nothing in the host's scope.
+    pub writable: bool,
 }
 
 /// What the scope's entry in the kernel keyring says at this moment.
@@ -92,6 +98,8 @@ pub enum Rule {
     Posix(Class),
     /// He is an admin, and the operation shows no content.
     Admin,
+    /// He is uid 0 inside an instance of the node's own scope, and the operation shows no content.
+    ContainerRoot,
     /// It is the daemon's own work.
     Daemon,
 }
@@ -101,6 +109,7 @@ impl fmt::Display for Rule {
         match self {
             Rule::Posix(class) => class.fmt(f),
             Rule::Admin => f.write_str("admin"),
+            Rule::ContainerRoot => f.write_str("root of the container"),
             Rule::Daemon => f.write_str("daemon"),
         }
     }
@@ -117,6 +126,8 @@ pub enum Denial {
     NotAdmin,
     /// The secret is a container's, and the caller is not in an attached instance of it.
     OutsideScope,
+    /// The caller is inside, and the scope was declared without `--write`.
+    ReadOnlyScope,
     /// The caller's unit is another one.
     Unit {
         /// The one it must be.
@@ -146,6 +157,7 @@ impl fmt::Display for Denial {
             Denial::NotOwner => f.write_str("only the owner or an admin may"),
             Denial::NotAdmin => f.write_str("only an admin may"),
             Denial::OutsideScope => f.write_str("not inside an attached instance of the secret's container"),
+            Denial::ReadOnlyScope => f.write_str("nothing can be changed inside a scope declared without --write"),
             Denial::Unit { wanted, found: Some(found) } => write!(f, "for unit {wanted}, caller is in {found}"),
             Denial::Unit { wanted, found: None } => write!(f, "for unit {wanted}, caller is in no system unit"),
             Denial::Exe { wanted } => write!(f, "for {wanted}, caller runs another program"),
@@ -205,20 +217,10 @@ pub fn decide<S: Subject + ?Sized>(
     world: &impl World,
     operation: Operation,
 ) -> Result<Grant, Denial> {
-    let rule = match operation {
-        Operation::Read => may_read(subject, object, world)?,
-        Operation::Write => admin_or(subject, || posix::check(subject, object, WRITE))?,
-        Operation::WriteNew if subject.uid() == object.uid => Rule::Posix(Class::Owner),
-        Operation::WriteNew => admin_or(subject, || Err(Denial::NotOwner))?,
-        Operation::ChangeEntries => admin_or(subject, || posix::check(subject, object, WRITE | SEARCH))?,
-        Operation::ChangeMeta => owner_or_admin(subject, object)?,
-        Operation::Touch => owner_or_admin(subject, object).or_else(|_| posix::check(subject, object, WRITE))?,
-        Operation::ChangeOwner { uid, gid } => may_chown(subject, object, uid, gid)?,
-        Operation::ChangeConditions => admin_or(subject, || Err(Denial::NotAdmin))?,
-        Operation::RemoveFromSticky { directory } if subject.uid() == directory && directory != Uid::ROOT => {
-            Rule::Posix(Class::Owner)
-        }
-        Operation::RemoveFromSticky { .. } => owner_or_admin(subject, object)?,
+    let rule = match (operation, object.scope) {
+        (Operation::Read, _) => may_read(subject, object, world)?,
+        (_, Scope::Host) => may_change(subject, object, operation)?,
+        (_, Scope::Container(_)) => may_change_inside(subject, object, operation)?,
     };
     let grant = Grant { ino: object.ino, operation, rule };
     if !grant.opens_content() {
@@ -241,10 +243,7 @@ fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl 
     }
     let rule = posix::check(subject, object, READ)?;
     if let Scope::Container(_) = object.scope {
-        match subject.instance()? {
-            Some(instance) if instance.scope == *object.scope => {}
-            Some(_) | None => return Err(Denial::OutsideScope),
-        }
+        must_be_inside(subject, object)?;
     }
     if let Some(wanted) = object.conditions.unit {
         let found = subject.unit()?;
@@ -260,23 +259,97 @@ fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl 
     Ok(rule)
 }
 
+/// Inside an attached instance of the object's own scope.
+fn must_be_inside<S: Subject + ?Sized>(subject: &S, object: &Object<'_>) -> Result<(), Denial> {
+    match subject.instance()? {
+        Some(instance) if instance.scope == *object.scope => Ok(()),
+        Some(_) | None => Err(Denial::OutsideScope),
+    }
+}
+
+/// Everything but reading, in the host's scope.
+fn may_change<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, operation: Operation) -> Result<Rule, Denial> {
+    match operation {
+        Operation::Write => admin_or(subject, || posix::check(subject, object, WRITE)),
+        Operation::WriteNew if subject.uid() == object.uid => Ok(Rule::Posix(Class::Owner)),
+        Operation::WriteNew => admin_or(subject, || Err(Denial::NotOwner)),
+        Operation::ChangeEntries => admin_or(subject, || posix::check(subject, object, WRITE | SEARCH)),
+        Operation::ChangeMeta => owner_or_admin(subject, object),
+        Operation::Touch => owner_or_admin(subject, object).or_else(|_| posix::check(subject, object, WRITE)),
+        Operation::ChangeOwner { uid, gid } => may_chown(subject, object, uid, gid),
+        Operation::ChangeConditions | Operation::Read => admin_or(subject, || Err(Denial::NotAdmin)),
+        Operation::RemoveFromSticky { directory } if subject.uid() == directory && directory != Uid::ROOT => {
+            Ok(Rule::Posix(Class::Owner))
+        }
+        Operation::RemoveFromSticky { .. } => owner_or_admin(subject, object),
+    }
+}
+
+/// Everything but reading, in a container's scope: an admin may; otherwise it takes a caller inside, a scope declared for
+/// it, and what POSIX says of him there. Its root has a root's power over owners and modes, never over content.
+fn may_change_inside<S: Subject + ?Sized>(
+    subject: &S,
+    object: &Object<'_>,
+    operation: Operation,
+) -> Result<Rule, Denial> {
+    admin_or(subject, || {
+        if operation == Operation::ChangeConditions {
+            return Err(Denial::NotAdmin);
+        }
+        must_be_inside(subject, object)?;
+        if !object.writable {
+            return Err(Denial::ReadOnlyScope);
+        }
+        let uid = subject.uid();
+        let owner_or_root = |owns: bool| match (owns, uid == object.root) {
+            (true, _) => Ok(Rule::Posix(Class::Owner)),
+            (false, true) => Ok(Rule::ContainerRoot),
+            (false, false) => Err(Denial::NotOwner),
+        };
+        let owns = uid == object.uid;
+        match operation {
+            Operation::Write => posix::check(subject, object, WRITE),
+            Operation::ChangeEntries => posix::check(subject, object, WRITE | SEARCH),
+            Operation::WriteNew if owns => Ok(Rule::Posix(Class::Owner)),
+            Operation::WriteNew => Err(Denial::NotOwner),
+            Operation::ChangeMeta => owner_or_root(owns),
+            Operation::Touch => owner_or_root(owns).or_else(|_| posix::check(subject, object, WRITE)),
+            Operation::ChangeOwner { .. } if uid == object.root => Ok(Rule::ContainerRoot),
+            Operation::ChangeOwner { uid, gid } => owner_gives(subject, object, uid, gid),
+            Operation::RemoveFromSticky { directory } => owner_or_root(owns || uid == directory),
+            Operation::ChangeConditions | Operation::Read => Err(Denial::NotAdmin),
+        }
+    })
+}
+
 fn may_chown<S: Subject + ?Sized>(
     subject: &S,
     object: &Object<'_>,
     uid: Option<Uid>,
     gid: Option<Gid>,
 ) -> Result<Rule, Denial> {
-    admin_or(subject, || {
-        let keeps_owner = uid.is_none_or(|u| u == object.uid);
-        // uid 0 of some namespace is not the owner of what root owns.
-        if subject.uid() != object.uid || subject.uid() == Uid::ROOT || !keeps_owner {
-            return Err(Denial::NotAdmin);
-        }
-        match gid {
-            Some(gid) if gid != object.gid && !subject.in_group(gid)? => Err(Denial::NotAdmin),
-            Some(_) | None => Ok(Rule::Posix(Class::Owner)),
-        }
+    // uid 0 of some namespace is not the owner of what root owns.
+    admin_or(subject, || match subject.uid() {
+        Uid::ROOT => Err(Denial::NotAdmin),
+        _ => owner_gives(subject, object, uid, gid),
     })
+}
+
+/// The owner may give it to a group of his own.
+fn owner_gives<S: Subject + ?Sized>(
+    subject: &S,
+    object: &Object<'_>,
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+) -> Result<Rule, Denial> {
+    let keeps_owner = uid.is_none_or(|u| u == object.uid);
+    if subject.uid() != object.uid || !keeps_owner {
+        return Err(Denial::NotAdmin);
+    }
+    match gid {
+        Some(gid) if gid != object.gid && !subject.in_group(gid)? => Err(Denial::NotAdmin),
+        Some(_) | None => Ok(Rule::Posix(Class::Owner)),
+    }
 }
 
 fn owner_or_admin<S: Subject + ?Sized>(subject: &S, object: &Object<'_>) -> Result<Rule, Denial> {

@@ -84,6 +84,10 @@ operations! {
     Extract = "extract",
     /// The log was rotated by command, or a key was.
     Rotate = "rotate",
+    /// A container's scope was declared.
+    ScopeAdd = "scope_add",
+    /// A container's scope was taken back.
+    ScopeRemove = "scope_remove",
     /// A container instance was attached.
     Attach = "attach",
     /// A container instance was detached.

@@ -1,7 +1,7 @@
 //! The refusals that wait to be written: bounded, summed up, fair to every uid.
 //!
-//! Pure data, given the time. The first refusal of its kind (uid, path, operation, reason, errno) is ready at once;
-//! those like it within a second become one line that says how many. A uid has a share of the room: what it has over
+//! Pure data, given the time. The first refusal of its kind (uid, container, path, operation, reason, errno) is ready at
+//! once; those like it within a second become one line that says how many. A uid has a share of the room: what it has over
 //! that is counted, and one line a second tells how many were not listed. No refusal is forgotten in the sum.
 
 use super::event::Event;
@@ -164,7 +164,8 @@ impl Refusals {
 
     /// 128 bits under keys nobody outside knows: nobody can make two kinds count as one.
     fn kind(&self, event: &Event<'_>) -> u128 {
-        let what = (event.who.uid, event.path, event.op, event.reason, event.errno);
+        let container = event.who.container.as_deref();
+        let what = (event.who.uid, container, event.path, event.op, event.reason, event.errno);
         self.hashers.iter().fold(0, |sum, hasher| sum << 64 | u128::from(hasher.hash_one(what)))
     }
 }

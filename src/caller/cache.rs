@@ -1,8 +1,11 @@
-//! What never changes, kept: a thread's pidfd, a process's start, a cgroup's path.
+//! What never changes, kept: a thread's pidfd, a process's start and pid namespace, a cgroup's path.
 //!
-//! Start and path are for the audit log only. A pidfd is used after the kernel said that its thread is still there.
+//! Decisions rest on the last two. They may: the number of a thread in pidfs and the id of a cgroup are given once in
+//! the life of a system, a thread never leaves its pid namespace (pid_namespaces(7)), and a v2 cgroup has no rename. A
+//! pidfd is used after the kernel said that its thread is still there.
 
 use super::handle::Pidfd;
+use super::place::NsId;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +20,16 @@ const MAX_PIDFDS: usize = 256;
 pub(super) struct Cache {
     threads: Mutex<HashMap<u64, Seen>>,
     cgroups: Mutex<HashMap<u64, Cgroup>>,
+    pid_namespaces: Mutex<HashMap<u64, PidNs>>,
     pidfds: Mutex<HashMap<u32, Arc<Pidfd>>>,
+}
+
+/// Where a thread is for its whole life.
+#[derive(Clone)]
+pub(super) struct PidNs {
+    pub id: NsId,
+    /// Those above, nearest first; `None` until somebody asked.
+    pub above: Option<Arc<[NsId]>>,
 }
 
 /// A thread that called before.
@@ -53,6 +65,15 @@ impl Cache {
 
     pub fn keep_pidfd(&self, tid: u32, pidfd: Arc<Pidfd>) {
         keep(lock(&self.pidfds), MAX_PIDFDS, tid, pidfd);
+    }
+
+    /// The pid namespace of the thread with this number in pidfs.
+    pub fn pid_ns(&self, inode: u64) -> Option<PidNs> {
+        lock(&self.pid_namespaces).get(&inode).cloned()
+    }
+
+    pub fn keep_pid_ns(&self, inode: u64, pid_ns: PidNs) {
+        keep(lock(&self.pid_namespaces), MAX, inode, pid_ns);
     }
 
     /// The cgroup with this id.

@@ -1,7 +1,9 @@
 //! One thread, held: every answer read through it is of that thread, or there is none.
 
-use super::{Namespaces, Shared, file_id};
+use super::place::NsId;
+use super::{Shared, file_id};
 use crate::model::{Doubt, FileId};
+use crate::sys::namespace::Namespace;
 use crate::sys::proc::{self, PidfdInfo};
 use std::fs::File;
 use std::io;
@@ -20,6 +22,8 @@ pub(super) struct Handle {
 enum By {
     /// Numbers are safe to use as long as the pidfd says afterwards that the thread is still there.
     Pidfd(Arc<Pidfd>, PidfdInfo),
+    /// The same of a whole process.
+    Leader(OwnedFd, u32),
     /// The folder belongs to one thread for ever: reads fail once it has gone.
     Folder {
         /// Kept open: `base` goes through it.
@@ -36,6 +40,16 @@ pub(super) struct Pidfd {
 }
 
 impl Handle {
+    /// A whole process rather than a thread: refused if `pid` is not the leader's.
+    pub fn open_process(pid: u32) -> Result<Self, Doubt> {
+        match proc::open_process(pid) {
+            Ok(fd) => Ok(Handle { base: format!("/proc/{pid}"), by: By::Leader(fd, pid) }),
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Err(gone(pid, &e)),
+            // Before Linux 5.3 there are none at all.
+            Err(e) => Err(Doubt(format!("{pid} is no process that can be held, but one of its threads: {e}"))),
+        }
+    }
+
     pub fn open(shared: &Shared, tid: u32) -> Result<Self, Doubt> {
         if tid == 0 {
             return Err(Doubt("no process id: the caller is in a foreign pid namespace, or is the kernel".into()));
@@ -81,7 +95,7 @@ impl Handle {
     pub fn info(&self) -> Option<&PidfdInfo> {
         match &self.by {
             By::Pidfd(_, info) => Some(info),
-            By::Folder { .. } => None,
+            By::Leader(..) | By::Folder { .. } => None,
         }
     }
 
@@ -89,7 +103,7 @@ impl Handle {
     pub fn inode(&self) -> Option<u64> {
         match &self.by {
             By::Pidfd(held, _) => Some(held.inode),
-            By::Folder { .. } => None,
+            By::Leader(..) | By::Folder { .. } => None,
         }
     }
 
@@ -97,7 +111,7 @@ impl Handle {
     pub fn info_now(&self) -> Option<PidfdInfo> {
         match &self.by {
             By::Pidfd(held, _) => proc::info(&held.fd).ok(),
-            By::Folder { .. } => None,
+            By::Leader(..) | By::Folder { .. } => None,
         }
     }
 
@@ -105,6 +119,7 @@ impl Handle {
     pub fn tgid(&self) -> Result<u32, Doubt> {
         let known = match &self.by {
             By::Pidfd(_, info) => return Ok(info.tgid),
+            By::Leader(_, tgid) => return Ok(*tgid),
             By::Folder { tgid, .. } => tgid,
         };
         if let Some(tgid) = known.get() {
@@ -130,8 +145,26 @@ impl Handle {
         self.look(name, |path| file_id(path))
     }
 
-    pub fn namespaces(&self) -> Result<Namespaces, Doubt> {
-        Ok(Namespaces { user: self.file_id("ns/user")?, pid: self.file_id("ns/pid")? })
+    /// The number of one of its namespaces: `user`, `pid`.
+    pub fn ns(&self, kind: &str) -> Result<NsId, Doubt> {
+        self.file_id(&format!("ns/{kind}")).map(NsId::from)
+    }
+
+    /// One of its namespaces itself.
+    pub fn open_ns(&self, kind: &str) -> Result<Namespace, Doubt> {
+        self.look(&format!("ns/{kind}"), Namespace::open)
+    }
+
+    /// The namespaces above its own of this kind, nearest first, up to and with the daemon's.
+    pub fn above_ns(&self, kind: &str) -> Result<Arc<[NsId]>, Doubt> {
+        let lost = |e| Doubt(format!("what lies above its {kind} namespace cannot be read: {e}"));
+        let mut above = Vec::new();
+        let mut at = self.open_ns(kind)?;
+        while let Some(parent) = at.parent().map_err(lost)? {
+            above.push(parent.id().map_err(lost)?.into());
+            at = parent;
+        }
+        Ok(above.into())
     }
 
     /// When its process (not its thread) started, in clock ticks since boot.
@@ -143,7 +176,16 @@ impl Handle {
         start_of(&stat).ok_or_else(|| Doubt("no start time in its stat".into()))
     }
 
-    fn look<T>(&self, name: &str, f: impl FnOnce(&str) -> io::Result<T>) -> Result<T, Doubt> {
+    /// The pidfd it is held by, of a whole process; a thread's is shared.
+    pub fn into_pidfd(self) -> Option<OwnedFd> {
+        match self.by {
+            By::Leader(fd, _) => Some(fd),
+            By::Pidfd(..) | By::Folder { .. } => None,
+        }
+    }
+
+    /// What `f` finds out about a file of its folder, if the thread is still there afterwards.
+    pub fn look<T>(&self, name: &str, f: impl FnOnce(&str) -> io::Result<T>) -> Result<T, Doubt> {
         let found = f(&format!("{}/{name}", self.base));
         self.still_there()?;
         found.map_err(|e| Doubt(format!("its /proc/PID/{name} cannot be read: {e}")))
@@ -152,6 +194,7 @@ impl Handle {
     fn still_there(&self) -> Result<(), Doubt> {
         let there = match &self.by {
             By::Pidfd(held, _) => proc::is_there(&held.fd),
+            By::Leader(fd, _) => proc::is_there(fd),
             By::Folder { .. } => std::fs::symlink_metadata(format!("{}/status", self.base)).is_ok(),
         };
         if there { Ok(()) } else { Err(Doubt("the process has gone".into())) }

@@ -10,12 +10,14 @@
 mod cache;
 mod control;
 mod handle;
+pub mod instances;
 mod place;
 mod process;
 mod unit;
 
 pub use control::{Control, Daemon};
-pub use place::{Instances, NoInstances, Place};
+pub use instances::{AttachError, Held, Marks, Registry, hold, hold_again};
+pub use place::{Instances, NoInstances, NsId, Place};
 pub use process::{Process, SystemCall};
 
 use crate::model::{FileId, Gid, Uid};
@@ -30,18 +32,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Callers(Arc<Shared>);
 
 struct Shared {
-    own: Namespaces,
+    own: place::Own,
     instances: Arc<dyn Instances>,
     cache: cache::Cache,
     /// Whether pidfds tell what is needed (Linux 6.13). Off after the first "unknown ioctl": `/proc` alone from then on.
     pidfds: AtomicBool,
-}
-
-/// The two namespaces that make somebody an outsider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Namespaces {
-    user: FileId,
-    pid: FileId,
 }
 
 impl Callers {
@@ -58,7 +53,7 @@ impl Callers {
     /// # Errors
     /// As [`Callers::new`].
     pub fn with_instances(instances: Arc<dyn Instances>) -> io::Result<Self> {
-        let own = Namespaces { user: file_id("/proc/self/ns/user")?, pid: file_id("/proc/self/ns/pid")? };
+        let own = place::Own::read()?;
         Ok(Callers(Arc::new(Shared { own, instances, cache: cache::Cache::default(), pidfds: AtomicBool::new(true) })))
     }
 

@@ -1,19 +1,81 @@
 //! Where a process is, and the question which attached container that is in.
 
+use super::file_id;
 use crate::model::{Doubt, FileId, InstanceId};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::Arc;
 
-/// Where a process is; all of it read of the same process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Its cgroup, v2 path.
-    pub cgroup: String,
-    /// Its user namespace.
-    pub user_ns: FileId,
-    /// Its pid namespace.
-    pub pid_ns: FileId,
+/// A namespace as the kernel numbers it: device and inode of its file. As long as something is in it, or holds a
+/// descriptor of it, no other has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NsId {
+    /// st_dev of nsfs.
+    pub dev: u64,
+    /// st_ino, which `readlink /proc/PID/ns/user` shows.
+    pub ino: u64,
 }
 
-/// The attached containers. A later part of pinfold attaches them; until then there are [`NoInstances`].
+impl From<FileId> for NsId {
+    fn from(id: FileId) -> Self {
+        NsId { dev: id.dev, ino: id.ino }
+    }
+}
+
+impl From<(u64, u64)> for NsId {
+    fn from((dev, ino): (u64, u64)) -> Self {
+        NsId { dev, ino }
+    }
+}
+
+/// The daemon's own namespaces: whoever is in other ones is an outsider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Own {
+    pub user: NsId,
+    pub pid: NsId,
+}
+
+impl Own {
+    pub fn read() -> io::Result<Self> {
+        Ok(Own { user: file_id("/proc/self/ns/user")?.into(), pid: file_id("/proc/self/ns/pid")?.into() })
+    }
+}
+
+/// Whether a cgroup is another or below it, by components: `/a/bc` is not below `/a/b`.
+pub(super) fn is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Where a process is, question by question, since some cost more; every answer is of the same thread, or a [`Doubt`].
+pub trait Place {
+    /// Its cgroup, v2 path.
+    ///
+    /// # Errors
+    /// [`Doubt`], here and below, if it has gone or cannot be read.
+    fn cgroup(&self) -> Result<Arc<str>, Doubt>;
+    /// Its pid namespace. It never leaves it.
+    ///
+    /// # Errors
+    /// As above.
+    fn pid_ns(&self) -> Result<NsId, Doubt>;
+    /// Its user namespace at this moment.
+    ///
+    /// # Errors
+    /// As above.
+    fn user_ns(&self) -> Result<NsId, Doubt>;
+    /// The pid namespaces above its own, nearest first, up to and with the daemon's.
+    ///
+    /// # Errors
+    /// As above.
+    fn above_pid_ns(&self) -> Result<Arc<[NsId]>, Doubt>;
+    /// The user namespaces above its own, nearest first, up to and with the daemon's.
+    ///
+    /// # Errors
+    /// As above.
+    fn above_user_ns(&self) -> Result<Arc<[NsId]>, Doubt>;
+}
+
+/// The attached containers: [`Registry`](super::Registry), or [`NoInstances`].
 pub trait Instances: Send + Sync {
     /// Whether any is attached. If not, nobody's place is looked at.
     fn any(&self) -> bool;
@@ -24,7 +86,7 @@ pub trait Instances: Send + Sync {
     /// # Errors
     /// [`Doubt`] if two claim it, or if only a part agrees: a process in the container's cgroup with the host's
     /// namespaces was moved there.
-    fn holding(&self, place: &Place) -> Result<Option<InstanceId>, Doubt>;
+    fn holding(&self, place: &dyn Place) -> Result<Option<InstanceId>, Doubt>;
 }
 
 /// Nothing is attached.
@@ -36,7 +98,7 @@ impl Instances for NoInstances {
         false
     }
 
-    fn holding(&self, _place: &Place) -> Result<Option<InstanceId>, Doubt> {
+    fn holding(&self, _place: &dyn Place) -> Result<Option<InstanceId>, Doubt> {
         Ok(None)
     }
 }

@@ -1,8 +1,8 @@
 //! The caller of one request.
 
-use super::cache::{Cgroup, Seen};
+use super::cache::{Cgroup, PidNs, Seen};
 use super::handle::{Handle, field};
-use super::{Place, Shared, unit};
+use super::{NsId, Place, Shared, unit};
 use crate::model::{Doubt, FileId, Gid, InstanceId, Subject, Uid, Who};
 use std::sync::{Arc, OnceLock};
 
@@ -24,6 +24,8 @@ pub struct Process {
     tid: u32,
     during: During,
     handle: OnceLock<Result<Handle, Doubt>>,
+    /// The instance it was in when that was first asked: for the audit log, which tells what was decided on.
+    was_in: OnceLock<Option<Arc<str>>>,
 }
 
 /// A system call as `/proc/PID/syscall` shows it (proc(5)).
@@ -49,7 +51,7 @@ impl SystemCall {
 
 impl Process {
     pub(super) fn new(shared: Arc<Shared>, uid: Uid, gid: Gid, tid: u32, during: During) -> Self {
-        Process { shared, uid, gid, tid, during, handle: OnceLock::new() }
+        Process { shared, uid, gid, tid, during, handle: OnceLock::new(), was_in: OnceLock::new() }
     }
 
     /// Everything the audit log wants to know, as far as it can be read. About 4 µs for a process that was seen before.
@@ -70,10 +72,13 @@ impl Process {
         {
             self.shared.cache.keep_thread(inode, now);
         }
-        if let Some(cgroup) = self.cgroup(handle) {
+        if let Ok(cgroup) = self.cgroup_of(handle) {
             (who.cgroup, who.unit) = (Some(cgroup.path), cgroup.unit);
         }
-        who.container = self.instance().ok().flatten().map(|i| i.id.into());
+        if self.was_in.get().is_none() {
+            let _ = self.instance(); // keeps what it finds
+        }
+        who.container = self.was_in.get().cloned().flatten();
         who
     }
 
@@ -99,7 +104,8 @@ impl Process {
     /// Whether it is in the daemon's own user and pid namespaces and in no attached instance.
     pub(super) fn is_outside(&self) -> Result<bool, Doubt> {
         // Read every time: a process can leave its user namespace for a new one.
-        Ok(self.careless()?.namespaces()? == self.shared.own && self.instance()?.is_none())
+        let own = &self.shared.own;
+        Ok(self.pid_ns()? == own.pid && self.user_ns()? == own.user && self.instance()?.is_none())
     }
 
     fn handle(&self) -> Result<&Handle, Doubt> {
@@ -119,13 +125,13 @@ impl Process {
     }
 
     /// Its cgroup, from memory if the kernel gives ids.
-    fn cgroup(&self, handle: &Handle) -> Option<Cgroup> {
+    fn cgroup_of(&self, handle: &Handle) -> Result<Cgroup, Doubt> {
         let id = handle.info().and_then(|i| i.cgroup);
         if let Some(known) = id.and_then(|id| self.shared.cache.cgroup(id)) {
-            return Some(known);
+            return Ok(known);
         }
-        let file = handle.read("cgroup").ok()?;
-        let path = unit::v2_path(&file).ok()?;
+        let file = handle.read("cgroup")?;
+        let path = unit::v2_path(&file)?;
         let cgroup = Cgroup { path: path.into(), unit: unit::of_path(path).map(Arc::from) };
         // A process that was moved meanwhile would give one cgroup the other's path.
         if let Some(id) = id
@@ -133,7 +139,25 @@ impl Process {
         {
             self.shared.cache.keep_cgroup(id, cgroup.clone());
         }
-        Some(cgroup)
+        Ok(cgroup)
+    }
+
+    /// Its pid namespace, from memory if the kernel numbers threads; those above it only if asked for.
+    fn pid_ns_of(&self, above: bool) -> Result<PidNs, Doubt> {
+        let handle = self.careless()?;
+        let inode = handle.inode();
+        let known = inode.and_then(|i| self.shared.cache.pid_ns(i));
+        if let Some(known) = &known
+            && (!above || known.above.is_some())
+        {
+            return Ok(known.clone());
+        }
+        let id = known.map_or_else(|| handle.ns("pid"), |k| Ok(k.id))?;
+        let found = PidNs { id, above: if above { Some(handle.above_ns("pid")?) } else { None } };
+        if let Some(inode) = inode {
+            self.shared.cache.keep_pid_ns(inode, found.clone());
+        }
+        Ok(found)
     }
 
     /// Its status, if its credentials are those of the request. They are not where the kernel acts with others'
@@ -185,10 +209,33 @@ impl Subject for Process {
         if self.tid != 0 && !self.shared.instances.any() {
             return Ok(None);
         }
-        let handle = self.handle()?;
-        let cgroup = unit::v2_path(&handle.read("cgroup")?)?.to_owned();
-        let namespaces = self.careless()?.namespaces()?;
-        self.shared.instances.holding(&Place { cgroup, user_ns: namespaces.user, pid_ns: namespaces.pid })
+        self.handle()?;
+        let found = self.shared.instances.holding(self)?;
+        self.was_in.get_or_init(|| found.as_ref().map(|i| i.id.as_str().into()));
+        Ok(found)
+    }
+}
+
+impl Place for Process {
+    fn cgroup(&self) -> Result<Arc<str>, Doubt> {
+        Ok(self.cgroup_of(self.handle()?)?.path)
+    }
+
+    fn pid_ns(&self) -> Result<NsId, Doubt> {
+        Ok(self.pid_ns_of(false)?.id)
+    }
+
+    fn user_ns(&self) -> Result<NsId, Doubt> {
+        // Read every time: a process can leave its user namespace for a new one.
+        self.careless()?.ns("user")
+    }
+
+    fn above_pid_ns(&self) -> Result<Arc<[NsId]>, Doubt> {
+        Ok(self.pid_ns_of(true)?.above.unwrap_or_default())
+    }
+
+    fn above_user_ns(&self) -> Result<Arc<[NsId]>, Doubt> {
+        self.careless()?.above_ns("user")
     }
 }
 

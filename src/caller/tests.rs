@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// `cat` behind a wrapper that changed something about it; it ends when this is dropped.
-struct Cat {
+pub(super) struct Cat {
     child: Child,
     stdin: Option<ChildStdin>,
     _stdout: BufReader<ChildStdout>,
@@ -14,7 +14,7 @@ struct Cat {
 
 impl Cat {
     /// Runs `command`, which ends in becoming `cat`, and waits until it has.
-    fn run(command: &[&str]) -> Self {
+    pub fn run(command: &[&str]) -> Self {
         let mut child = Command::new(command[0])
             .args(&command[1..])
             .stdin(Stdio::piped())
@@ -30,16 +30,20 @@ impl Cat {
         Cat { child, stdin: Some(stdin), _stdout: stdout }
     }
 
-    fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The pid of its only child.
-    fn child_pid(&self) -> u32 {
-        let pid = self.pid();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        children.trim().parse().unwrap()
+    pub fn child_pid(&self) -> u32 {
+        child_of(self.pid()).unwrap()
     }
+}
+
+/// The only child of a process, if it has one.
+pub(super) fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.trim().parse().ok()
 }
 
 impl Drop for Cat {
@@ -203,8 +207,8 @@ impl Instances for Everything {
         true
     }
 
-    fn holding(&self, place: &Place) -> Result<Option<InstanceId>, Doubt> {
-        assert!(place.cgroup.starts_with('/'));
+    fn holding(&self, place: &dyn Place) -> Result<Option<InstanceId>, Doubt> {
+        assert!(place.cgroup()?.starts_with('/'));
         Ok(Some(InstanceId { scope: Scope::Container("web".into()), id: "0123".into() }))
     }
 }

@@ -3,9 +3,11 @@
 //! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
 
 use crate::exit::Exit;
+use crate::wire::UidMap;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Serves pin files, keys and certificates, sealed at rest, opened only for whom they are for.
 #[derive(Debug, Parser)]
@@ -63,6 +65,14 @@ pub enum Command {
     Restore(Restore),
     /// Check the configuration and show what is in force
     CheckConfig(Json),
+    /// Declare, list or remove the scopes of containers
+    Scope(Scope),
+    /// Let a running container have the secrets of its scope
+    Attach(Attach),
+    /// Take them from it: nothing opens inside it any more, and what is open cannot be read on
+    Detach(Detach),
+    /// List the attached containers
+    Instances(Json),
     /// Give the store's identity another passphrase
     Passwd(Passwd),
     /// Add, remove or list what opens the store's identity
@@ -430,6 +440,80 @@ pub struct Restore {
     pub json: bool,
 }
 
+/// `scope`
+#[derive(Debug, Args)]
+pub struct Scope {
+    /// What to do
+    #[command(subcommand)]
+    pub action: ScopeAction,
+}
+
+/// What can be done with scopes.
+#[derive(Debug, Subcommand)]
+pub enum ScopeAction {
+    /// Declare a scope: a key of its own, and the folder containers/NAME for its secrets
+    Add {
+        /// What it is to be called: a-z A-Z 0-9 . _ -, 64 at most
+        name: String,
+        /// Let callers inside the container change what is in it
+        #[arg(long)]
+        write: bool,
+        /// How owners are counted: as seen inside, shown through the container's map of ids, or as the host does
+        #[arg(long, value_name = "auto|host", default_value = "auto", value_parser = uid_map)]
+        uid_map: UidMap,
+    },
+    /// List them
+    Ls(Json),
+    /// Take a scope back; refused while secrets are in it or containers attached
+    Rm {
+        /// Which
+        name: String,
+        /// With all secrets in it and their history, for good
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+/// `attach`
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// To which scope
+    #[arg(value_name = "NAME")]
+    pub scope: String,
+    /// The container's first process, as the host counts it
+    #[arg(long, value_name = "PID")]
+    pub pid: u32,
+    /// What it is to be called [default: NAME-PID]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// For how long, as in 90s, 2m, 12h, 30d [default: until it ends]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `detach`
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// Which container
+    pub id: String,
+}
+
+fn uid_map(text: &str) -> Result<UidMap, String> {
+    match text {
+        "auto" => Ok(UidMap::Auto),
+        "host" => Ok(UidMap::Host),
+        _ => Err("auto or host".into()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wanted = crate::config::parse_duration(text).filter(|t| !t.is_zero());
+    wanted.ok_or_else(|| "a duration is 90s, 2m, 12h or 30d".into())
+}
+
 fn octal(text: &str) -> Result<u16, String> {
     match u16::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
@@ -507,6 +591,14 @@ mod tests {
             "pinfold backup /b",
             "pinfold restore - --keyfile /k",
             "pinfold check-config",
+            "pinfold scope add web",
+            "pinfold scope add web --write --uid-map host",
+            "pinfold scope ls --json",
+            "pinfold scope rm web --purge",
+            "pinfold attach web --pid 4711",
+            "pinfold attach web --pid 4711 --id web-1 --timeout 12h",
+            "pinfold detach web-1",
+            "pinfold instances --json",
             "pinfold passwd",
             "pinfold passwd --old-keyfile /k --passphrase-file -",
             "pinfold identity add clevis --clevis tang {} --old-passphrase-file /p",
@@ -539,6 +631,11 @@ mod tests {
             "pinfold log rotate --json",
             "pinfold log --verify -f",
             "pinfold fsck --version 3",
+            "pinfold scope add web --uid-map both",
+            "pinfold attach web",
+            "pinfold attach web --pid 1 --timeout 0s",
+            "pinfold attach web --pid 1 --timeout soon",
+            "pinfold detach",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

@@ -37,8 +37,8 @@ pub fn ls(config: &Config, args: Ls) -> Result<Exit, Failure> {
             .iter()
             .map(|entry| Named {
                 entry,
-                owner: names.user(entry.uid).map(str::to_owned),
-                group: names.group(entry.gid).map(str::to_owned),
+                owner: on_host(entry).then(|| names.user(entry.uid).map(str::to_owned)).flatten(),
+                group: on_host(entry).then(|| names.group(entry.gid).map(str::to_owned)).flatten(),
             })
             .collect();
         with_stdout(|out| show::json(out, &named))?;
@@ -66,6 +66,11 @@ pub fn ls(config: &Config, args: Ls) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// Whether its owner is one of this machine's: a container's have names of their own inside.
+fn on_host(entry: &Entry) -> bool {
+    entry.scope == "host"
+}
+
 /// Mode, owner, group, size, time, version, name.
 const COLUMNS: [Side; 7] = [Side::Left, Side::Left, Side::Left, Side::Right, Side::Left, Side::Right, Side::Left];
 
@@ -77,8 +82,8 @@ fn row(entry: &Entry, name: String, names: &mut Names) -> Vec<String> {
     let size = if entry.kind == NodeKind::Directory { "-".into() } else { entry.size.to_string() };
     vec![
         show::mode(entry.kind, entry.mode, entry.acl || entry.conditions),
-        names.user_or_number(entry.uid),
-        names.group_or_number(entry.gid),
+        if on_host(entry) { names.user_or_number(entry.uid) } else { entry.uid.to_string() },
+        if on_host(entry) { names.group_or_number(entry.gid) } else { entry.gid.to_string() },
         size,
         show::time(entry.mtime),
         entry.version.map_or_else(|| "-".into(), |v| format!("v{v}")),
@@ -143,12 +148,14 @@ pub fn who(config: &Config, args: Who) -> Result<Exit, Failure> {
 }
 
 fn happened(h: &Happened, names: &mut Names) -> Vec<String> {
-    let program = h.unit.as_deref().or(h.exe.as_deref()).unwrap_or("-");
+    let container = h.container.as_ref().map(|id| format!("container {id}"));
+    let program = container.as_deref().or(h.unit.as_deref()).or(h.exe.as_deref()).unwrap_or("-");
     vec![
         show::time(h.time),
         visible(&h.decision).into_owned(),
         visible(&h.operation).into_owned(),
-        names.user_or_number(h.uid),
+        // A container's users have names of their own.
+        if h.container.is_none() { names.user_or_number(h.uid) } else { h.uid.to_string() },
         format!("{} ({})", visible(program), h.pid),
         visible(h.reason.as_deref().unwrap_or("")).into_owned(),
     ]
@@ -172,6 +179,7 @@ mod tests {
             acl: true,
             conditions: false,
             target: None,
+            scope: "host".into(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
 
 mod args;
+mod containers;
 mod failure;
 mod identity;
 mod log;
@@ -62,6 +63,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Fsck(args) => store::fsck(&config, args),
         Command::Backup(args) => store::backup(&config, args),
         Command::Restore(args) => store::restore(&config, args),
+        Command::Scope(args) => containers::scope(&config, args),
+        Command::Attach(args) => containers::attach(&config, args),
+        Command::Detach(args) => containers::detach(&config, args),
+        Command::Instances(args) => containers::instances(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),

@@ -109,7 +109,8 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     };
     line("secrets", &secrets)?;
     for scope in &status.scopes {
-        line("scope", &format!("{}: key {} ({:#x})", scope.name, scope.key, scope.serial))?;
+        let instances = if scope.name == "host" { String::new() } else { format!(", {} instances", scope.instances) };
+        line("scope", &format!("{}: key {} ({:#x}){instances}", scope.name, scope.key, scope.serial))?;
     }
     line("open", &format!("{} handles, {} waiting", status.open_handles, status.waiting))?;
     line("memory", &format!("{} locked of {}", show::bytes(status.arena_used), show::bytes(status.arena_size)))?;

@@ -7,6 +7,7 @@ mod load;
 mod units;
 
 pub use load::{ConfigError, DEFAULT_FILE};
+pub use units::parse_duration;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +41,9 @@ pub struct Config {
     /// How many secrets there may be.
     #[serde(deserialize_with = "units::max_secrets")]
     pub max_secrets: u64,
+    /// How many instances of containers may be attached at once.
+    #[serde(deserialize_with = "units::max_instances")]
+    pub max_instances: u64,
     /// How many versions of a secret are kept.
     #[serde(deserialize_with = "units::keep_versions")]
     pub keep_versions: u64,
@@ -169,6 +173,7 @@ impl Default for Config {
             audit_full: AuditFull::Refuse,
             max_secret_size: 1 << 20,
             max_secrets: 100_000,
+            max_instances: 4096,
             keep_versions: 5,
             when_locked: WhenLocked::Wait,
             unlock_timeout: Duration::from_secs(90),

@@ -69,6 +69,11 @@ pub fn max_secrets<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> 
     bounded(count(from)?, 1, 1_000_000, "1 to 1000000")
 }
 
+/// 1 to 65,536.
+pub fn max_instances<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(count(from)?, 1, 65_536, "1 to 65536")
+}
+
 /// 1 to 100.
 pub fn keep_versions<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     bounded(count(from)?, 1, 100, "1 to 100")
@@ -106,8 +111,8 @@ pub fn write_duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok
     to.collect_str(&format_args!("{}s", duration.as_secs()))
 }
 
-/// `90s`, `2m`, `12h`, `30d`.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// `90s`, `2m`, `12h`, `30d`; `None` for anything else.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.len().checked_sub(1)?;
     let (number, unit) = (text.get(..split)?, text.get(split..)?);
     let seconds = match unit {

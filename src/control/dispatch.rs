@@ -5,10 +5,11 @@
 use super::session::Replies;
 use crate::model::SecretPath;
 use crate::wire::{
-    Actor, Admin, Backup, BackupPart, Call, CallError, Committed, Done, Entry, Extract, Extracted, Fault, Fsck,
-    FsckReport, GetHistory, GetStatus, History, List, Listing, Lock, LogAnchor, LogHead, LogRotate, Method, Problem,
-    Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, Unlock,
-    UnlockWith, Who, service,
+    Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract,
+    Extracted, Fault, Fsck, FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List, Listing,
+    Lock, LogAnchor, LogHead, LogRotate, Method, Problem, Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove,
+    Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing, ScopeRemove, Unlock, UnlockWith,
+    Who, service,
 };
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
 use std::io::{self, Write};
@@ -113,6 +114,16 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             }
             backup(admin, actor, out)?;
         }
+        ScopeAdd::NAME => one::<ScopeAdd>(call, out, |add| admin.scope_add(actor, add).map(|()| Done {}))?,
+        ScopeList::NAME => {
+            one::<ScopeList>(call, out, |ScopeList {}| admin.scope_list(actor).map(|scopes| ScopeListing { scopes }))?
+        }
+        ScopeRemove::NAME => one::<ScopeRemove>(call, out, |remove| admin.scope_remove(actor, remove))?,
+        Attach::NAME => one::<Attach>(call, out, |attach| admin.attach(actor, attach).map(|id| Attached { id }))?,
+        Detach::NAME => one::<Detach>(call, out, |Detach { id }| admin.detach(actor, &id).map(|()| Done {}))?,
+        Instances::NAME => one::<Instances>(call, out, |Instances {}| {
+            admin.instances(actor).map(|instances| InstanceListing { instances })
+        })?,
         IdentityAdd::NAME => one::<IdentityAdd>(call, out, |add| admin.identity_add(actor, add).map(|()| Done {}))?,
         IdentityRemove::NAME => one::<IdentityRemove>(call, out, |IdentityRemove { name }| {
             admin.identity_remove(actor, &name).map(|()| Done {})

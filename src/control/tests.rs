@@ -49,6 +49,7 @@ impl Admin for Fake {
             acl: false,
             conditions: false,
             target: None,
+            scope: "host".into(),
         };
         Ok((0..self.entries).map(entry).collect())
     }
@@ -100,6 +101,24 @@ impl Admin for Fake {
         let bytes: Vec<u8> = (0..1_000_003u32).map(|n| n as u8).collect();
         out.write_all(&bytes).map_err(|e| Fault::Failed(e.to_string()))?;
         Ok(BackupReport { generation: 9, nodes: 1, blobs: 1, bytes: bytes.len() as u64 })
+    }
+    fn scope_add(&self, _: &Actor, _: ScopeAdd) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn scope_list(&self, _: &Actor) -> Result<Vec<ScopeEntry>, Fault> {
+        Ok(Vec::new())
+    }
+    fn scope_remove(&self, _: &Actor, _: ScopeRemove) -> Result<Removed, Fault> {
+        Ok(Removed::default())
+    }
+    fn attach(&self, _: &Actor, attach: Attach) -> Result<String, Fault> {
+        Ok(attach.id.unwrap_or_else(|| format!("{}-{}", attach.scope, attach.pid)))
+    }
+    fn detach(&self, _: &Actor, id: &str) -> Result<(), Fault> {
+        Err(Fault::NotFound(id.into()))
+    }
+    fn instances(&self, _: &Actor) -> Result<Vec<InstanceEntry>, Fault> {
+        Ok(Vec::new())
     }
     fn identity_add(&self, _: &Actor, _: IdentityAdd) -> Result<(), Fault> {
         Ok(())

@@ -5,27 +5,24 @@
 //! duplicate before it writes, and a forked child's exit flushes in mid-content: neither publishes anything.
 
 use super::handle::{is_writer, window};
-use super::held::Charge;
+use super::held::{Charge, Payer};
 use super::{Fs, FsError, Opened};
-use crate::access::Grant;
 use crate::audit;
-use crate::model::{Ino, Scope, Timestamp, Uid, VersionNo, Who};
+use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
 use crate::secret::Secret;
-use crate::vault::{Caller, Content, VaultError};
+use crate::vault::{Caller, Content, VaultError, WriteRight};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A handle open for writing.
 struct Writer {
-    grant: Grant,
+    right: WriteRight,
     /// Who opened it: at FLUSH and RELEASE nobody may be asked.
     who: Who,
     /// What it was called then: a lock forgets all names.
     path: String,
     tid: u32,
-    /// Whose key must be alive when it is read.
-    scope: Scope,
     readable: bool,
     /// Up to which of the copy's states it may be shown without a new decision.
     seen: AtomicU64,
@@ -35,6 +32,10 @@ struct Writer {
 impl Writer {
     fn uid(&self) -> Uid {
         Uid(self.who.uid)
+    }
+
+    fn payer(&self) -> Payer {
+        Payer::of(self.uid(), self.right.holder())
     }
 }
 
@@ -156,12 +157,11 @@ impl Fs {
         &self,
         caller: &impl Caller,
         tid: u32,
-        grant: Grant,
+        right: WriteRight,
         read: Option<Option<VersionNo>>,
         truncate: bool,
     ) -> Result<Opened, FsError> {
-        let ino = grant.ino();
-        let scope = self.vault.scope_of(ino)?;
+        let ino = right.ino();
         let version = self.vault.current_version(ino)?;
         let empty = if truncate { Some(Secret::zeroed(0)?) } else { None };
         let number = self.new_writer();
@@ -177,11 +177,10 @@ impl Fs {
             Arc::clone(&open.copy)
         };
         let writer = Writer {
-            grant,
+            right,
             who: caller.who(),
             path: self.vault.path_of(ino, None),
             tid,
-            scope,
             readable: read.is_some(),
             seen: AtomicU64::new(0),
             copy,
@@ -203,7 +202,7 @@ impl Fs {
         drop(copy);
         self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(writer));
         // Whoever takes the name away from now on keeps the content for this handle; before, nobody did.
-        if let Err(error) = self.vault.scope_of(ino) {
+        if let Err(error) = self.vault.attr(ino) {
             let _ = self.release_writer(number);
             return Err(error.into());
         }
@@ -220,7 +219,7 @@ impl Fs {
         }
         let writer = self.dirties.get(number)?;
         let result = self.write_to(&writer, number, offset, data, append, owner);
-        self.recording(audit::Operation::Commit, writer.grant.ino(), || writer.who.clone(), result)
+        self.recording(audit::Operation::Commit, writer.right.ino(), || writer.who.clone(), result)
     }
 
     fn write_to(
@@ -233,14 +232,14 @@ impl Fs {
         owner: u64,
     ) -> Result<(), FsError> {
         let mut copy = lock(&writer.copy);
-        self.load(&writer.grant, writer.uid(), &mut copy)?;
+        self.load(&writer.right, writer.payer(), &mut copy)?;
         let max = self.vault.limits().max_secret_size;
         let len = copy.content.as_ref().ok_or(FsError::Stale)?.len();
         let offset = if append { len as u64 } else { offset };
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= max).ok_or(VaultError::TooBig { max })?;
         let (from, to) = (offset as usize, end as usize);
         if to > len {
-            self.size_to(&mut copy, to, writer.uid())?;
+            self.size_to(&mut copy, to, writer.payer())?;
         }
         written(&mut copy, writer);
         let content = copy.content.as_mut().ok_or(FsError::Stale)?;
@@ -271,20 +270,21 @@ impl Fs {
         if let Some(number) = handle.filter(|n| is_writer(*n)) {
             let writer = self.dirties.get(number)?;
             let mut copy = lock(&writer.copy);
-            self.load(&writer.grant, writer.uid(), &mut copy)?;
-            return self.truncate_copy(&mut copy, size, writer.uid(), Some(number));
+            self.load(&writer.right, writer.payer(), &mut copy)?;
+            return self.truncate_copy(&mut copy, size, writer.payer(), Some(number));
         }
-        let grant = self.vault.open_write(caller, ino)?;
+        let right = self.vault.open_write(caller, ino)?;
         if let Some(copy) = self.dirties.of(ino) {
             let mut copy = lock(&copy);
-            self.load(&grant, caller.uid(), &mut copy)?;
-            return self.truncate_copy(&mut copy, size, caller.uid(), None);
+            let payer = Payer::of(caller.uid(), right.holder());
+            self.load(&right, payer, &mut copy)?;
+            return self.truncate_copy(&mut copy, size, payer, None);
         }
-        let (mut content, _) = self.vault.base(&grant)?;
+        let (mut content, _) = self.vault.base(&right)?;
         if content.len() as u64 != size {
             content.resize(size as usize)?;
             let mtime = Some(Timestamp::now());
-            self.vault.commit(&grant, &caller.who(), Content { bytes: content.expose(), mtime })?;
+            self.vault.commit(&right, &caller.who(), Content { bytes: content.expose(), mtime })?;
         }
         Ok(())
     }
@@ -350,7 +350,7 @@ impl Fs {
             return Ok(());
         };
         self.writer_gone();
-        let ino = writer.grant.ino();
+        let ino = writer.right.ino();
         let last = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             match copies.get_mut(&ino) {
@@ -393,12 +393,12 @@ impl Fs {
         if !writer.readable {
             return Err(FsError::WrongHandle);
         }
-        let ino = writer.grant.ino();
-        self.recording_read(caller, ino, self.vault.still_alive(&writer.scope))?;
+        let ino = writer.right.ino();
+        self.recording_read(caller, ino, self.vault.still_alive(writer.right.holder()))?;
         let mut copy = lock(&writer.copy);
         let base = match &copy.content {
             Some(_) => None,
-            None => Some(self.begin(&writer.grant, &mut copy)?),
+            None => Some(self.begin(&writer.right, &mut copy)?),
         };
         // One more than the state, so that 0 is a handle that has seen nothing.
         let state = copy.state + 1;
@@ -422,7 +422,7 @@ impl Fs {
         let reader = copy.as_ref().and_then(|copy| self.dirties.reader_of(copy));
         let (Some(copy), Some(reader)) = (copy, reader) else { return Ok(take_away()?) };
         let mut copy = lock(&copy);
-        let loaded = copy.content.is_none() && self.load(&reader.grant, reader.uid(), &mut copy).is_ok();
+        let loaded = copy.content.is_none() && self.load(&reader.right, reader.payer(), &mut copy).is_ok();
         let result = take_away();
         if loaded && self.vault.attr(ino).is_ok() {
             unload(&mut copy);
@@ -431,30 +431,30 @@ impl Fs {
     }
 
     /// Begins with what was committed last.
-    fn load(&self, grant: &Grant, uid: Uid, copy: &mut Copy) -> Result<(), FsError> {
+    fn load(&self, right: &WriteRight, payer: Payer, copy: &mut Copy) -> Result<(), FsError> {
         if copy.content.is_none() {
-            let content = match self.begin(grant, copy) {
+            let content = match self.begin(right, copy) {
                 Err(FsError::Vault(VaultError::NotFound)) => Secret::zeroed(0)?,
                 other => other?,
             };
-            copy.charge = Some(self.held.charge(uid, content.capacity())?);
+            copy.charge = Some(self.held.charge(payer, content.capacity())?);
             copy.content = Some(content);
         }
         Ok(())
     }
 
-    fn begin(&self, grant: &Grant, copy: &mut Copy) -> Result<Secret, FsError> {
-        let (content, version) = self.vault.base(grant)?;
+    fn begin(&self, right: &WriteRight, copy: &mut Copy) -> Result<Secret, FsError> {
+        let (content, version) = self.vault.base(right)?;
         copy.begins_with(version);
         Ok(content)
     }
 
-    fn truncate_copy(&self, copy: &mut Copy, size: u64, uid: Uid, through: Option<u64>) -> Result<(), FsError> {
+    fn truncate_copy(&self, copy: &mut Copy, size: u64, payer: Payer, through: Option<u64>) -> Result<(), FsError> {
         let len = copy.content.as_ref().ok_or(FsError::Stale)?.len() as u64;
         if len == size && copy.changed {
             return Ok(());
         }
-        self.size_to(copy, usize::try_from(size).map_err(|_| FsError::Unsupported)?, uid)?;
+        self.size_to(copy, usize::try_from(size).map_err(|_| FsError::Unsupported)?, payer)?;
         copy.changed = true;
         copy.refused = false;
         copy.mtime = Some(Timestamp::now());
@@ -462,15 +462,15 @@ impl Fs {
         Ok(())
     }
 
-    /// Resizes the content, at the cost of who loaded it, or of `uid`.
-    fn size_to(&self, copy: &mut Copy, len: usize, uid: Uid) -> Result<(), FsError> {
+    /// Resizes the content, at the cost of who loaded it, or of `payer`.
+    fn size_to(&self, copy: &mut Copy, len: usize, payer: Payer) -> Result<(), FsError> {
         let content = copy.content.as_mut().ok_or(FsError::Stale)?;
         if len > content.capacity() {
             // As much as Secret::resize takes.
             let block = len.max(content.capacity().saturating_mul(2)).next_power_of_two();
             match &mut copy.charge {
                 Some(charge) => charge.grow_to(block)?,
-                None => copy.charge = Some(self.held.charge(uid, block)?),
+                None => copy.charge = Some(self.held.charge(payer, block)?),
             }
         }
         Ok(content.resize(len)?)
@@ -479,7 +479,7 @@ impl Fs {
     fn commit(&self, writer: &Writer, copy: &mut Copy) -> Result<(), FsError> {
         let Some(content) = &copy.content else { return Ok(()) };
         let content = Content { bytes: content.expose(), mtime: copy.mtime };
-        match self.vault.commit(&writer.grant, &writer.who, content) {
+        match self.vault.commit(&writer.right, &writer.who, content) {
             Ok(version) => {
                 copy.changed = false;
                 copy.owners.clear();
@@ -498,7 +498,7 @@ impl Fs {
             Err(error) => {
                 // RELEASE does not try it again, unless something is written after it; fsync does.
                 copy.refused = true;
-                self.own.note_error(writer.who.uid, &self.vault.path_of(writer.grant.ino(), None), &error);
+                self.own.note_error(writer.who.uid, &self.vault.path_of(writer.right.ino(), None), &error);
                 Err(error.into())
             }
         }

@@ -6,12 +6,12 @@
 //! Read:  0 ‖ 23 bits of a counter ‖ 40 bits of the version.
 //! Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
 
-use super::held::{Charge, Held};
+use super::held::{Charge, Held, Payer};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
 use crate::model::{Ino, Kind, Name, Scope, Uid, VersionNo};
 use crate::secret::Secret;
-use crate::vault::{Caller, VaultError};
+use crate::vault::{Caller, Holder, VaultError};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +26,7 @@ const SHARDS: usize = 16;
 /// A secret opened for reading: one version, whole, until it is released.
 pub struct ReadHandle {
     ino: Ino,
-    scope: Scope,
+    holder: Holder,
     content: Secret,
     _charge: Charge,
     /// Whether the kernel filled pages from it (a private mmap): they are dropped after the release.
@@ -85,11 +85,11 @@ impl Handles {
         version: Option<VersionNo>,
         content: Secret,
         uid: Uid,
-        scope: Scope,
+        holder: Holder,
     ) -> Result<Opened, FsError> {
-        let charge = self.held.charge(uid, content.capacity())?;
+        let charge = self.held.charge(Payer::of(uid, &holder), content.capacity())?;
         let version = version.map_or(0, |v| v.0) & ((1 << VERSION_BITS) - 1);
-        let handle = Arc::new(ReadHandle { ino, scope, content, _charge: charge, mapped: AtomicBool::new(false) });
+        let handle = Arc::new(ReadHandle { ino, holder, content, _charge: charge, mapped: AtomicBool::new(false) });
         loop {
             let fresh = || (self.next.fetch_add(1, Ordering::Relaxed) & COUNTER_MASK) << VERSION_BITS | version;
             let chosen = number.unwrap_or_else(fresh);
@@ -122,6 +122,17 @@ impl Handles {
         let inodes = |shard: &Mutex<HashMap<u64, Arc<ReadHandle>>>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.values().map(|handle| handle.ino).collect::<Vec<_>>()
+        };
+        self.readers.iter().flat_map(inodes).collect()
+    }
+
+    /// The inodes that the kernel filled pages from, for callers inside this instance.
+    pub fn mapped_by(&self, instance: Ino) -> HashSet<Ino> {
+        let mapped =
+            |handle: &&Arc<ReadHandle>| handle.holder.is_instance(instance) && handle.mapped.load(Ordering::Relaxed);
+        let inodes = |shard: &Mutex<HashMap<u64, Arc<ReadHandle>>>| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.values().filter(mapped).map(|handle| handle.ino).collect::<Vec<_>>()
         };
         self.readers.iter().flat_map(inodes).collect()
     }
@@ -162,15 +173,15 @@ impl Fs {
         if self.own.attr(ino).is_some() {
             self.own.refuse_writing(mode)?;
             let content = self.own.content(&self.vault, ino, caller.uid())?;
-            return self.handles.keep(None, ino, None, content, caller.uid(), Scope::Host);
+            return self.handles.keep(None, ino, None, content, caller.uid(), Holder::daemon(&Scope::Host));
         }
         if !mode.write && !mode.truncate {
             let opened = self.vault.open_read(caller, ino)?;
-            return self.handles.keep(None, ino, opened.version, opened.content, caller.uid(), opened.scope);
+            return self.handles.keep(None, ino, opened.version, opened.content, caller.uid(), opened.holder);
         }
-        let grant = self.vault.open_write(caller, ino)?;
+        let right = self.vault.open_write(caller, ino)?;
         let read = if mode.read { Some(self.vault.open_read(caller, ino)?.version) } else { None };
-        self.open_writer(caller, tid, grant, read, mode.truncate)
+        self.open_writer(caller, tid, right, read, mode.truncate)
     }
 
     /// READ: hands the bytes from `offset` on to `reply`, without a copy. `filling` says that the kernel fills its page
@@ -195,7 +206,7 @@ impl Fs {
             Some(_) | None => self.reopen(caller, ino, number)?,
         };
         if !super::own::is_own(ino) {
-            let alive = self.vault.still_alive(&handle.scope);
+            let alive = self.vault.still_alive(&handle.holder);
             self.recording_read(caller, ino, alive)?;
         }
         if filling {
@@ -209,7 +220,7 @@ impl Fs {
     fn reopen(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Arc<ReadHandle>, FsError> {
         if super::own::is_own(ino) {
             let content = self.own.content(&self.vault, ino, caller.uid())?;
-            self.handles.keep(Some(number), ino, None, content, caller.uid(), Scope::Host)?;
+            self.handles.keep(Some(number), ino, None, content, caller.uid(), Holder::daemon(&Scope::Host))?;
             return self.handles.get(number).ok_or(FsError::Stale);
         }
         let version = number & ((1 << VERSION_BITS) - 1);
@@ -218,7 +229,7 @@ impl Fs {
             Err(VaultError::Locked) => self.recording_read(caller, ino, Err(VaultError::Locked))?,
             other => other?,
         };
-        self.handles.keep(Some(number), ino, opened.version, opened.content, caller.uid(), opened.scope)?;
+        self.handles.keep(Some(number), ino, opened.version, opened.content, caller.uid(), opened.holder)?;
         self.handles.get(number).filter(|handle| handle.ino == ino).ok_or(FsError::Stale)
     }
 

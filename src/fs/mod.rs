@@ -15,7 +15,7 @@ pub use handle::{DirHandle, ReadHandle};
 pub use own::OWN_NAME;
 
 use crate::model::{Ino, Kind, Name, PathError};
-use crate::vault::{Attr, Caller, NewNode, Rename, SetAttr, Vault, VaultError};
+use crate::vault::{Attr, Caller, Holder, NewNode, Rename, SetAttr, Vault, VaultError};
 use dirty::Dirties;
 use handle::Handles;
 use held::Held;
@@ -209,11 +209,11 @@ impl Fs {
         let attr = self.make(caller, NewNode { kind: Kind::File, ..new })?;
         if !mode.write {
             let empty = crate::secret::Secret::zeroed(0)?;
-            let opened = self.handles.keep(None, attr.ino, None, empty, caller.uid(), crate::model::Scope::Host)?;
+            let opened = self.handles.keep(None, attr.ino, None, empty, caller.uid(), host())?;
             return Ok((attr, opened));
         }
-        let grant = self.vault.open_new(caller, attr.ino)?;
-        let opened = self.open_writer(caller, tid, grant, mode.read.then_some(None), false)?;
+        let right = self.vault.open_new(caller, attr.ino)?;
+        let opened = self.open_writer(caller, tid, right, mode.read.then_some(None), false)?;
         Ok((attr, opened))
     }
 
@@ -292,6 +292,11 @@ impl Fs {
         Ok(self.vault.sync()?)
     }
 
+    /// The inodes whose pages the kernel has to drop, now that this instance opens nothing any more.
+    pub fn mapped_by(&self, instance: Ino) -> Vec<Ino> {
+        self.handles.mapped_by(instance).into_iter().collect()
+    }
+
     /// The store was locked: no handle shows anything any more, and what was not committed is gone. The inodes whose
     /// pages the kernel has to drop.
     pub fn forget_all(&self) -> Vec<Ino> {
@@ -304,6 +309,11 @@ impl Fs {
         self.orphans.clear();
         self.handles.clear()
     }
+}
+
+/// By whose entry an empty file opens.
+fn host() -> Holder {
+    Holder::daemon(&crate::model::Scope::Host)
 }
 
 /// Extended attributes: the vault's, with pinfold's own files left alone.

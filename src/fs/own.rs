@@ -150,6 +150,11 @@ fn metrics(vault: &Vault) -> String {
         ("secrets", "Secrets in the tree; 0 while locked.", status.secrets.unwrap_or(0)),
         ("open_handles", "Handles open on secrets.", status.open_handles),
         ("waiting", "Callers that wait for an unlock.", status.waiting),
+        (
+            "instances",
+            "Instances of containers that may open secrets.",
+            status.scopes.iter().map(|s| s.instances).sum(),
+        ),
         ("arena_used_bytes", "Locked memory in use.", status.arena_used),
         ("arena_size_bytes", "Locked memory in all.", status.arena_size),
         ("audit_lines", "Lines the audit log has seen.", status.audit_count),

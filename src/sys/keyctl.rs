@@ -136,6 +136,14 @@ pub fn revoke(id: KeyId) -> io::Result<()> {
     key(id).revoke().map_err(to_io)
 }
 
+/// Gives it another payload. It does not expire any more then.
+///
+/// # Errors
+/// What keyctl(2) says: EKEYREVOKED, EKEYEXPIRED.
+pub fn update(id: KeyId, payload: &[u8]) -> io::Result<()> {
+    key(id).update(&payload).map_err(to_io)
+}
+
 /// Lets it expire in so many seconds; 0 clears the timeout.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ pub mod keyctl;
 pub mod memfd;
 pub mod mount;
 mod mountinfo;
+pub mod namespace;
 pub mod proc;
 pub mod process;
 pub mod secretmem;

@@ -2,9 +2,10 @@
 //!
 //! Owns the three system calls; what the answers mean is for `caller` to say.
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `PIDFD_THREAD` of linux/pidfd.h (6.9): the id may be any thread's. It is O_EXCL.
 const PIDFD_THREAD: libc::c_int = libc::O_EXCL;
@@ -40,9 +41,23 @@ struct RawInfo {
 /// # Errors
 /// ESRCH if there is none; EINVAL before Linux 6.9.
 pub fn open_thread(tid: u32) -> io::Result<OwnedFd> {
-    let tid = libc::pid_t::try_from(tid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    open(tid, PIDFD_THREAD)
+}
+
+/// A descriptor for the process `pid`.
+///
+/// # Errors
+/// ESRCH if there is none; EINVAL or ENOENT if that is a thread that does not lead its process.
+pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
+    open(pid, 0)
+}
+
+fn open(id: u32, flags: libc::c_int) -> io::Result<OwnedFd> {
+    // 0 would be a process of a foreign pid namespace, never one that can be named.
+    let nobody = || io::Error::from_raw_os_error(libc::ESRCH);
+    let id = libc::pid_t::try_from(id).ok().filter(|id| *id > 0).ok_or_else(nobody)?;
     // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, PIDFD_THREAD) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, flags) };
     let fd = libc::c_int::try_from(fd).expect("a descriptor is an int");
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -86,6 +101,13 @@ pub fn is_there(pidfd: &OwnedFd) -> bool {
     };
     // EPERM also says that it is there.
     sent == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// Whether the process has ended, reaped or not.
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    // One that cannot be asked is not there.
+    !matches!(poll(&mut asked, PollTimeout::ZERO), Ok(0))
 }
 
 #[cfg(test)]

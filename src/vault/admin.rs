@@ -1,21 +1,22 @@
 //! What an admin asks for through the control socket, in the words of `wire`.
 
+use super::containers::word;
 use super::node::Node;
 use super::open::Wanted;
 use super::rekey::NextIdentity;
 use super::unlock::UnlockBy;
+use super::view::View;
 use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError};
-use crate::access::{Denial, ScopeState};
+use crate::access::Denial;
 use crate::audit;
 use crate::caller::Control;
-use crate::keyring::ScopeEntry;
-use crate::model::{AclTag, Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Timestamp, Uid};
+use crate::model::{Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Timestamp, Uid};
 use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
 use crate::store;
 use crate::wire::{
     self, Actor, Admin, BackupReport, Entry, Extract, Fault, Fsck, FsckReport, Happened, List, LogPosition, Problem,
-    Put, Remove, Removed, Reveal, Rollback, Rotated, Rule, ScopeStatus, Status, UnlockWith, VersionInfo, WhoReply,
+    Put, Remove, Removed, Reveal, Rollback, Rotated, ScopeStatus, Status, UnlockWith, VersionInfo, WhoReply,
 };
 use std::io::Write;
 use std::sync::Arc;
@@ -57,18 +58,14 @@ impl Admin for Vault {
                 status.generation = self.store.generation().map(|g| g.0);
                 status.secrets = Some(open.tree.files());
                 status.versions = Some(open.tree.nodes().map(|(_, n)| n.versions.len() as u64).sum());
-                let state = |scope: &Scope| match open.keys.state(scope) {
-                    ScopeState::Alive => "alive",
-                    ScopeState::Missing => "missing",
-                    ScopeState::Revoked => "revoked",
-                    ScopeState::Expired => "expired",
-                };
-                let scope = |(scope, entry): (&Scope, &ScopeEntry)| ScopeStatus {
+                let alive = open.scopes.count_alive();
+                let scope = |scope: &Scope, serial| ScopeStatus {
                     name: scope.to_string(),
-                    key: state(scope).into(),
-                    serial: entry.serial(),
+                    key: word(open.keys.state(scope)).into(),
+                    serial,
+                    instances: alive.get(scope).copied().unwrap_or(0),
                 };
-                status.scopes = (open.keys.scopes.iter()).map(scope).collect();
+                status.scopes = open.keys.scopes.iter().map(|(name, entry)| scope(name, entry.serial())).collect();
                 status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
@@ -161,6 +158,11 @@ impl Admin for Vault {
             return Ok(Removed { nodes: 0, purged });
         };
         let parent = self.with_tree(|t| t.find(&directory))?.ok_or(VaultError::NotFound)?;
+        if removed_by_scope(&remove.path) {
+            let reason = "a container's folder goes with its scope: pinfold scope rm";
+            self.refuse(audit::Operation::Remove, &remove.path.to_string(), None, &caller.who(), reason);
+            return Err(Fault::Refused(reason.into()));
+        }
         let mut removed = Removed::default();
         let event = if remove.purge { audit::Operation::Purge } else { audit::Operation::Remove };
         self.remove_tree(&caller, parent, name, ino, remove.recursive, event, &mut removed)?;
@@ -189,7 +191,8 @@ impl Admin for Vault {
 
     fn who(&self, actor: &Actor, who: wire::Who) -> Result<WhoReply, Fault> {
         self.admin(actor)?;
-        let rules = self.with_tree(|t| t.find(&who.path).and_then(|ino| t.get(ino)).map(|n| rules(n)))?;
+        let node = self.with_tree(|t| t.find(&who.path).and_then(|ino| t.get(ino).cloned()))?;
+        let rules = node.map(|node| self.rules(&node)).transpose()?;
         let limit = who.recent.map_or(RECENT.0, |n| (n as usize).min(RECENT.1));
         let found = self.audit.recent(&who.path.to_string(), limit).map_err(|e| Fault::Failed(e.to_string()))?;
         let recent = found.into_iter().filter_map(happened).filter(|h| who.since.is_none_or(|s| h.time >= s)).collect();
@@ -248,6 +251,32 @@ impl Admin for Vault {
         }
         self.record(audit::Operation::Backup, "", None, &caller.who(), "admin")?;
         backup_report(&self.store, out)
+    }
+
+    fn scope_add(&self, actor: &Actor, add: wire::ScopeAdd) -> Result<(), Fault> {
+        self.wire_scope_add(&self.admin(actor)?, &add)
+    }
+
+    fn scope_list(&self, actor: &Actor) -> Result<Vec<wire::ScopeEntry>, Fault> {
+        self.admin(actor)?;
+        self.wire_scope_list()
+    }
+
+    fn scope_remove(&self, actor: &Actor, remove: wire::ScopeRemove) -> Result<Removed, Fault> {
+        self.wire_scope_remove(&self.admin(actor)?, &remove)
+    }
+
+    fn attach(&self, actor: &Actor, attach: wire::Attach) -> Result<String, Fault> {
+        self.wire_attach(&self.admin(actor)?, &attach)
+    }
+
+    fn detach(&self, actor: &Actor, id: &str) -> Result<(), Fault> {
+        self.wire_detach(&self.admin(actor)?, id)
+    }
+
+    fn instances(&self, actor: &Actor) -> Result<Vec<wire::InstanceEntry>, Fault> {
+        self.admin(actor)?;
+        self.wire_instances()
     }
 
     fn identity_add(&self, actor: &Actor, add: wire::IdentityAdd) -> Result<(), Fault> {
@@ -460,6 +489,11 @@ impl From<VaultError> for Fault {
     }
 }
 
+/// The containers' folder, or one in it.
+fn removed_by_scope(path: &SecretPath) -> bool {
+    matches!(path.names(), [first] | [first, _] if first.as_str() == super::change::CONTAINERS)
+}
+
 /// What opens the identity now.
 fn current<'a>(passphrase: &'a Option<Secret>, identity: &'a Option<Secret>) -> Result<UnlockBy<'a>, Fault> {
     match (passphrase, identity) {
@@ -470,7 +504,8 @@ fn current<'a>(passphrase: &'a Option<Secret>, identity: &'a Option<Secret>) -> 
 }
 
 fn entry(path: SecretPath, node: &Arc<Node>) -> Entry {
-    let attr = node.attr(Ino::ROOT);
+    // As seen inside: that is what is kept, with and without an instance.
+    let attr = node.attr(Ino::ROOT, &View::plain());
     Entry {
         path,
         kind: node.kind.into(),
@@ -483,47 +518,8 @@ fn entry(path: SecretPath, node: &Arc<Node>) -> Entry {
         acl: node.meta.acl.is_some() || node.meta.default_acl.is_some(),
         conditions: node.meta.conditions().any(),
         target: node.target.as_ref().map(|t| t.to_string()),
+        scope: node.scope.to_string(),
     }
-}
-
-/// Who could open it, in the order in which the judge looks.
-fn rules(node: &Node) -> Vec<Rule> {
-    let object = node.object(Ino::ROOT);
-    let mut rules = Vec::new();
-    let mut add = |who: String, rule: &str, perm: u8| {
-        let allowed = perm & crate::access::READ != 0;
-        rules.push(Rule { who, rule: rule.into(), allowed });
-    };
-    let bits = |shift: u16| ((object.mode >> shift) & 7) as u8;
-    add(format!("uid {}", object.uid), "owner", bits(6));
-    let mask = object.acl.and_then(|acl| acl.perm(AclTag::Mask)).unwrap_or(7);
-    match object.acl {
-        None => add(format!("gid {}", object.gid), "group", bits(3)),
-        Some(acl) => {
-            for entry in acl.entries() {
-                match entry.tag {
-                    AclTag::User(uid) => add(format!("uid {uid}"), "named user entry", entry.perm & mask),
-                    AclTag::GroupObj => add(format!("gid {}", object.gid), "group", entry.perm & mask),
-                    AclTag::Group(gid) => add(format!("gid {gid}"), "named group entry", entry.perm & mask),
-                    AclTag::UserObj | AclTag::Mask | AclTag::Other => {}
-                }
-            }
-        }
-    }
-    add("everybody else".into(), "other", bits(0));
-    if object.uid != Uid::ROOT {
-        add("root".into(), "no exemption: as the rules above say, or by an audited change of them", 0);
-    }
-    let conditions = object.conditions;
-    for (text, value) in [("the unit", conditions.unit), ("the program", conditions.exe)] {
-        if let Some(value) = value {
-            add("of these".into(), &format!("only {text} {value}"), 4);
-        }
-    }
-    if let Some(expires) = conditions.expires {
-        add("all of these".into(), &format!("until {expires}"), 4);
-    }
-    rules
 }
 
 fn happened(record: audit::Record) -> Option<Happened> {
@@ -535,6 +531,7 @@ fn happened(record: audit::Record) -> Option<Happened> {
         pid: record.pid.unwrap_or(0),
         exe: record.exe,
         unit: record.unit,
+        container: record.container,
         decision: record.decision.map(|d| d.as_str().to_owned()).unwrap_or_default(),
         reason: record.reason,
         version: record.version,

@@ -2,19 +2,20 @@
 //!
 //! Each is decided, recorded, done in memory under the writer's lock, and durable within a second or at the next sync.
 
+use super::links::{confine, depth_in};
 use super::node::{Attr, Node};
 use super::tree::Heritage;
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
-use crate::access::{Denial, Operation};
+use crate::access::{Denial, Operation, Rule};
 use crate::audit;
-use crate::model::{Gid, Ino, Kind, Meta, Name, Timestamp, Uid, VersionNo};
+use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
 use std::sync::Arc;
 
 /// The directory below the root that containers' secrets are in. Its entries are made by declaring a scope.
 pub(super) const CONTAINERS: &str = "containers";
-/// What one uid may have, as a part of all there may be.
-const UID_SHARE: u64 = 10;
+/// What one uid of the host may have, and all those inside a scope together, as a part of all there may be.
+const SHARE: u64 = 10;
 /// The longest target of a symlink, in bytes.
 const TARGET_MAX: usize = 4095;
 
@@ -108,20 +109,25 @@ impl Vault {
         if new.target.is_some_and(|t| t.len() > TARGET_MAX || t.is_empty() || t.contains('\0')) {
             return Err(VaultError::Invalid("a symlink's target has 1 to 4095 bytes".into()));
         }
-        self.check_room(caller)?;
+        if let Some(target) = new.target {
+            let depth = self.with_tree(|t| t.path(new.parent))?.map_or(0, |path| depth_in(&parent.scope, &path));
+            confine(&parent.scope, grant.rule(), target, depth)?;
+        }
+        self.check_room(caller, grant.rule(), &parent.scope)?;
         self.record(event, path, None, &caller.who(), &grant.rule().to_string())?;
+        let view = self.view(&parent.scope);
         let ino = self.new_ino(writer)?;
         let node = Node {
             parent: new.parent,
             name: Some(new.name.clone()),
             kind: new.kind,
             scope: parent.scope.clone(),
-            meta: new_meta(caller, &parent.meta, &new),
+            meta: new_meta((view.kept_uid(caller.uid()), view.kept_gid(caller.gid())), &parent.meta, &new),
             target: new.target.map(Into::into),
             versions: Vec::new(),
             last_number: 0,
         };
-        let attr = node.attr(ino);
+        let attr = node.attr(ino, &view);
         self.put(writer, ino, node)?;
         self.stamp(writer, new.parent)?;
         Ok(attr)
@@ -147,9 +153,11 @@ impl Vault {
         for (event, rule) in rules {
             self.record(event, &path, None, &caller.who(), &describe(event, &set, rule))?;
         }
+        let view = self.view(&node.scope);
+        let kept = SetAttr { uid: set.uid.map(|u| view.kept_uid(u)), gid: set.gid.map(|g| view.kept_gid(g)), ..set };
         let mut next = (*node).clone();
-        apply(&mut next, set);
-        let attr = next.attr(ino);
+        apply(&mut next, kept);
+        let attr = next.attr(ino, &view);
         self.put(&mut writer, ino, next)?;
         Ok(attr)
     }
@@ -187,14 +195,18 @@ impl Vault {
         if target.is_some() && !rename.replace {
             return Err(VaultError::Exists);
         }
+        let mut rule = None;
         for (directory, node, path) in
             [(rename.parent, old_parent, old_path), (rename.new_parent, new_parent, new_path)]
         {
-            self.allow(caller, directory, node, Operation::ChangeEntries, event, path)?;
+            rule = Some(self.allow(caller, directory, node, Operation::ChangeEntries, event, path)?.rule());
         }
         self.check_sticky(caller, old_parent, ino, &node, event, old_path)?;
         if let Some((target_ino, target)) = &target {
             self.check_sticky(caller, new_parent, *target_ino, target, event, new_path)?;
+        }
+        if self.is_scope_folder(ino, &node) {
+            return Err(VaultError::NotPermitted("a container's folder stays where it is"));
         }
         if node.scope != new_parent.scope {
             return Err(VaultError::CrossScope);
@@ -204,6 +216,9 @@ impl Vault {
         }
         refuse_undeclared(new_parent)?;
         self.check_shape(ino, &node, (rename.new_parent, rename.new_name), target.as_ref())?;
+        if let Some(rule) = rule {
+            self.confine_moved(ino, rule, rename)?;
+        }
         if node.kind == Kind::File && rename.new_name != rename.name {
             self.check_under_new_name(ino, &node, rename.new_name)?;
         }
@@ -345,12 +360,20 @@ impl Vault {
         self.allow(caller, ino, node, operation, event, path).map(|_| ())
     }
 
-    pub(super) fn check_room(&self, caller: &impl Caller) -> Result<(), VaultError> {
-        let (all, own) = self.with_tree(|t| (t.len(), t.owned(caller.uid())))?;
+    pub(super) fn check_room(&self, caller: &impl Caller, rule: Rule, scope: &Scope) -> Result<(), VaultError> {
+        let (all, own) = self.with_tree(|t| match scope {
+            Scope::Host => (t.len(), t.owned(caller.uid())),
+            Scope::Container(_) => (t.len(), t.nodes_of(scope)),
+        })?;
         if all >= self.limits.max_secrets {
             return Err(VaultError::NoSpace("max_secrets is reached"));
         }
-        if caller.uid() != Uid::ROOT && own >= (self.limits.max_secrets / UID_SHARE).max(1) {
+        // What is made inside counts together: uids are nothing a container is short of.
+        let exempt = match scope {
+            Scope::Host => caller.uid() == Uid::ROOT,
+            Scope::Container(_) => matches!(rule, Rule::Admin | Rule::Daemon),
+        };
+        if !exempt && own >= (self.limits.max_secrets / SHARE).max(1) {
             return Err(VaultError::Quota);
         }
         Ok(())
@@ -398,7 +421,7 @@ fn refuse_undeclared(directory: &Node) -> Result<(), VaultError> {
     Ok(())
 }
 
-fn new_meta(caller: &impl Caller, parent: &Meta, new: &NewNode<'_>) -> Meta {
+fn new_meta((uid, gid): (Uid, Gid), parent: &Meta, new: &NewNode<'_>) -> Meta {
     let asked = match (new.kind, &parent.default_acl) {
         (Kind::Symlink, _) => 0o777,
         (_, Some(_)) => new.mode & 0o777,
@@ -406,7 +429,7 @@ fn new_meta(caller: &impl Caller, parent: &Meta, new: &NewNode<'_>) -> Meta {
         (Kind::File, None) => new.mode & !new.umask & 0o700,
         (Kind::Directory, None) => new.mode & !new.umask & 0o1777,
     };
-    let mut meta = Meta::new(caller.uid(), caller.gid(), asked);
+    let mut meta = Meta::new(uid, gid, asked);
     if let (Some(default), Kind::File | Kind::Directory) = (&parent.default_acl, new.kind) {
         let acl = default.inherit(asked);
         meta.mode = acl.mode();

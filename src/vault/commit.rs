@@ -1,10 +1,10 @@
 //! Committing content: checked, sealed, recorded, and on disk when it returns.
 
 use super::node::{Node, Record, Version};
+use super::open::{WriteRight, denial_of};
 use super::tree::Heritage;
 use super::writer::Writer;
 use super::{Vault, VaultError};
-use crate::access::{Denial, Grant};
 use crate::audit;
 use crate::enrol;
 use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
@@ -28,13 +28,16 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Invalid`] if the content is refused, [`VaultError::TooBig`], [`VaultError::NoSpace`],
     /// [`VaultError::Denied`] if the scope's key is gone; the old version is as it was.
-    pub fn commit(&self, grant: &Grant, who: &Who, content: Content<'_>) -> Result<Option<VersionNo>, VaultError> {
-        let ino = grant.ino();
+    pub fn commit(&self, right: &WriteRight, who: &Who, content: Content<'_>) -> Result<Option<VersionNo>, VaultError> {
+        let ino = right.ino();
         let (node, path) = match self.node_and_path(ino) {
             Err(VaultError::NotFound) => return Ok(None),
             found => found?,
         };
-        let result = self.commit_to(grant, who, content, &node);
+        let result = self.commit_to(right, who, content, &node);
+        if let Err(VaultError::Denied(denial)) = &result {
+            self.follow_revocation(&right.holder, denial);
+        }
         if let Err(error) = &result {
             if !matches!(error, VaultError::NotRecorded(_)) {
                 self.refuse(audit::Operation::Commit, &path, None, who, &error.to_string());
@@ -46,17 +49,17 @@ impl Vault {
 
     fn commit_to(
         &self,
-        grant: &Grant,
+        right: &WriteRight,
         who: &Who,
         content: Content<'_>,
         node: &Node,
     ) -> Result<Option<VersionNo>, VaultError> {
-        let ino = grant.ino();
+        let ino = right.ino();
         self.check_content(node, content.bytes)?;
         // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
         let (mut writer, (blob, digest)) = loop {
             let keys = self.keys()?;
-            let kek = keys.kek(&node.scope).map_err(|_| VaultError::Denied(Denial::NoKey))?;
+            let kek = self.kek(&right.holder).map_err(|state| VaultError::Denied(denial_of(state)))?;
             let sealed = seal::seal_blob(content.bytes, &kek, &keys.recovery);
             let writer = self.lock_writer();
             if Arc::ptr_eq(&self.keys()?, &keys) {
@@ -94,7 +97,7 @@ impl Vault {
             next.meta.mtime = mtime;
         }
         prune(&mut next, self.limits.keep_versions);
-        self.record(audit::Operation::Commit, &path, Some(number.0), who, &grant.rule().to_string())?;
+        self.record(audit::Operation::Commit, &path, Some(number.0), who, &right.grant.rule().to_string())?;
         self.install(&mut writer, ino, next, Some((blob_key, blob)), heritage.map(|h| (path, h)))?;
         Ok(Some(number))
     }

@@ -4,7 +4,7 @@ use super::node::Version;
 use super::{Vault, VaultError};
 use crate::access::{Operation, ScopeState};
 use crate::caller::Daemon;
-use crate::model::{Ino, SecretPath};
+use crate::model::{Ino, Scope, SecretPath};
 use crate::store::BlobKey;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -54,6 +54,7 @@ impl Vault {
                 }
             }
         }
+        self.check_scopes(&mut checked)?;
         let graves: Vec<_> = self.with_tree(|t| t.graves().map(|(_, g)| g.clone()).collect())?;
         for grave in graves {
             for version in &grave.versions {
@@ -71,6 +72,26 @@ impl Vault {
             checked.problems.push((format!("blob {}.{}", blob.ino, blob.version), "belongs to no secret".into()));
         }
         Ok(checked)
+    }
+
+    /// Each scope's key, and whose nodes and keys belong to none.
+    fn check_scopes(&self, checked: &mut Checked) -> Result<(), VaultError> {
+        let declared: HashSet<Scope> =
+            self.with_open(|o| o.scopes.declared().map(|d| d.record.scope.clone()).collect())?;
+        let keys: HashSet<String> = self.store.scopes()?.into_iter().map(|(name, _)| name).collect();
+        for scope in declared.iter().filter(|scope| !keys.contains(scope.as_str())) {
+            checked.problems.push((format!("scope {scope}"), "its key is missing".into()));
+        }
+        let known = |name: &str| name == Scope::Host.as_str() || declared.iter().any(|scope| scope.as_str() == name);
+        for name in keys.iter().filter(|name| !known(name)) {
+            checked.problems.push((format!("scope {name}"), "a key of no declared scope".into()));
+        }
+        let stray: Vec<String> = self.with_tree(|t| {
+            let stray = t.nodes().filter(|(_, node)| !known(node.scope.as_str()));
+            stray.filter_map(|(ino, _)| t.path(ino)).map(|path| path.to_string()).collect()
+        })?;
+        checked.problems.extend(stray.into_iter().map(|path| (path, "belongs to a scope that is not declared".into())));
+        Ok(())
     }
 
     /// The blob of a path as it is stored: an age file.

@@ -76,7 +76,7 @@ impl Vault {
             // An empty file of that name, never written: its content comes back.
             Some(ino) => ino,
             None => {
-                self.check_room(caller)?;
+                self.check_room(caller, grant.rule(), &parent_node.scope)?;
                 self.new_ino(writer)?
             }
         };

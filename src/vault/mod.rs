@@ -10,28 +10,40 @@
 mod admin;
 mod change;
 mod commit;
+mod containers;
+mod declare;
+mod endings;
 mod error;
 mod fsck;
 mod history;
+mod instances;
+mod links;
 mod node;
 mod open;
+mod placed;
 mod protectors;
 mod recovery;
 mod rekey;
 mod remove;
+mod scopes;
 mod setup;
 mod tree;
 mod unlock;
+mod view;
+mod who;
 mod world;
 mod writer;
 mod xattr;
 
 pub use change::{NewNode, Rename, SetAttr, TimeChange};
 pub use commit::Content;
+pub use declare::ScopeInfo;
 pub use error::VaultError;
-pub use node::Attr;
-pub use open::Opened;
+pub use instances::{Attach, InstanceInfo};
+pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
+pub use open::{Opened, WriteRight};
 pub use rekey::{NextIdentity, Rekeyed};
+pub use scopes::Holder;
 pub use setup::{Recovery, create_store};
 pub use unlock::{UnlockBy, verify_store};
 pub use xattr::XattrMode;
@@ -40,18 +52,20 @@ pub(crate) use admin::backup_report;
 
 use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
-use crate::caller::{Callers, Control, Daemon, Process};
+use crate::caller::{Callers, Control, Daemon, Process, Registry};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
+use scopes::Scopes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tree::Tree;
 use unlock::Keys;
+use view::View;
 use world::SystemWorld;
 use writer::Writer;
 
@@ -62,6 +76,8 @@ pub struct Limits {
     pub max_secret_size: u64,
     /// The most nodes in all.
     pub max_secrets: u64,
+    /// The most instances that are attached at once.
+    pub max_instances: u64,
     /// How many versions of a secret are kept.
     pub keep_versions: usize,
     /// Whether `cat --reveal` shows content.
@@ -108,6 +124,10 @@ pub enum Change {
     },
     /// Attributes or content of a node changed.
     Node(Ino),
+    /// The owners of all these show as others now.
+    Nodes(Vec<Ino>),
+    /// This instance opens nothing any more: what the kernel keeps of what it mapped is to go.
+    CutOff(Ino),
     /// The store was locked: all names are unknown.
     Locked,
     /// The store was unlocked.
@@ -118,6 +138,8 @@ pub enum Change {
 pub trait Observer: Send + Sync {
     /// Something changed. Never blocks.
     fn changed(&self, change: Change);
+    /// Waits until the kernel has been told of every change so far; whether that was done in time.
+    fn settle(&self, within: Duration) -> bool;
     /// Handles open on secrets.
     fn open_handles(&self) -> u64;
     /// Callers that wait for an unlock.
@@ -140,6 +162,8 @@ pub struct Vault {
     /// Whether the log was found to be the one the store knows.
     audit_compared: AtomicBool,
     callers: Callers,
+    /// The same that `callers` look into.
+    registry: Arc<Registry>,
     state: RwLock<State>,
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
@@ -157,6 +181,15 @@ enum State {
 struct Unlocked {
     tree: Tree,
     keys: Arc<Keys>,
+    scopes: Scopes,
+}
+
+impl Unlocked {
+    /// What stat(2) shows of a node.
+    fn attr(&self, ino: Ino) -> Option<Attr> {
+        let node = self.tree.get(ino)?;
+        Some(node.attr(ino, &self.scopes.view(&node.scope)))
+    }
 }
 
 impl Vault {
@@ -168,6 +201,7 @@ impl Vault {
             audit,
             audit_compared: AtomicBool::new(false),
             callers,
+            registry: Arc::default(),
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
@@ -175,6 +209,11 @@ impl Vault {
             sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }
+    }
+
+    /// With the attached instances that the callers are looked up in.
+    pub fn with_instances(self, registry: Arc<Registry>) -> Self {
+        Vault { registry, ..self }
     }
 
     /// Sets who hears of changes. Only the first counts.
@@ -228,7 +267,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, VaultError> {
-        self.with_tree(|tree| tree.get(ino).map(|node| node.attr(ino)))?.ok_or(VaultError::NotFound)
+        self.with_open(|open| open.attr(ino))?.ok_or(VaultError::NotFound)
     }
 
     /// The node of this name in a directory.
@@ -236,10 +275,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn lookup(&self, parent: Ino, name: &str) -> Result<Attr, VaultError> {
-        let found = self.with_tree(|tree| {
-            let ino = tree.child(parent, name)?;
-            tree.get(ino).map(|node| node.attr(ino))
-        })?;
+        let found = self.with_open(|open| open.attr(open.tree.child(parent, name)?))?;
         found.ok_or(VaultError::NotFound)
     }
 
@@ -303,18 +339,35 @@ impl Vault {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_tree<R>(&self, f: impl FnOnce(&Tree) -> R) -> Result<R, VaultError> {
+    fn with_open<R>(&self, f: impl FnOnce(&Unlocked) -> R) -> Result<R, VaultError> {
         match &*self.read_state() {
-            State::Unlocked(open) => Ok(f(&open.tree)),
+            State::Unlocked(open) => Ok(f(open)),
+            State::Locked { .. } => Err(VaultError::Locked),
+        }
+    }
+
+    fn with_tree<R>(&self, f: impl FnOnce(&Tree) -> R) -> Result<R, VaultError> {
+        self.with_open(|open| f(&open.tree))
+    }
+
+    /// Changes what is in memory; the writer's lock is held by the caller.
+    fn with_open_mut<R>(&self, f: impl FnOnce(&mut Unlocked) -> R) -> Result<R, VaultError> {
+        match &mut *self.write_state() {
+            State::Unlocked(open) => Ok(f(open)),
             State::Locked { .. } => Err(VaultError::Locked),
         }
     }
 
     /// Changes the tree in memory; the writer's lock is held by the caller.
     fn with_tree_mut<R>(&self, f: impl FnOnce(&mut Tree) -> R) -> Result<R, VaultError> {
-        match &mut *self.write_state() {
-            State::Unlocked(open) => Ok(f(&mut open.tree)),
-            State::Locked { .. } => Err(VaultError::Locked),
+        self.with_open_mut(|open| f(&mut open.tree))
+    }
+
+    /// How a scope's ids show, now.
+    fn view(&self, scope: &Scope) -> View {
+        match scope {
+            Scope::Host => View::plain(),
+            Scope::Container(_) => self.with_open(|open| open.scopes.view(scope)).unwrap_or_default(),
         }
     }
 
@@ -353,7 +406,9 @@ impl Vault {
         operation: Operation,
     ) -> Result<Grant, Denial> {
         let world = SystemWorld { mountpoint: &self.limits.mountpoint };
-        access::decide(subject, &node.object(ino), scope, &world, operation)
+        let view = self.view(&node.scope);
+        let acl = node.meta.acl.as_ref().map(|acl| view.shown_acl(acl));
+        access::decide(subject, &node.object(ino, &view, acl.as_deref()), scope, &world, operation)
     }
 
     /// Decides a change of the tree, and records a refusal. What is allowed is recorded by [`Vault::record`].

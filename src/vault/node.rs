@@ -1,8 +1,10 @@
 //! A node as the store keeps it: the plain form of a sealed record.
 
 use super::VaultError;
+use super::view::View;
 use crate::access::Object;
-use crate::model::{Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
+use crate::caller::Marks;
+use crate::model::{Acl, Ino, InstanceId, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
 use crate::seal::BlobDigest;
 use crate::store::BlobKey;
 use serde::{Deserialize, Serialize};
@@ -51,21 +53,23 @@ impl Node {
         self.versions.last()
     }
 
-    /// What the judge needs to know of it.
-    pub fn object(&self, ino: Ino) -> Object<'_> {
+    /// What the judge needs to know of it. `acl` is its list as the view shows it.
+    pub fn object<'a>(&'a self, ino: Ino, view: &View, acl: Option<&'a Acl>) -> Object<'a> {
         Object {
             ino,
             scope: &self.scope,
-            uid: self.meta.uid,
-            gid: self.meta.gid,
+            uid: view.judged_uid(self.meta.uid),
+            gid: view.judged_gid(self.meta.gid),
             mode: self.meta.mode,
-            acl: self.meta.acl.as_ref(),
+            acl,
             conditions: self.meta.conditions(),
+            root: view.judged_uid(Uid::ROOT),
+            writable: view.writable(),
         }
     }
 
-    /// What stat(2) shows.
-    pub fn attr(&self, ino: Ino) -> Attr {
+    /// What stat(2) shows, outside.
+    pub fn attr(&self, ino: Ino, view: &View) -> Attr {
         let size = match self.kind {
             Kind::File => self.current().map_or(0, |v| v.size),
             Kind::Symlink => self.target.as_ref().map_or(0, |t| t.len() as u64),
@@ -76,8 +80,8 @@ impl Node {
             kind: self.kind,
             size,
             mode: self.meta.mode,
-            uid: self.meta.uid.0,
-            gid: self.meta.gid.0,
+            uid: view.shown_uid(self.meta.uid).0,
+            gid: view.shown_gid(self.meta.gid).0,
             nlink: 1,
             atime: self.meta.atime,
             mtime: self.meta.mtime,
@@ -148,6 +152,46 @@ pub struct Facts {
     pub made: Timestamp,
 }
 
+/// How the ids of a scope's nodes are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UidMap {
+    /// As seen inside; shown through the map of the attached instances.
+    Auto,
+    /// As the initial user namespace does.
+    Host,
+}
+
+/// A declared scope. Its key is in the tree `scopes`, its folder a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeRecord {
+    /// Which.
+    pub scope: Scope,
+    /// Whether callers inside may change what is in it.
+    pub write: bool,
+    /// How its ids are counted.
+    pub uid_map: UidMap,
+    /// Its folder, below `containers`.
+    pub dir: Ino,
+    /// When it was declared.
+    pub made: Timestamp,
+}
+
+/// An attached instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// Which, and of what scope.
+    pub id: InstanceId,
+    /// What it is known by.
+    pub marks: Marks,
+    /// When it was attached.
+    pub attached: Timestamp,
+    /// From when on it opens nothing.
+    pub expires: Option<Timestamp>,
+    /// Whether it was detached or its entry revoked: it opens nothing, and is kept until its init has ended, so that
+    /// those inside are told why.
+    pub revoked: bool,
+}
+
 /// A record, as sealed. postcard writes the variant's number first: that is the record's format version.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Record {
@@ -157,6 +201,10 @@ pub enum Record {
     Grave(Grave),
     /// The store's facts.
     Facts(Facts),
+    /// A declared scope.
+    Scope(ScopeRecord),
+    /// An attached instance.
+    Instance(InstanceRecord),
 }
 
 /// Where [`Facts`] are.

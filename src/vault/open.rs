@@ -1,10 +1,12 @@
 //! Opening: the decision, the record, and only then the content.
 
 use super::node::{Node, Version};
+use super::placed::Placed;
+use super::scopes::Holder;
 use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Grant, Operation, ScopeState};
 use crate::audit;
-use crate::model::{Ino, Kind, Scope, VersionNo};
+use crate::model::{Ino, Kind, Scope, Subject, VersionNo};
 use crate::seal;
 use crate::secret::{Kek, Secret};
 
@@ -39,8 +41,27 @@ pub struct Opened {
     pub content: Secret,
     /// Which version; `None` for a file that was never written.
     pub version: Option<VersionNo>,
-    /// Whom it is sealed to: the handle reads on only while that scope's key is alive.
-    pub scope: Scope,
+    /// By whose entry it was opened: the handle reads on only while that is alive.
+    pub holder: Holder,
+}
+
+/// That somebody may change a secret's content, and by whose entry it opens.
+#[derive(Debug)]
+pub struct WriteRight {
+    pub(super) grant: Grant,
+    pub(super) holder: Holder,
+}
+
+impl WriteRight {
+    /// The secret.
+    pub fn ino(&self) -> Ino {
+        self.grant.ino()
+    }
+
+    /// By whose entry: the handle reads and commits only while that is alive.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
 }
 
 impl Vault {
@@ -69,11 +90,11 @@ impl Vault {
             }
             let version = wanted.of(&node)?;
             let number = version.map(|v| v.number);
-            let (grant, kek) = match self.grant(caller, ino, &node, Operation::Read) {
-                Ok(both) => both,
-                Err(denial) => {
+            let (grant, holder, kek) = match self.grant(caller, ino, &node, Operation::Read) {
+                Ok(all) => all,
+                Err((denial, holder)) => {
                     self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &denial.to_string());
-                    self.follow_revocation(&node.scope, &denial);
+                    self.follow_revocation(&holder, &denial);
                     return Err(denial.into());
                 }
             };
@@ -90,7 +111,7 @@ impl Vault {
                 }
             };
             self.record(op, &path, number.map(|n| n.0), &caller.who(), &grant.rule().to_string())?;
-            return Ok(Opened { content, version: number, scope: node.scope.clone() });
+            return Ok(Opened { content, version: number, holder });
         }
     }
 
@@ -111,19 +132,11 @@ impl Vault {
         Ok(self.node(ino)?.current().map_or(0, |v| v.number.0))
     }
 
-    /// Whom a secret is sealed to.
-    ///
-    /// # Errors
-    /// [`VaultError::NotFound`], [`VaultError::Locked`].
-    pub fn scope_of(&self, ino: Ino) -> Result<Scope, VaultError> {
-        Ok(self.node(ino)?.scope.clone())
-    }
-
     /// As [`Vault::open_write`], for the descriptor that made the file: its own mode does not count yet.
     ///
     /// # Errors
     /// [`VaultError::Denied`].
-    pub fn open_new(&self, caller: &impl Caller, ino: Ino) -> Result<Grant, VaultError> {
+    pub fn open_new(&self, caller: &impl Caller, ino: Ino) -> Result<WriteRight, VaultError> {
         self.open_to_change(caller, ino, Operation::WriteNew)
     }
 
@@ -131,20 +144,20 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Denied`].
-    pub fn open_write(&self, caller: &impl Caller, ino: Ino) -> Result<Grant, VaultError> {
+    pub fn open_write(&self, caller: &impl Caller, ino: Ino) -> Result<WriteRight, VaultError> {
         self.open_to_change(caller, ino, Operation::Write)
     }
 
-    fn open_to_change(&self, caller: &impl Caller, ino: Ino, operation: Operation) -> Result<Grant, VaultError> {
+    fn open_to_change(&self, caller: &impl Caller, ino: Ino, operation: Operation) -> Result<WriteRight, VaultError> {
         let (node, path) = self.node_and_path(ino)?;
         if node.kind != Kind::File {
             return Err(VaultError::IsADirectory);
         }
         match self.grant(caller, ino, &node, operation) {
-            Ok((grant, _)) => Ok(grant),
-            Err(denial) => {
+            Ok((grant, holder, _)) => Ok(WriteRight { grant, holder }),
+            Err((denial, holder)) => {
                 self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &denial.to_string());
-                self.follow_revocation(&node.scope, &denial);
+                self.follow_revocation(&holder, &denial);
                 Err(denial.into())
             }
         }
@@ -155,11 +168,12 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Damaged`], [`VaultError::Denied`] if the scope's key is gone.
-    pub fn base(&self, grant: &Grant) -> Result<(Secret, u64), VaultError> {
+    pub fn base(&self, right: &WriteRight) -> Result<(Secret, u64), VaultError> {
+        let grant = &right.grant;
         let mut tries = 0;
         loop {
             let node = self.node(grant.ino())?;
-            let kek = self.keys()?.kek(&node.scope).map_err(|state| VaultError::Denied(denial_of(state)))?;
+            let kek = self.kek(&right.holder).map_err(|state| VaultError::Denied(denial_of(state)))?;
             let version = node.current();
             match self.decrypt(grant, &kek, version) {
                 Err(_) if tries < MAX_TRIES && self.was_replaced(grant.ino(), Wanted::Current, version)? => tries += 1,
@@ -176,29 +190,62 @@ impl Vault {
         Ok(wanted.of(&*self.node(ino)?).ok() != Some(version))
     }
 
-    /// Whether a handle opened before may still be read: its scope's key must be alive at this moment.
+    /// Whether a handle opened before may still be read: the entry it was opened by must be alive at this moment.
     ///
     /// # Errors
     /// [`VaultError::Denied`] says what became of the key.
-    pub fn still_alive(&self, scope: &Scope) -> Result<(), VaultError> {
-        match self.scope_state(scope) {
-            ScopeState::Alive => Ok(()),
-            state => {
+    pub fn still_alive(&self, holder: &Holder) -> Result<(), VaultError> {
+        match self.kek(holder) {
+            Ok(_) => Ok(()),
+            Err(state) => {
                 let denial = denial_of(state);
-                self.follow_revocation(scope, &denial);
+                self.follow_revocation(holder, &denial);
                 Err(denial.into())
             }
         }
     }
 
-    fn grant(&self, caller: &impl Caller, ino: Ino, node: &Node, op: Operation) -> Result<(Grant, Kek), Denial> {
-        let kek = match self.keys() {
-            Ok(keys) => keys.kek(&node.scope),
-            Err(_) => Err(ScopeState::Missing),
-        };
+    /// Whether he may, by whose entry, and the key that it holds at this moment.
+    fn grant(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        node: &Node,
+        op: Operation,
+    ) -> Result<(Grant, Holder, Kek), (Denial, Holder)> {
+        match node.scope {
+            Scope::Host => self.grant_by(caller, Holder::daemon(&node.scope), ino, node, op),
+            Scope::Container(_) => {
+                let placed = Placed::new(caller);
+                self.grant_by(&placed, self.holder(&placed, &node.scope), ino, node, op)
+            }
+        }
+    }
+
+    fn grant_by(
+        &self,
+        caller: &impl Subject,
+        holder: Holder,
+        ino: Ino,
+        node: &Node,
+        op: Operation,
+    ) -> Result<(Grant, Holder, Kek), (Denial, Holder)> {
+        let kek = self.kek(&holder);
         let state = kek.as_ref().err().copied().unwrap_or(ScopeState::Alive);
-        let grant = self.judge(caller, ino, node, state, op)?;
-        kek.map(|kek| (grant, kek)).map_err(denial_of)
+        match (self.judge(caller, ino, node, state, op), kek) {
+            (Ok(grant), Ok(kek)) => Ok((grant, holder, kek)),
+            (Ok(_), Err(state)) => Err((denial_of(state), holder)),
+            (Err(denial), _) => Err((denial, holder)),
+        }
+    }
+
+    /// Reads the KEK from the kernel, now, by this entry.
+    pub(super) fn kek(&self, holder: &Holder) -> Result<Kek, ScopeState> {
+        match (holder.instance, self.keys()) {
+            (Some(instance), _) => self.instance_kek(instance),
+            (None, Ok(keys)) => keys.kek(&holder.scope),
+            (None, Err(_)) => Err(ScopeState::Missing),
+        }
     }
 
     pub(super) fn decrypt(&self, grant: &Grant, kek: &Kek, version: Option<&Version>) -> Result<Secret, VaultError> {
@@ -209,14 +256,17 @@ impl Vault {
         Ok(seal::open_blob(grant, grant.ino(), kek, &blob, &version.digest)?)
     }
 
-    fn follow_revocation(&self, scope: &Scope, denial: &Denial) {
+    pub(super) fn follow_revocation(&self, holder: &Holder, denial: &Denial) {
         if *denial == Denial::KeyRevoked {
-            self.note_revoked(scope);
+            match holder.instance {
+                Some(instance) => self.note_instance_revoked(instance),
+                None => self.note_revoked(&holder.scope),
+            }
         }
     }
 }
 
-fn denial_of(state: ScopeState) -> Denial {
+pub(super) fn denial_of(state: ScopeState) -> Denial {
     match state {
         ScopeState::Alive | ScopeState::Missing => Denial::NoKey,
         ScopeState::Revoked => Denial::KeyRevoked,

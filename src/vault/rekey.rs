@@ -9,7 +9,9 @@
 //! until then. A marker in the store says what a crash interrupted: the next unlock clears away what belongs to neither.
 
 use super::node::{FACTS_INO, Node, Record, Version};
+use super::instances::seconds_until;
 use super::protectors::{self, MAIN, Turn};
+use super::scopes::Instance;
 use super::unlock::{INDEX_META, Keys, UnlockBy};
 use super::writer::Writer;
 use super::{Caller, State, Vault, VaultError};
@@ -255,7 +257,7 @@ impl Vault {
         for (scope, kek) in &fresh.new {
             let entry = ScopeEntry::install(scope, kek)
                 .map_err(|e| VaultError::Failed(format!("the kernel keyring does not take the key of {scope}: {e}")))?;
-            scopes.insert(scope.clone(), entry);
+            scopes.insert(scope.clone(), Arc::new(entry));
         }
         let keys = Keys {
             record: Arc::new(RecordKey::derive(&fresh.index)),
@@ -275,7 +277,7 @@ impl Vault {
                 Record::Node(node) => rename(&mut node.versions, replaced),
                 Record::Grave(grave) => rename(&mut grave.versions, replaced),
                 Record::Facts(found) if ino == FACTS_INO => *found = facts.clone(),
-                Record::Facts(_) => {}
+                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) => {}
             }
             batch.nodes.insert(ino, Some(keys.record.seal(ino, &record.encode())));
             Ok(())
@@ -298,6 +300,10 @@ impl Vault {
         if let State::Unlocked(open) = &mut *self.write_state() {
             open.tree.rename_blobs(replaced);
             open.keys = Arc::new(keys);
+            // With the state held: who finds a node of now finds a key of now.
+            for (_, instance) in open.scopes.instances() {
+                renew(instance, &fresh.new);
+            }
         }
         Ok(())
     }
@@ -355,6 +361,19 @@ impl Vault {
             self.store.remove_file(&Turn::Next.file_name(&file.name))?;
         }
         Ok(())
+    }
+}
+
+/// An attached instance goes on under its scope's new key; one that is cut off stays so.
+fn renew(instance: &Instance, new: &HashMap<Scope, Secret>) {
+    let (Some(entry), Some(kek)) = (&instance.entry, new.get(&instance.record.id.scope)) else { return };
+    if entry.state() != ScopeState::Alive {
+        return;
+    }
+    let left = instance.record.expires.map(|at| seconds_until(at).max(1));
+    if let Err(error) = entry.renew(kek, left) {
+        tracing::error!(instance = %instance.record.id.id, %error, "it cannot go on under the new key: it is cut off");
+        entry.revoke();
     }
 }
 

@@ -45,7 +45,7 @@ impl Vault {
         self.with_tree_mut(|tree| tree.remove(ino))?;
         writer.touch_unless_buried(ino);
         self.stamp(writer, parent)?;
-        let mut attr = node.attr(ino);
+        let mut attr = node.attr(ino, &self.view(&node.scope));
         attr.nlink = 0;
         Ok(attr)
     }
@@ -65,6 +65,9 @@ impl Vault {
         }
         let grant = self.allow(caller, parent, &directory, Operation::ChangeEntries, event, &path)?;
         self.check_sticky(caller, &directory, ino, &node, event, &path)?;
+        if self.is_scope_folder(ino, &node) {
+            return Err(VaultError::NotPermitted("a container's folder goes with its scope: pinfold scope rm"));
+        }
         if self.with_tree(|t| t.children(ino).is_some_and(|c| !c.is_empty()))? {
             return Err(VaultError::NotEmpty);
         }

@@ -5,13 +5,13 @@
 
 use super::VaultError;
 use super::node::{Grave, Node, Record, Version};
-use crate::model::{Ino, Kind, Name, SecretPath, Uid};
+use crate::model::{Ino, Kind, Name, Scope, SecretPath, Uid};
 use crate::seal::BlobDigest;
 use crate::store::BlobKey;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-/// Removed secrets whose history is kept; the oldest goes first.
+/// Removed secrets whose history is kept, in each scope; the oldest goes first.
 pub const MAX_GRAVES: usize = 1024;
 /// Names given up by a rename that are remembered: an editor that renames the old file away and writes a new one
 /// continues the history of the name.
@@ -25,9 +25,19 @@ pub struct Tree {
     graves: HashMap<String, (Ino, Arc<Grave>)>,
     /// Blobs that more than one name has in its history: how many beyond the first.
     shared: HashMap<BlobKey, u32>,
+    /// Nodes of the host's scope by owner.
     owned: HashMap<Uid, u64>,
+    /// What is in each container's scope.
+    of_scope: HashMap<Scope, Count>,
     files: u64,
     left: VecDeque<Left>,
+}
+
+/// How much is in a scope.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    nodes: u64,
+    files: u64,
 }
 
 /// A secret that was renamed away from a path: what it was then. What is committed to it later is another name's.
@@ -194,6 +204,17 @@ impl Tree {
         if node.kind == Kind::File {
             step(&mut self.files);
         }
+        if node.scope != Scope::Host {
+            let count = self.of_scope.entry(node.scope.clone()).or_default();
+            step(&mut count.nodes);
+            if node.kind == Kind::File {
+                step(&mut count.files);
+            }
+            if count.nodes == 0 {
+                self.of_scope.remove(&node.scope);
+            }
+            return;
+        }
         let owned = self.owned.entry(node.meta.uid).or_default();
         step(owned);
         if *owned == 0 {
@@ -206,13 +227,19 @@ impl Tree {
         self.graves.get(path)
     }
 
-    /// Buries a removed secret. Gives back the oldest one, if there are too many now, for the caller to clear away.
+    /// Buries a removed secret. Gives back the oldest one of its scope, if there are too many now, for the caller to clear
+    /// away.
     pub fn bury(&mut self, ino: Ino, grave: Grave) -> Option<(Ino, Arc<Grave>)> {
+        let scope = grave.scope.clone();
         self.graves.insert(grave.path.clone(), (ino, Arc::new(grave)));
         if self.graves.len() <= MAX_GRAVES {
             return None;
         }
-        let oldest = self.graves.iter().min_by_key(|(_, (ino, g))| (g.removed, *ino)).map(|(path, _)| path.clone())?;
+        let of_scope = || self.graves.iter().filter(|(_, (_, g))| g.scope == scope);
+        if of_scope().count() <= MAX_GRAVES {
+            return None;
+        }
+        let oldest = of_scope().min_by_key(|(_, (ino, g))| (g.removed, *ino)).map(|(path, _)| path.clone())?;
         self.graves.remove(&oldest)
     }
 
@@ -265,6 +292,12 @@ impl Tree {
     /// The name has gone to another secret, or shall have no history.
     pub fn forget_left(&mut self, path: &str) {
         self.left.retain(|left| left.path != path);
+    }
+
+    /// The same for all names below a path.
+    pub fn forget_left_below(&mut self, path: &str) {
+        let below = |left: &Left| left.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        self.left.retain(|left| !below(left));
     }
 
     /// The history of a path that `heir` takes over: that of a secret which was removed there, or of another one that
@@ -339,9 +372,19 @@ impl Tree {
         self.nodes.len() as u64
     }
 
-    /// Nodes that belong to a uid.
+    /// Nodes of the host's scope that belong to a uid.
     pub fn owned(&self, uid: Uid) -> u64 {
         self.owned.get(&uid).copied().unwrap_or(0)
+    }
+
+    /// Nodes in a container's scope, its folder with them.
+    pub fn nodes_of(&self, scope: &Scope) -> u64 {
+        self.of_scope.get(scope).map_or(0, |count| count.nodes)
+    }
+
+    /// Secrets in a container's scope.
+    pub fn files_of(&self, scope: &Scope) -> u64 {
+        self.of_scope.get(scope).map_or(0, |count| count.files)
     }
 
     /// All nodes, in no order.

@@ -1,14 +1,15 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
-use super::node::{FACTS_INO, Facts, Record};
+use super::node::{FACTS_INO, Facts, InstanceRecord, Record};
 use super::protectors;
+use super::scopes::Scopes;
 use super::tree::Tree;
 use super::writer::Writer;
 use super::{Caller, Change, State, Unlocked, Vault, VaultError};
 use crate::access::ScopeState;
 use crate::audit::{self, Anchor};
 use crate::keyring::ScopeEntry;
-use crate::model::Scope;
+use crate::model::{Ino, Scope};
 use crate::seal::{self, RecordKey, StoreIdentity};
 use crate::secret::{Kek, Secret};
 use crate::store::{Store, StoreError};
@@ -29,7 +30,7 @@ pub(super) struct Keys {
     pub index: Arc<Secret>,
     pub recovery: Vec<x25519::Recipient>,
     pub identity: x25519::Recipient,
-    pub scopes: Arc<HashMap<Scope, ScopeEntry>>,
+    pub scopes: Arc<HashMap<Scope, Arc<ScopeEntry>>>,
     pub revoked: Vec<Scope>,
 }
 
@@ -91,6 +92,7 @@ impl Vault {
                     keeper.keep(&identity.text()?);
                 }
                 self.tell(Change::Unlocked);
+                self.tell_containers();
             }
             Err(VaultError::NothingToDo(_)) => {}
             Err(error) => {
@@ -110,7 +112,7 @@ impl Vault {
             return Ok(identity);
         }
         let index = index_key(&self.store, &identity)?;
-        let (tree, facts, audit) = load(&self.store, &index)?;
+        let Loaded { tree, mut scopes, instances, facts, audit } = load(&self.store, &index)?;
         // Once: what is anchored later is anchored by this daemon, which has had the log open all the time.
         if !self.audit_compared.load(Ordering::Relaxed) {
             if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
@@ -119,9 +121,29 @@ impl Vault {
             self.audit_compared.store(true, Ordering::Relaxed);
         }
         let keys = self.make_keys(&identity, index, &facts)?;
+        if let Some(undone) = scopes.declared().find(|d| !keys.scopes.contains_key(&d.record.scope)) {
+            return Err(VaultError::Damaged(format!("the key of the scope {} is missing", undone.record.scope)));
+        }
+        let ended = self.take_up(&keys, &mut scopes, instances)?;
         writer.begin(facts);
-        *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys) }));
+        *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys), scopes }));
+        for (ino, record, why) in &ended {
+            self.note_end(record, why);
+            writer.touch(*ino);
+        }
         Ok(identity)
+    }
+
+    /// Which instances there are, and through which map owners show, may be another matter than before: the kernel is to
+    /// ask anew.
+    fn tell_containers(&self) {
+        let inside =
+            |tree: &Tree| tree.nodes().filter(|(_, n)| n.scope != Scope::Host).map(|(ino, _)| ino).collect::<Vec<_>>();
+        if let Ok(inodes) = self.with_tree(inside)
+            && !inodes.is_empty()
+        {
+            self.tell(Change::Nodes(inodes));
+        }
     }
 
     /// Locks: what is not yet durable is made so, then names, keys and KEKs leave the memory.
@@ -147,6 +169,7 @@ impl Vault {
         *writer = Writer::default();
         let at = crate::model::Timestamp::now();
         *self.write_state() = State::Locked { since: Instant::now(), at };
+        self.registry.clear();
         self.store.forget_key();
         if let Some(keeper) = self.keeper.get() {
             keeper.forget();
@@ -160,7 +183,7 @@ impl Vault {
             let kek = seal::open_key(identity.key(), &sealed)?;
             let entry = ScopeEntry::install(&scope, &kek)
                 .map_err(|e| VaultError::Failed(format!("the kernel keyring does not take the key of {scope}: {e}")))?;
-            scopes.insert(scope, entry);
+            scopes.insert(scope, Arc::new(entry));
         }
         let parse = |text: &String| seal::parse_recipient(text);
         Ok(Keys {
@@ -257,11 +280,22 @@ fn index_key(store: &Store, identity: &StoreIdentity) -> Result<Secret, VaultErr
     seal::open_key(identity.key(), &sealed).map_err(protectors::wrong_key)
 }
 
+/// What a store holds, but for the blobs.
+struct Loaded {
+    tree: Tree,
+    scopes: Scopes,
+    instances: Vec<(Ino, InstanceRecord)>,
+    facts: Facts,
+    audit: Anchor,
+}
+
 /// Reads and opens every record, once.
-fn load(store: &Store, index: &Secret) -> Result<(Tree, Facts, Anchor), VaultError> {
+fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let record_key = RecordKey::derive(index);
     let mut tree = Tree::default();
     let mut facts = None;
+    let mut declared = Vec::new();
+    let mut instances = Vec::new();
     let mut load = |ino, sealed: &[u8]| {
         let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
         let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
@@ -269,12 +303,24 @@ fn load(store: &Store, index: &Secret) -> Result<(Tree, Facts, Anchor), VaultErr
             Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
             Record::Node(node) if ino != FACTS_INO => tree.load_node(ino, node),
             Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
-            Record::Facts(_) | Record::Node(_) | Record::Grave(_) => return Err(damaged(&"out of place")),
+            Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
+            Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
+            Record::Facts(_) | Record::Node(_) | Record::Grave(_) | Record::Scope(_) | Record::Instance(_) => {
+                return Err(damaged(&"out of place"));
+            }
         }
         Ok(())
     };
     let verified = store.verify(index, &mut load)?;
     tree.finish()?;
+    let mut scopes = Scopes::default();
+    for (ino, record) in declared {
+        let name = record.scope.clone();
+        if tree.get(record.dir).is_none_or(|node| node.scope != name) || scopes.declare(ino, record).is_err() {
+            return Err(VaultError::Damaged(format!("the scope {name} has no folder, or is there twice")));
+        }
+    }
     let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
-    Ok((tree, facts, Anchor { count: verified.audit.count, head: verified.audit.head }))
+    let audit = Anchor { count: verified.audit.count, head: verified.audit.head };
+    Ok(Loaded { tree, scopes, instances, facts, audit })
 }

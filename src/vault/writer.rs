@@ -19,6 +19,8 @@ pub(super) enum Out {
     Node,
     /// A removed secret.
     Grave(Arc<Grave>),
+    /// What has no place in the tree: a scope, an instance.
+    Record(Box<Record>),
 }
 
 /// Changes on their way to the disk. Whoever holds its lock is the only one who changes anything.
@@ -31,7 +33,7 @@ pub(super) struct Writer {
     next_ino: u64,
     /// What the disk has for `ino_limit`.
     durable_limit: u64,
-    scopes: BTreeMap<String, Vec<u8>>,
+    scopes: BTreeMap<String, Option<Vec<u8>>>,
     meta: BTreeMap<String, Vec<u8>>,
 }
 
@@ -92,6 +94,11 @@ impl Writer {
         self.dirty.insert(ino, Out::Grave(grave));
     }
 
+    /// A record that is not of the tree changed. It goes with [`Writer::touch`].
+    pub fn keep(&mut self, ino: Ino, record: Record) {
+        self.dirty.insert(ino, Out::Record(Box::new(record)));
+    }
+
     /// Nobody needs this blob any more.
     pub fn drop_blob(&mut self, blob: BlobKey) {
         self.gone.push(blob);
@@ -99,7 +106,12 @@ impl Writer {
 
     /// A scope's sealed key changed.
     pub fn put_scope(&mut self, name: &str, sealed: Vec<u8>) {
-        self.scopes.insert(name.to_owned(), sealed);
+        self.scopes.insert(name.to_owned(), Some(sealed));
+    }
+
+    /// A scope's key is to be forgotten.
+    pub fn drop_scope(&mut self, name: &str) {
+        self.scopes.insert(name.to_owned(), None);
     }
 
     /// A fact outside the sealed records changed.
@@ -170,6 +182,7 @@ impl Vault {
             }
             let sealed = match out {
                 Out::Grave(grave) => seal(*ino, &Record::Grave((**grave).clone())),
+                Out::Record(record) => seal(*ino, record),
                 Out::Node => {
                     let node = self.with_tree(|tree| tree.get(*ino).cloned())?;
                     node.and_then(|node| seal(*ino, &Record::Node((*node).clone())))
@@ -182,7 +195,7 @@ impl Vault {
             batch.nodes.insert(FACTS_INO, seal(FACTS_INO, &Record::Facts(facts)));
         }
         batch.blobs.extend(writer.gone.iter().map(|blob| (*blob, None)));
-        batch.scopes.extend(writer.scopes.iter().map(|(k, v)| (k.clone(), Some(v.clone()))));
+        batch.scopes.extend(writer.scopes.iter().map(|(k, v)| (k.clone(), v.clone())));
         batch.meta.extend(writer.meta.iter().map(|(k, v)| (k.clone(), Some(v.clone()))));
         self.store.apply(&batch, &self.anchor())?;
         writer.clean();

@@ -1,6 +1,7 @@
 //! Extended attributes: `user.*`, the conditions among them, and POSIX ACLs.
 
 use super::node::Node;
+use super::view::View;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
@@ -35,9 +36,10 @@ impl Vault {
     /// [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`] for other namespaces.
     pub fn get_xattr(&self, ino: Ino, name: &str) -> Result<Vec<u8>, VaultError> {
         let node = self.node(ino)?;
+        let shown = |acl: &Acl| self.view(&node.scope).shown_acl(acl).to_xattr();
         let value = match name {
-            ACCESS => node.meta.acl.as_ref().map(Acl::to_xattr),
-            DEFAULT => node.meta.default_acl.as_ref().map(Acl::to_xattr),
+            ACCESS => node.meta.acl.as_ref().map(shown),
+            DEFAULT => node.meta.default_acl.as_ref().map(shown),
             _ if name.starts_with("user.") => node.meta.xattrs.get(name).cloned(),
             _ => return Err(VaultError::UnknownAttribute),
         };
@@ -72,7 +74,12 @@ impl Vault {
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
-        let next = self.recording(event, &path, || caller.who(), with_xattr(&node, name, value, mode))?;
+        let next = self.recording(
+            event,
+            &path,
+            || caller.who(),
+            with_xattr(&node, &self.view(&node.scope), name, value, mode),
+        )?;
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }
@@ -102,16 +109,16 @@ impl Vault {
 }
 
 /// The node with an attribute set.
-fn with_xattr(node: &Node, name: &str, value: &[u8], mode: XattrMode) -> Result<Node, VaultError> {
+fn with_xattr(node: &Node, view: &View, name: &str, value: &[u8], mode: XattrMode) -> Result<Node, VaultError> {
     let mut next = node.clone();
     match name {
-        ACCESS => set_access(&mut next, &Acl::parse(value)?),
+        ACCESS => set_access(&mut next, &view.kept_acl(Acl::parse(value)?)?),
         DEFAULT if node.kind != Kind::Directory => {
             return Err(VaultError::NotPermitted("only a directory has a default ACL"));
         }
         // An empty list, as setfacl -k writes, takes it away.
         DEFAULT if value.len() == 4 => next.meta.default_acl = None,
-        DEFAULT => next.meta.default_acl = Some(Acl::parse(value)?),
+        DEFAULT => next.meta.default_acl = Some(view.kept_acl(Acl::parse(value)?)?),
         _ => set_user(&mut next, name, value, mode)?,
     }
     next.meta.ctime = Timestamp::now();

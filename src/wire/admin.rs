@@ -2,11 +2,11 @@
 //!
 //! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
 
+use super::{Attach, Fsck, InstanceEntry, Remove, Removed, Rollback, ScopeAdd, ScopeEntry, ScopeRemove};
 use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
-use super::{Fsck, Remove, Removed, Rollback};
 use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
 use crate::model::SecretPath;
 use crate::secret::Secret;
@@ -80,6 +80,18 @@ pub trait Admin: Send + Sync {
     /// Writes a backup. `out` blocks for as long as its reader takes, up to half a minute for each write: hold no lock
     /// that others wait for.
     fn backup(&self, actor: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault>;
+    /// Declares a scope; [`Fault::Refused`] if it is there.
+    fn scope_add(&self, actor: &Actor, add: ScopeAdd) -> Result<(), Fault>;
+    /// The declared scopes, by name.
+    fn scope_list(&self, actor: &Actor) -> Result<Vec<ScopeEntry>, Fault>;
+    /// Takes a scope back; what went with it.
+    fn scope_remove(&self, actor: &Actor, remove: ScopeRemove) -> Result<Removed, Fault>;
+    /// Attaches an instance; its id. [`Fault::Locked`] while locked.
+    fn attach(&self, actor: &Actor, attach: Attach) -> Result<String, Fault>;
+    /// Detaches an instance; [`Fault::NotFound`] if there is none, [`Fault::NothingToDo`] if that was done before.
+    fn detach(&self, actor: &Actor, id: &str) -> Result<(), Fault>;
+    /// The instances, by scope and id.
+    fn instances(&self, actor: &Actor) -> Result<Vec<InstanceEntry>, Fault>;
     /// Adds a protector of the identity, or replaces one.
     fn identity_add(&self, actor: &Actor, add: IdentityAdd) -> Result<(), Fault>;
     /// Removes a protector.

@@ -2,6 +2,7 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::containers::*;
 use super::replies::*;
 use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
@@ -50,6 +51,12 @@ methods! {
     Fsck => "Fsck", FsckReport;
     Extract => "Extract", Extracted;
     Backup => "Backup", BackupPart;
+    ScopeAdd => "ScopeAdd", Done;
+    ScopeList => "ScopeList", ScopeListing;
+    ScopeRemove => "ScopeRemove", Removed;
+    Attach => "Attach", Attached;
+    Detach => "Detach", Done;
+    Instances => "Instances", InstanceListing;
     IdentityAdd => "IdentityAdd", Done;
     IdentityRemove => "IdentityRemove", Done;
     IdentityList => "IdentityList", Identities;

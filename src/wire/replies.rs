@@ -62,6 +62,9 @@ pub struct ScopeStatus {
     pub key: String,
     /// The entry's serial number, for keyctl(1): root revokes it by that.
     pub serial: i32,
+    /// Instances that are attached to it and may open its secrets.
+    #[serde(default)]
+    pub instances: u64,
 }
 
 /// What a node is, as JSON says it.
@@ -112,6 +115,8 @@ pub struct Entry {
     pub conditions: bool,
     /// Where a symlink points.
     pub target: Option<String>,
+    /// Whom it is sealed to: `host`, or a container's name; then owner and group are as seen inside.
+    pub scope: String,
 }
 
 /// A part of a listing. Without `more` there is one part.
@@ -206,6 +211,9 @@ pub struct Happened {
     pub exe: Option<String>,
     /// Which systemd unit, if any.
     pub unit: Option<String>,
+    /// Inside which container instance, if any.
+    #[serde(default)]
+    pub container: Option<String>,
     /// `allowed` or `denied`.
     pub decision: String,
     /// Why not, or by which rule.

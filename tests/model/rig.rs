@@ -68,6 +68,7 @@ pub fn limits(keep_versions: usize, max_secrets: u64) -> Limits {
     Limits {
         max_secret_size: 4096,
         max_secrets,
+        max_instances: 8,
         keep_versions,
         allow_reveal: false,
         mountpoint: "/nowhere".into(),

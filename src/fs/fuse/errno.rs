@@ -61,9 +61,12 @@ fn of_vault(error: &VaultError) -> Errno {
 
 fn of_denial(denial: &Denial) -> Errno {
     match denial {
-        Denial::NotAllowed(_) | Denial::OutsideScope | Denial::Unit { .. } | Denial::Exe { .. } | Denial::Doubt(_) => {
-            Errno::EACCES
-        }
+        Denial::NotAllowed(_)
+        | Denial::OutsideScope
+        | Denial::ReadOnlyScope
+        | Denial::Unit { .. }
+        | Denial::Exe { .. }
+        | Denial::Doubt(_) => Errno::EACCES,
         Denial::NotOwner | Denial::NotAdmin => Errno::EPERM,
         Denial::NoKey => locked(),
         Denial::KeyRevoked => Errno::from_i32(libc::EKEYREVOKED),

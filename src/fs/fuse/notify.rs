@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// How many notifications wait at most; beyond that everything is dropped from the kernel's caches at once.
 const MAX_WAITING: usize = 4096;
@@ -22,8 +23,20 @@ const MAX_NAMES: usize = 65_536;
 enum Task {
     Change(Change),
     Pages(Ino),
+    /// Whoever waits for this has all before it behind him.
+    Mark(SyncSender<()>),
     Forget,
     Stop,
+}
+
+/// What is asked of the filesystem's handles.
+pub(super) struct Handles {
+    /// What a lock leaves of them: the inodes whose pages are to go.
+    pub on_lock: Box<dyn Fn() -> Vec<Ino> + Send + Sync>,
+    /// The inodes whose pages are to go with an instance.
+    pub mapped_by: Box<dyn Fn(Ino) -> Vec<Ino> + Send + Sync>,
+    /// How many are open.
+    pub count: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// Where changes are told.
@@ -31,24 +44,19 @@ pub(super) struct Teller {
     queue: SyncSender<Task>,
     names: Mutex<BTreeSet<Name>>,
     waiting: Arc<Waiting>,
-    on_lock: Box<dyn Fn() -> Vec<Ino> + Send + Sync>,
-    handles: Box<dyn Fn() -> u64 + Send + Sync>,
+    handles: Handles,
     overflows: AtomicU64,
     /// The connection, once it serves.
     device: OnceLock<OwnedFd>,
 }
 
 impl Teller {
-    /// With what is to be done at a lock, and how open handles are counted. [`Teller::serve`] starts the thread.
-    pub fn new(
-        waiting: Arc<Waiting>,
-        on_lock: Box<dyn Fn() -> Vec<Ino> + Send + Sync>,
-        handles: Box<dyn Fn() -> u64 + Send + Sync>,
-    ) -> (Arc<Self>, Tasks) {
+    /// With what is asked of the handles. [`Teller::serve`] starts the thread.
+    pub fn new(waiting: Arc<Waiting>, handles: Handles) -> (Arc<Self>, Tasks) {
         let (queue, tasks) = sync_channel(MAX_WAITING);
         let overflows = AtomicU64::new(0);
         let device = OnceLock::new();
-        let teller = Teller { queue, names: Mutex::default(), waiting, on_lock, handles, overflows, device };
+        let teller = Teller { queue, names: Mutex::default(), waiting, handles, overflows, device };
         (Arc::new(teller), Tasks(tasks))
     }
 
@@ -103,6 +111,14 @@ impl Teller {
                 Task::Change(Change::Node(ino)) | Task::Pages(ino) => {
                     let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
                 }
+                Task::Change(Change::Nodes(inodes)) => {
+                    for ino in inodes {
+                        let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
+                    }
+                }
+                // Its pages were told one by one.
+                Task::Change(Change::CutOff(_)) => {}
+                Task::Mark(done) => drop(done.try_send(())),
                 Task::Change(Change::Locked) | Task::Forget => self.forget_all(notifier),
                 Task::Change(Change::Unlocked) => {
                     let _ = notifier.inval_inode(INodeNo(Ino::ROOT.0), 0, 0);
@@ -134,18 +150,27 @@ impl Observer for Teller {
     fn changed(&self, change: Change) {
         match change {
             Change::Locked => {
-                (self.on_lock)().into_iter().for_each(|ino| self.drop_pages(ino));
+                (self.handles.on_lock)().into_iter().for_each(|ino| self.drop_pages(ino));
                 // Here too, so that nobody knows a name once `pinfold lock` is back.
                 self.forget_names();
             }
             Change::Unlocked => self.waiting.unlocked(),
-            Change::Entry { .. } | Change::Node(_) => {}
+            Change::CutOff(instance) => {
+                return (self.handles.mapped_by)(instance).into_iter().for_each(|ino| self.drop_pages(ino));
+            }
+            Change::Entry { .. } | Change::Node(_) | Change::Nodes(_) => {}
         }
         self.send(Task::Change(change));
     }
 
+    fn settle(&self, within: Duration) -> bool {
+        let (done, settled) = sync_channel(1);
+        self.device.get().is_none()
+            || (self.queue.try_send(Task::Mark(done)).is_ok() && settled.recv_timeout(within).is_ok())
+    }
+
     fn open_handles(&self) -> u64 {
-        (self.handles)()
+        (self.handles.count)()
     }
 
     fn waiting(&self) -> u64 {

@@ -3,7 +3,7 @@
 //! pinfold mounts by itself and gives fuser the descriptor; it unmounts by itself too, and never makes a system call
 //! through its own mount.
 
-use super::notify::Teller;
+use super::notify::{Handles, Teller};
 use super::{Adapter, Waiting};
 use crate::fs::Fs;
 use crate::sys::connection::{self, Offer, Stage};
@@ -59,11 +59,14 @@ impl Mounted {
     ) -> io::Result<Self> {
         let fs = Arc::new(Fs::new(Arc::clone(vault)));
         let waiting = Waiting::start()?;
-        let (forget, count) = (Arc::clone(&fs), Arc::clone(&fs));
+        let (forget, mapped, count) = (Arc::clone(&fs), Arc::clone(&fs), Arc::clone(&fs));
         let (teller, tasks) = Teller::new(
             Arc::clone(&waiting),
-            Box::new(move || forget.forget_all()),
-            Box::new(move || count.open_handles()),
+            Handles {
+                on_lock: Box::new(move || forget.forget_all()),
+                mapped_by: Box::new(move |instance| mapped.mapped_by(instance)),
+                count: Box::new(move || count.open_handles()),
+            },
         );
         let offered = Arc::new(OnceLock::new());
         let adapter = Adapter {

@@ -48,6 +48,7 @@ impl Rig {
         let limits = Limits {
             max_secret_size: 4096,
             max_secrets: 10_000,
+            max_instances: 10,
             keep_versions: 3,
             allow_reveal: true,
             mountpoint: "/nowhere".into(),
@@ -90,6 +91,10 @@ fn fill(vault: &Vault, count: usize) {
     }
     put(vault, "d/s1", "second 1");
     put(vault, "gone", "from the grave");
+    let scope = Scope::container("web").unwrap();
+    if vault.add_scope(&Daemon, &scope, false, crate::vault::UidMap::Auto).is_ok() {
+        put(vault, "containers/web/inner", "in a scope of its own");
+    }
     let remove = Remove { path: SecretPath::parse("gone").unwrap(), purge: false, recursive: false };
     Admin::remove(vault, &root(), remove).unwrap();
 }
