@@ -8,8 +8,8 @@
 //! Before the transaction the store opens with the old identity, after it with the new one, whose file lies beside the other
 //! until then. A marker in the store says what a crash interrupted: the next unlock clears away what belongs to neither.
 
-use super::node::{FACTS_INO, Node, Record, Version};
 use super::instances::seconds_until;
+use super::node::{FACTS_INO, Node, Record, Version};
 use super::protectors::{self, MAIN, Turn};
 use super::scopes::Instance;
 use super::unlock::{INDEX_META, Keys, UnlockBy};
