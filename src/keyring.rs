@@ -2,8 +2,11 @@
 //!
 //! Owns the entries `pinfold:<scope>:…` in the daemon's anonymous session keyring, one for the daemon's own work and one
 //! for each attached instance of a container, and what each is checked with. A KEK is
-//! read from there at the moment it is used and kept nowhere else, so a revocation cuts off at once. Publishing secrets
-//! to services comes here later; it will need a Grant.
+//! read from there at the moment it is used and kept nowhere else, so a revocation cuts off at once. Secrets as keys
+//! of services are in `publish`.
+
+pub mod noted;
+pub mod publish;
 
 use crate::access::ScopeState;
 use crate::model::{InstanceId, Scope};
@@ -64,13 +67,13 @@ impl ScopeEntry {
     /// Another KEK under the same serial number, for the same time.
     ///
     /// # Errors
-    /// What the kernel says: EKEYREVOKED and EKEYEXPIRED for one that is cut off, and stays so.
-    pub fn renew(&self, kek: &Secret, timeout: Option<u32>) -> io::Result<()> {
+    /// [`KeyError::Revoked`] and [`KeyError::Expired`] for one that is cut off, and stays so; what the kernel says.
+    pub fn renew(&self, kek: &Secret, timeout: Option<u32>) -> Result<(), KeyError> {
         let mut check = self.check.write().unwrap_or_else(PoisonError::into_inner);
         keyctl::update(self.key, kek.expose())?;
         *check = Sha256::digest(kek.expose()).into();
         // An update takes the end away.
-        timeout.map_or(Ok(()), |seconds| keyctl::set_timeout(self.key, seconds))
+        timeout.map_or(Ok(()), |seconds| keyctl::set_timeout(self.key, seconds).map_err(KeyError::Other))
     }
 
     /// Revokes it, for everybody who still has it in hand.

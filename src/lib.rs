@@ -20,5 +20,6 @@ pub mod secret;
 pub mod store;
 pub mod sys;
 pub mod unlock;
+pub mod upcall;
 pub mod vault;
 pub mod wire;

@@ -5,6 +5,7 @@
 
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::Callers;
+use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError, OpenMode, Opened};
 use pinfold::model::{Doubt, FileId, Gid, Ino, InstanceId, Kind, Name, SecretPath, Subject, Uid, Who};
 use pinfold::seal::Protection;
@@ -105,7 +106,7 @@ impl World {
         };
         let store = Store::open(&home.path().join("store")).unwrap();
         let vault = Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits);
-        let fs = Arc::new(Fs::new(Arc::new(vault)));
+        let fs = Arc::new(Fs::new(Arc::new(vault), Register::new().unwrap()));
         fs.vault().observe(Arc::new(Forget(Arc::downgrade(&fs))));
         let world = World { fs, identity, _home: home };
         world.unlock();

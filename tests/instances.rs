@@ -6,6 +6,7 @@
 use pinfold::access::Denial;
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon, Instances, Process, Registry};
+use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError, OpenMode};
 use pinfold::model::{Acl, AclEntry, AclTag, Gid, Ino, Kind, Name, Scope, SecretPath, Uid};
 use pinfold::seal::Protection;
@@ -127,7 +128,7 @@ fn open(home: &Path, log: u32) -> (Callers, Arc<Fs>) {
     let callers = Callers::with_instances(Arc::clone(&registry) as Arc<dyn Instances>).unwrap();
     let log = Log::open(settings, None).unwrap();
     let vault = Vault::new(Store::open(&home.join("store")).unwrap(), log, callers.clone(), limits());
-    (callers, Arc::new(Fs::new(Arc::new(vault.with_instances(registry)))))
+    (callers, Arc::new(Fs::new(Arc::new(vault.with_instances(registry)), Register::new().unwrap())))
 }
 
 impl Rig {

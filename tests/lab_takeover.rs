@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{ALICE, Daemon, Held, Setup, daemon, sh, wait_for};
+use common::{ALICE, BOB, Daemon, Held, ROOT, Setup, daemon, sh, wait_for};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -140,7 +140,7 @@ fn readers_notice_neither_restarts_nor_kills_nor_upgrades() {
     let mut held = Held::start(ALICE, &format!("exec 3<{path}2; echo open; read; cat <&3"));
     assert_eq!(held.line(), "open");
     let (before, stored) = (unit.descriptors(), unit.show("NFileDescriptorStore"));
-    assert_eq!(stored, 4, "device, socket, identity, description");
+    assert_eq!(stored, 5, "device, socket, handles, identity, description");
     let readers = Readers::start(&path, "1234\n");
 
     let mut pid = unit.pid();
@@ -207,4 +207,83 @@ fn a_writer_is_told_and_what_was_committed_stays() {
     let (code, said) = writer.end();
     assert_ne!(code, 0, "{said}");
     assert_eq!(ALICE.sh(&format!("cat {path}")).quiet(), "old\n");
+}
+
+#[test]
+fn handles_go_on_at_their_version_whoever_reads_them_now() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("echo old > {path}")).ok();
+    // Opened as root, read after setuid, as servers do with their keys.
+    let script =
+        format!("exec 3<{path}; echo open; read x; exec setpriv --reuid=2002 --regid=2002 --clear-groups cat <&3");
+    let mut held: Vec<Held> = (0..3).map(|_| Held::start(ROOT, &script)).collect();
+    held.iter_mut().for_each(|held| assert_eq!(held.line(), "open"));
+    sh(&format!("echo new > {path}")).ok();
+    BOB.sh(&format!("cat {path}")).refused("Permission denied");
+
+    let mut pid = unit.pid();
+    for _ in 0..3 {
+        unit.systemctl("kill --signal=KILL --kill-whom=main");
+        pid = unit.await_next(pid);
+        let mut one = held.pop().expect("one for each");
+        one.go_on();
+        assert_eq!(one.end(), (0, "old".into()));
+    }
+    let event = unit.daemon.await_audit("read of a handle from before", |e| e["op"] == "read" && e["uid"] == 2002);
+    assert_eq!((&event["decision"], &event["path"]), (&"allowed".into(), &"pin".into()));
+    assert_eq!(unit.daemon.json(&["status", "--json"])["open_handles"], 0, "none is left over");
+}
+
+#[test]
+fn after_a_lock_a_handle_is_decided_anew_also_by_the_next_daemon() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("echo old > {path}")).ok();
+    let reader = "exec setpriv --reuid=2002 --regid=2002 --clear-groups cat <&3";
+    let mut theirs = Held::start(ROOT, &format!("exec 3<{path}; echo open; read x; {reader}"));
+    let mut own = Held::start(ROOT, &format!("exec 3<{path}; echo open; read x; cat <&3"));
+    assert_eq!((theirs.line(), own.line()), ("open".into(), "open".into()));
+    unit.daemon.lock();
+    let pid = unit.pid();
+    unit.systemctl("restart");
+    unit.await_next(pid);
+    unit.daemon.unlock();
+    theirs.go_on();
+    let (code, said) = theirs.end();
+    assert_ne!(code, 0, "{said}");
+    own.go_on();
+    assert_eq!(own.end(), (0, "old".into()));
+}
+
+#[test]
+fn a_published_key_is_found_at_every_moment_and_ends_with_the_stop() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("printf 1234 > {path}; chown 2001 {path}")).ok();
+    unit.daemon.cli(&["publish", "pin", "--to", "alice"]).ok();
+    sh("rm -f /tmp/searched").ok();
+    let search = "keyctl search @u user pinfold:pin >/dev/null 2>&1";
+    let script = format!("n=0; while [ ! -e /tmp/searched ]; do {search} || echo lost; n=$((n+1)); done; echo $n");
+    let searcher = std::thread::spawn(move || ALICE.sh(&script).text());
+    let mut pid = unit.pid();
+    for round in 0..6 {
+        unit.systemctl(if round % 2 == 0 { "restart" } else { "kill --signal=KILL --kill-whom=main" });
+        pid = unit.await_next(pid);
+    }
+    // The last daemon's own key, and no other.
+    let serial =
+        wait_for("the publication", PATIENCE, || unit.daemon.json(&["published", "--json"])[0]["serial"].as_i64());
+    let found = ALICE.sh("keyctl search @u user pinfold:pin").quiet();
+    assert_eq!(found.trim(), serial.to_string());
+    sh("touch /tmp/searched").ok();
+    let searched = searcher.join().expect("a searcher");
+    assert!(!searched.contains("lost"), "{searched}");
+    assert!(searched.trim().parse::<u32>().expect("a count") > 50, "{searched}");
+    unit.systemctl("stop");
+    assert_ne!(ALICE.sh(search).code, 0, "a stop takes it back");
+    ALICE.sh(&format!("keyctl pipe {serial}")).refused("");
 }

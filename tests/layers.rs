@@ -137,6 +137,16 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
             _ => {}
         }
     }
+    if !may_start_programs(name) {
+        // What tests of the file itself start is no child of a daemon.
+        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let tokens = self::tokens(&without_comments_and_strings(code));
+        for (i, token) in tokens.iter().enumerate() {
+            if token.text == "Command" && path_follows(&tokens, i) && self::text(&tokens, i + 2) == "new" {
+                found(token.line, "a program is started without sys::child: it would inherit the scopes' keys".into());
+            }
+        }
+    }
     if let Some(module) = &place.module {
         for (line, used) in uses(&tokens, place.depth) {
             if let Some(what) = step(module, &used) {
@@ -145,6 +155,15 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether a file starts programs on its own: the commands do, which have no keys; and tests.
+fn may_start_programs(name: &str) -> bool {
+    name == "src/sys/child.rs"
+        || name.starts_with("src/cli/")
+        || name.ends_with("tests.rs")
+        || name.ends_with("_test.rs")
+        || name.contains("/tests/")
 }
 
 /// What is wrong with `module` using `used`, if anything.
@@ -449,5 +468,15 @@ fn what_is_allowed_is_not_found() {
         ("src/vault/mod.rs", "pub(crate) fn f() {} pub(super) fn g() {}"),
     ] {
         assert_eq!(whats(name, text), [], "{name}: {text}");
+    }
+}
+
+#[test]
+fn programs_are_started_without_the_scopes_keys() {
+    let start = "fn f() { std::process::Command::new(\"x\"); }";
+    assert_eq!(whats("src/vault/mod.rs", start).len(), 1);
+    assert_eq!(whats("src/vault/mod.rs", &format!("fn g() {{}}\n#[cfg(test)]\nmod tests {{ {start} }}")), []);
+    for name in ["src/sys/child.rs", "src/cli/release.rs", "src/caller/tests.rs", "src/caller/flush_test.rs"] {
+        assert_eq!(whats(name, start), [], "{name}");
     }
 }

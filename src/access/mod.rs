@@ -102,6 +102,8 @@ pub enum Rule {
     ContainerRoot,
     /// It is the daemon's own work.
     Daemon,
+    /// It was decided when the handle was opened, by the daemon before this one.
+    Resumed,
 }
 
 impl fmt::Display for Rule {
@@ -111,6 +113,7 @@ impl fmt::Display for Rule {
             Rule::Admin => f.write_str("admin"),
             Rule::ContainerRoot => f.write_str("root of the container"),
             Rule::Daemon => f.write_str("daemon"),
+            Rule::Resumed => f.write_str("opened before the daemon was restarted"),
         }
     }
 }
@@ -229,12 +232,37 @@ pub fn decide<S: Subject + ?Sized>(
     if operation == Operation::Read && expired(object.conditions.expires, world.now()) {
         return Err(Denial::KeyExpired);
     }
+    alive(scope).map(|()| grant)
+}
+
+/// Goes on with a read handle that the daemon before this one decided and recorded. Whose the handle is was decided
+/// then; that secret and key are alive is decided now.
+///
+/// # Errors
+/// [`Denial`] if they are not.
+pub fn resume(ino: Ino, conditions: &Conditions<'_>, scope: ScopeState, world: &impl World) -> Result<Grant, Denial> {
+    if expired(conditions.expires, world.now()) {
+        return Err(Denial::KeyExpired);
+    }
+    alive(scope)?;
+    Ok(Grant { ino, operation: Operation::Read, rule: Rule::Resumed })
+}
+
+fn alive(scope: ScopeState) -> Result<(), Denial> {
     match scope {
-        ScopeState::Alive => Ok(grant),
+        ScopeState::Alive => Ok(()),
         ScopeState::Missing => Err(Denial::NoKey),
         ScopeState::Revoked => Err(Denial::KeyRevoked),
         ScopeState::Expired => Err(Denial::KeyExpired),
     }
+}
+
+/// Whether the subject may walk through a directory, as the kernel asks of every directory on the way to a secret.
+///
+/// # Errors
+/// [`Denial`] says why not.
+pub fn may_search<S: Subject + ?Sized>(subject: &S, directory: &Object<'_>) -> Result<(), Denial> {
+    posix::check(subject, directory, SEARCH).map(|_| ())
 }
 
 fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl World) -> Result<Rule, Denial> {

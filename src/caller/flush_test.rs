@@ -95,6 +95,9 @@ fn looking_at_the_caller_of_a_flush_out_of_exec_does_not_hang() {
                     let _ = done.send(());
                 });
                 let in_time = ended.recv_timeout(Duration::from_secs(5)).is_ok();
+                // Taking hold of it needs all that must not be read: it gives up.
+                let held = super::hold(tid).map(|_| ()).unwrap_err();
+                assert!(held.0.contains("in the middle of its exec"), "{held}");
                 let _ = told.send((in_time, asker));
             });
         });

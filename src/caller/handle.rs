@@ -145,9 +145,12 @@ impl Handle {
         self.look(name, |path| file_id(path))
     }
 
-    /// The number of one of its namespaces: `user`, `pid`.
+    /// The number of one of its namespaces: `user`, `pid`. Read off the link's text, in half the time of a stat(2), which
+    /// makes an inode for it first.
     pub fn ns(&self, kind: &str) -> Result<NsId, Doubt> {
-        self.file_id(&format!("ns/{kind}")).map(NsId::from)
+        let link = self.link(&format!("ns/{kind}"))?;
+        NsId::of_link(kind, &link.to_string_lossy())
+            .ok_or_else(|| Doubt(format!("its {kind} namespace reads '{}'", link.display())))
     }
 
     /// One of its namespaces itself.

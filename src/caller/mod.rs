@@ -7,6 +7,7 @@
 //! daemon has read its request not even SIGKILL ends it. So its id names it **until the reply is sent, and no longer**:
 //! ask before answering.
 
+mod account;
 mod cache;
 mod control;
 mod handle;
@@ -14,7 +15,9 @@ pub mod instances;
 mod place;
 mod process;
 mod unit;
+mod waiting;
 
+pub use account::Account;
 pub use control::{Control, Daemon};
 pub use instances::{AttachError, Held, Marks, Registry, hold, hold_again};
 pub use place::{Instances, NoInstances, NsId, Place};

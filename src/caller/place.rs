@@ -4,7 +4,7 @@ use super::file_id;
 use crate::model::{Doubt, FileId, InstanceId};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A namespace as the kernel numbers it: device and inode of its file. As long as something is in it, or holds a
 /// descriptor of it, no other has them.
@@ -14,6 +14,16 @@ pub struct NsId {
     pub dev: u64,
     /// st_ino, which `readlink /proc/PID/ns/user` shows.
     pub ino: u64,
+}
+
+impl NsId {
+    /// What the link `/proc/PID/ns/KIND` says (namespaces(7)): `user:[4026531837]`. All are of one filesystem.
+    pub(super) fn of_link(kind: &str, link: &str) -> Option<Self> {
+        static DEV: OnceLock<Option<u64>> = OnceLock::new();
+        let ino = link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()?;
+        let dev = (*DEV.get_or_init(|| file_id("/proc/self/ns/user").ok().map(|id| id.dev)))?;
+        Some(NsId { dev, ino })
+    }
 }
 
 impl From<FileId> for NsId {
@@ -100,5 +110,36 @@ impl Instances for NoInstances {
 
     fn holding(&self, _place: &dyn Place) -> Result<Option<InstanceId>, Doubt> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_says_what_its_file_is() {
+        for kind in ["user", "pid", "mnt"] {
+            let path = format!("/proc/self/ns/{kind}");
+            let link = std::fs::read_link(&path).unwrap();
+            assert_eq!(NsId::of_link(kind, link.to_str().unwrap()), Some(file_id(&path).unwrap().into()));
+        }
+        for bad in ["", "user:", "user:[]", "user:[1", "pid:[1]", "user:[x]", "user:[1]x"] {
+            assert_eq!(NsId::of_link("user", bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn below_is_by_components() {
+        for (path, top, below) in [
+            ("/a/b", "/a/b", true),
+            ("/a/b/c", "/a/b", true),
+            ("/a/bc", "/a/b", false),
+            ("/a", "/a/b", false),
+            ("/", "/a", false),
+            ("/a", "/", true),
+        ] {
+            assert_eq!(is_below(path, top), below, "{path} {top}");
+        }
     }
 }

@@ -73,6 +73,22 @@ pub enum Command {
     Detach(Detach),
     /// List the attached containers
     Instances(Json),
+    /// Attach or detach the container whose OCI state is on stdin (for runtimes: mount-helpers/hooks.d)
+    #[command(hide = true)]
+    OciHook(OciHook),
+    /// Give a secret to a user as a key in his keyring
+    Publish(Publish),
+    /// Take a published secret back
+    Unpublish(Unpublish),
+    /// List what is published
+    Published(Json),
+    /// Show what pinfold has in the kernel's keyrings
+    Keyring(Keyring),
+    /// Check what pinfold needs of this machine, and say what to do
+    Doctor(Json),
+    /// Make a key that somebody asked the kernel for (started by request-key)
+    #[command(hide = true)]
+    Upcall(Upcall),
     /// Give the store's identity another passphrase
     Passwd(Passwd),
     /// Add, remove or list what opens the store's identity
@@ -501,6 +517,24 @@ pub struct Detach {
     pub id: String,
 }
 
+/// `oci-hook`
+#[derive(Debug, Args)]
+pub struct OciHook {
+    /// When it is run
+    pub stage: Stage,
+}
+
+/// A stage in a container's life, as the OCI runtime specification names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// Its namespaces are made, its program not started.
+    #[value(name = "createRuntime")]
+    CreateRuntime,
+    /// It has ended.
+    #[value(name = "poststop")]
+    Poststop,
+}
+
 fn uid_map(text: &str) -> Result<UidMap, String> {
     match text {
         "auto" => Ok(UidMap::Auto),
@@ -512,6 +546,89 @@ fn uid_map(text: &str) -> Result<UidMap, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let wanted = crate::config::parse_duration(text).filter(|t| !t.is_zero());
     wanted.ok_or_else(|| "a duration is 90s, 2m, 12h or 30d".into())
+}
+
+/// `publish`
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// Which secret
+    pub path: String,
+    /// Whom: a user's name, UID or UID:GID
+    #[arg(long, value_name = "USER")]
+    pub to: String,
+    /// Which publication.
+    #[command(flatten)]
+    pub which: WhichKey,
+    /// Let the key expire after this time (90s, 2m, 12h, 30d)
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub timeout: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `unpublish`
+#[derive(Debug, Args)]
+pub struct Unpublish {
+    /// Which secret
+    pub path: String,
+    /// Only what is published to this user
+    #[arg(long, value_name = "USER")]
+    pub to: Option<String>,
+    /// Which publication.
+    #[command(flatten)]
+    pub which: WhichKey,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What tells two keys of one secret and user apart.
+#[derive(Debug, Args)]
+pub struct WhichKey {
+    /// What {instance} stands for in the description: the service's own instance
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// In this attached instance, or in all of this scope; USER is then a number, as counted inside
+    #[arg(long, value_name = "ID|SCOPE")]
+    pub container: Option<String>,
+    /// How the key is described; {path} {name} {user} {uid} {instance} {container} {scope} have values [default: pinfold:{path}]
+    #[arg(long, value_name = "TEMPLATE")]
+    pub description: Option<String>,
+    /// Describe it as this service wants it: 389ds
+    #[arg(long = "as", value_name = "PRESET", conflicts_with = "description")]
+    pub preset: Option<String>,
+}
+
+/// `keyring`
+#[derive(Debug, Args)]
+pub struct Keyring {
+    /// What to do
+    #[command(subcommand)]
+    pub action: KeyringAction,
+}
+
+/// What can be done with the kernel's keyrings.
+#[derive(Debug, Subcommand)]
+pub enum KeyringAction {
+    /// List the keys
+    Ls(Json),
+}
+
+/// `upcall`
+#[derive(Debug, Args)]
+pub struct Upcall {
+    /// The key's number
+    #[arg(value_name = "KEY")]
+    pub key: i32,
+}
+
+/// A time in whole seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time.as_secs() > 0 && time.subsec_nanos() == 0 => Ok(time.as_secs()),
+        Ok(_) | Err(_) => Err("a time is written 90s, 2m, 12h or 30d".into()),
+    }
 }
 
 fn octal(text: &str) -> Result<u16, String> {
@@ -599,6 +716,17 @@ mod tests {
             "pinfold attach web --pid 4711 --id web-1 --timeout 12h",
             "pinfold detach web-1",
             "pinfold instances --json",
+            "pinfold oci-hook createRuntime",
+            "pinfold oci-hook poststop",
+            "pinfold publish svc/pin --to dirsrv",
+            "pinfold publish svc/pin --to 389:389 --instance a --container web --as 389ds --timeout 12h --json",
+            "pinfold publish svc/pin --to nut --description pinfold:{name}",
+            "pinfold unpublish svc/pin",
+            "pinfold unpublish svc/pin --to dirsrv --as 389ds",
+            "pinfold published --json",
+            "pinfold keyring ls --json",
+            "pinfold doctor",
+            "pinfold upcall 741038274",
             "pinfold passwd",
             "pinfold passwd --old-keyfile /k --passphrase-file -",
             "pinfold identity add clevis --clevis tang {} --old-passphrase-file /p",
@@ -636,6 +764,11 @@ mod tests {
             "pinfold attach web --pid 1 --timeout 0s",
             "pinfold attach web --pid 1 --timeout soon",
             "pinfold detach",
+            "pinfold publish svc/pin",
+            "pinfold publish svc/pin --to a --as 389ds --description x",
+            "pinfold publish svc/pin --to a --timeout 0s",
+            "pinfold publish svc/pin --to a --timeout soon",
+            "pinfold keyring",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

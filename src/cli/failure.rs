@@ -47,6 +47,11 @@ impl Failure {
         self
     }
 
+    /// The line.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// How the command ends.
     #[cfg(test)]
     pub fn exit(&self) -> Exit {

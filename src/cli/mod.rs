@@ -5,18 +5,22 @@
 
 mod args;
 mod containers;
+mod doctor;
 mod failure;
+mod hook;
 mod identity;
 mod log;
 mod look;
 mod names;
 mod prompt;
+mod publish;
 mod release;
 mod show;
 mod store;
 mod take;
 mod tree;
 mod unlock;
+mod upcall;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -67,7 +71,14 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Attach(args) => containers::attach(&config, args),
         Command::Detach(args) => containers::detach(&config, args),
         Command::Instances(args) => containers::instances(&config, args),
+        Command::OciHook(args) => hook::oci_hook(&config, args),
         Command::CheckConfig(args) => store::check_config(&config, args),
+        Command::Publish(args) => publish::publish(&config, args),
+        Command::Unpublish(args) => publish::unpublish(&config, args),
+        Command::Published(args) => publish::published(&config, args),
+        Command::Keyring(args) => publish::keyring(&config, args),
+        Command::Doctor(args) => doctor::doctor(&config, args),
+        Command::Upcall(args) => upcall::upcall(&config, args),
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),
         Command::Rekey(args) => identity::rekey(&config, args),

@@ -7,16 +7,18 @@ use super::failure::Failure;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::fs::fuse::SOURCE;
+use crate::keyring::noted;
 use crate::sys::{connection, mount};
 use std::process::{Command, Stdio};
 
-/// Aborts the connection, so that whoever waits for an answer gets an error, and unmounts.
+/// Takes published keys back, aborts the connection, so that whoever waits for an answer gets an error, and unmounts.
 pub fn release(config: &Config, args: &Release) -> Result<Exit, Failure> {
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", config.mountpoint.display()));
     if args.unless_restarting.as_deref().is_some_and(goes_on) {
         return Ok(Exit::Ok);
     }
-    let mut found = false;
+    // What it published is nobody's to follow any more.
+    let mut found = !noted::take_back(&noted::read(&noted::file(&config.control))).is_empty();
     while let Some(mounted) = mount::mount_at(&config.mountpoint).map_err(failed)? {
         if mounted.source != SOURCE {
             break;

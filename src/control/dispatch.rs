@@ -11,6 +11,10 @@ use crate::wire::{
     Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing, ScopeRemove, Unlock, UnlockWith,
     Who, service,
 };
+use crate::wire::{
+    GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
+    Unpublished,
+};
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
 use std::io::{self, Write};
 
@@ -124,6 +128,20 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         Instances::NAME => one::<Instances>(call, out, |Instances {}| {
             admin.instances(actor).map(|instances| InstanceListing { instances })
         })?,
+        Publish::NAME => one::<Publish>(call, out, |p| admin.publish(actor, p).map(|keys| Published { keys }))?,
+        Unpublish::NAME => {
+            one::<Unpublish>(call, out, |u| admin.unpublish(actor, u).map(|removed| Unpublished { removed }))?;
+        }
+        GetPublished::NAME => one::<GetPublished>(call, out, |GetPublished {}| {
+            admin.published(actor).map(|publications| Publications { publications })
+        })?,
+        KeyRequest::NAME => {
+            let (content, timeout) = admin.key_request(actor, call.parameters()?)?;
+            out.secret(&RequestedKey { content, timeout })?;
+        }
+        KeyringList::NAME => {
+            one::<KeyringList>(call, out, |KeyringList {}| admin.keyring_list(actor).map(|keys| HeldKeys { keys }))?;
+        }
         IdentityAdd::NAME => one::<IdentityAdd>(call, out, |add| admin.identity_add(actor, add).map(|()| Done {}))?,
         IdentityRemove::NAME => one::<IdentityRemove>(call, out, |IdentityRemove { name }| {
             admin.identity_remove(actor, &name).map(|()| Done {})

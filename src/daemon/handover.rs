@@ -4,6 +4,7 @@
 //! tree may be taken over is found out from the descriptors and the mount table alone.
 
 use crate::fs::fuse::Connect;
+use crate::fs::register::Register;
 use crate::secret::Secret;
 use crate::sys::connection::{self, Offer};
 use crate::sys::secretmem::SecretMemory;
@@ -22,6 +23,8 @@ const DEVICE: &str = "pinfold-fuse";
 const CONTROL: &str = "pinfold-control";
 /// The unlocked identity, a memfd_secret.
 const IDENTITY: &str = "pinfold-identity";
+/// What is open, a memfd ([`Register`]).
+const HANDLES: &str = "pinfold-handles";
 /// [`Description`], a memfd.
 const DESCRIPTION: &str = "pinfold-connection";
 /// The format of [`Description`] that this binary writes and reads.
@@ -50,6 +53,7 @@ pub struct Inherited {
     control: Option<UnixListener>,
     identity: Option<SecretMemory>,
     description: Option<OwnedFd>,
+    handles: Option<OwnedFd>,
 }
 
 impl Inherited {
@@ -61,6 +65,7 @@ impl Inherited {
                 DEVICE => all.device = Some(fd),
                 CONTROL => all.control = Some(fd.into()),
                 IDENTITY => all.identity = SecretMemory::of(fd).ok(),
+                HANDLES => all.handles = Some(fd),
                 DESCRIPTION => all.description = Some(fd),
                 other => tracing::debug!(name = other, "a descriptor that is not ours was passed and is closed"),
             }
@@ -102,7 +107,9 @@ impl Inherited {
             return Err(refused(format!("something else is mounted on {}", mountpoint.display())));
         }
         let offer = Offer { minor: found.minor, flags: found.flags };
-        Ok(Some(Connect::Taken { device, offer }))
+        let register = self.handles.take().map(Register::of).transpose();
+        let register = register.map_err(|e| refused(format!("its table of open handles: {e}")))?;
+        Ok(Some(Connect::Taken { device, offer, register }))
     }
 
     /// What the last daemon was unlocked with, if it was; and where that is kept from now on. `None` where the kernel has
@@ -147,6 +154,7 @@ impl Keeper for Kept {
 pub fn store(
     mountpoint: &Path,
     (device, offer): (BorrowedFd<'_>, Offer),
+    handles: BorrowedFd<'_>,
     control: &UnixListener,
     identity: Option<BorrowedFd<'_>>,
 ) -> std::io::Result<()> {
@@ -164,13 +172,14 @@ pub fn store(
     sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(DESCRIPTION)])?;
     keep(DEVICE, device)?;
     keep(CONTROL, control.as_fd())?;
+    keep(HANDLES, handles)?;
     keep(DESCRIPTION, description.as_fd())?;
     identity.map_or(Ok(()), |identity| keep(IDENTITY, identity))
 }
 
 /// Takes everything back: the next daemon begins anew.
 pub fn withdraw() {
-    for name in [DEVICE, CONTROL, DESCRIPTION, IDENTITY] {
+    for name in [DEVICE, CONTROL, HANDLES, DESCRIPTION, IDENTITY] {
         let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 }

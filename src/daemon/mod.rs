@@ -13,6 +13,7 @@ use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
 use crate::fs::fuse::{Connect, Mounted};
+use crate::keyring::noted;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
@@ -53,6 +54,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     keyctl::join_anonymous_session().map_err(system("cannot make a keyring"))?;
     let mut inherited = Inherited::take();
     process::harden().map_err(system("cannot lock memory"))?;
+    process::raise_descriptor_limit().map_err(system("cannot raise the limit of open files"))?;
     log::start();
     let (wake, woken) = mpsc::channel();
     let signals = watch_signals(wake.clone()).map_err(system("cannot watch signals"))?;
@@ -97,9 +99,11 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     // What hangs while the store is being unlocked must not keep an admin from doing it.
     server.run().map_err(|e| Fault::Failed(e.to_string()))?;
     unlocking.settled();
+    // After the unlock: what the last daemon published is there until it is put back.
+    vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
     if hand_over {
         let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());
-        handover::store(&config.mountpoint, mounted.connection(), &listener, identity)
+        handover::store(&config.mountpoint, mounted.connection(), mounted.register(), &listener, identity)
             .map_err(system("cannot hand the mount over"))?;
     }
     drop((listener, kept));

@@ -131,10 +131,10 @@ impl Dirties {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
-    /// A handle that shows this copy.
-    fn reader_of(&self, copy: &Arc<Mutex<Copy>>) -> Option<Arc<Writer>> {
+    /// A handle on this copy.
+    fn one_of(&self, copy: &Arc<Mutex<Copy>>) -> Option<Arc<Writer>> {
         let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
-        writers.values().find(|w| w.readable && Arc::ptr_eq(&w.copy, copy)).cloned()
+        writers.values().find(|w| Arc::ptr_eq(&w.copy, copy)).cloned()
     }
 
     fn get(&self, number: u64) -> Result<Arc<Writer>, FsError> {
@@ -412,17 +412,17 @@ impl Fs {
         Ok(())
     }
 
-    /// Takes a name away from a secret; who has it open reads on.
+    /// Takes a name away from a secret; who has it open reads and writes on.
     pub(super) fn keep_open<R>(
         &self,
         ino: Ino,
         take_away: impl FnOnce() -> Result<R, VaultError>,
     ) -> Result<R, FsError> {
         let copy = self.dirties.of(ino);
-        let reader = copy.as_ref().and_then(|copy| self.dirties.reader_of(copy));
-        let (Some(copy), Some(reader)) = (copy, reader) else { return Ok(take_away()?) };
+        let holder = copy.as_ref().and_then(|copy| self.dirties.one_of(copy));
+        let (Some(copy), Some(holder)) = (copy, holder) else { return Ok(take_away()?) };
         let mut copy = lock(&copy);
-        let loaded = copy.content.is_none() && self.load(&reader.right, reader.payer(), &mut copy).is_ok();
+        let loaded = copy.content.is_none() && self.load(&holder.right, holder.payer(), &mut copy).is_ok();
         let result = take_away();
         if loaded && self.vault.attr(ino).is_ok() {
             unload(&mut copy);

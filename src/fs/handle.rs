@@ -1,25 +1,23 @@
 //! Handles: numbers that the kernel gives back with every READ, WRITE and RELEASE.
 //!
-//! A read handle's number holds the version it reads, so that a daemon which does not know it (it was restarted, or
-//! locked meanwhile) can open that version anew, by a fresh decision. A write handle of another daemon is stale.
+//! A read handle's number is written down in the [register](super::register), so that a daemon which does not know it reads on:
+//! as it was decided if this is another daemon, by a fresh decision if the store was locked meanwhile. A write handle of another daemon is
+//! stale.
 //!
-//! Read:  0 ‖ 23 bits of a counter ‖ 40 bits of the version.
-//! Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
+//! Read:  0 ‖ the register's number. Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
 
 use super::held::{Charge, Held, Payer};
+use super::register::{Entry as Registered, Register};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
-use crate::model::{Ino, Kind, Name, Scope, Uid, VersionNo};
+use crate::model::{Ino, Kind, Name, Uid};
 use crate::secret::Secret;
-use crate::vault::{Caller, Holder, VaultError};
-use std::collections::hash_map::Entry;
+use crate::vault::{Caller, Holder, Opened as VaultOpened, VaultError};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const WRITER: u64 = 1 << 63;
-const VERSION_BITS: u32 = 40;
-const COUNTER_MASK: u64 = (1 << 23) - 1;
 /// Read handles are spread over so many tables: opening one is the hot path.
 const SHARDS: usize = 16;
 
@@ -35,6 +33,7 @@ pub struct ReadHandle {
 
 /// A directory opened: its entries at that moment.
 pub struct DirHandle {
+    ino: Ino,
     /// Inode, kind and name, `.` and `..` first.
     pub entries: Vec<(Ino, Kind, Box<str>)>,
 }
@@ -47,10 +46,11 @@ pub(super) struct Handles {
     started: u64,
     count: AtomicU64,
     held: Arc<Held>,
+    register: Register,
 }
 
 impl Handles {
-    pub fn new(held: Arc<Held>) -> Self {
+    pub fn new(held: Arc<Held>, register: Register) -> Self {
         let mut started = [0; 4];
         getrandom::getrandom(&mut started).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
         Handles {
@@ -60,7 +60,12 @@ impl Handles {
             started: u64::from(u32::from_ne_bytes(started) >> 1),
             count: AtomicU64::new(0),
             held,
+            register,
         }
+    }
+
+    pub fn register(&self) -> &Register {
+        &self.register
     }
 
     pub fn count(&self) -> u64 {
@@ -77,33 +82,29 @@ impl Handles {
         self.count.fetch_sub(how_many as u64, Ordering::Relaxed);
     }
 
-    /// Keeps content for a reader, under a number that is known already or a new one.
-    pub fn keep(
-        &self,
-        number: Option<u64>,
-        ino: Ino,
-        version: Option<VersionNo>,
-        content: Secret,
-        uid: Uid,
-        holder: Holder,
-    ) -> Result<Opened, FsError> {
-        let charge = self.held.charge(Payer::of(uid, &holder), content.capacity())?;
-        let version = version.map_or(0, |v| v.0) & ((1 << VERSION_BITS) - 1);
-        let handle = Arc::new(ReadHandle { ino, holder, content, _charge: charge, mapped: AtomicBool::new(false) });
-        loop {
-            let fresh = || (self.next.fetch_add(1, Ordering::Relaxed) & COUNTER_MASK) << VERSION_BITS | version;
-            let chosen = number.unwrap_or_else(fresh);
-            match self.shard(chosen).entry(chosen) {
-                Entry::Vacant(place) => {
-                    place.insert(handle);
-                    self.count.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Opened::Reader(chosen));
-                }
-                // Another thread that reads through the same handle was first.
-                Entry::Occupied(_) if number.is_some() => return Ok(Opened::Reader(chosen)),
-                Entry::Occupied(_) => {}
-            }
-        }
+    /// Keeps content for a reader, under a new number. `version` is none for a file of pinfold's own.
+    pub fn keep(&self, ino: Ino, opened: VaultOpened, uid: Uid) -> Result<Opened, FsError> {
+        let charge = self.held.charge(Payer::of(uid, &opened.holder), opened.content.capacity())?;
+        let entry = Registered { ino, blob: opened.blob, instance: opened.holder.instance(), locked_since: false };
+        let number = self.register.add(entry);
+        self.insert(number, ino, opened, charge);
+        Ok(Opened::Reader(number))
+    }
+
+    /// The same under the number it has; another thread that reads through it may be first.
+    fn keep_on(&self, number: u64, ino: Ino, opened: VaultOpened, uid: Uid) -> Result<Arc<ReadHandle>, FsError> {
+        let charge = self.held.charge(Payer::of(uid, &opened.holder), opened.content.capacity())?;
+        Ok(self.insert(number, ino, opened, charge))
+    }
+
+    fn insert(&self, number: u64, ino: Ino, opened: VaultOpened, charge: Charge) -> Arc<ReadHandle> {
+        let VaultOpened { content, holder, .. } = opened;
+        let mut shard = self.shard(number);
+        let handle = shard.entry(number).or_insert_with(|| {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            Arc::new(ReadHandle { ino, holder, content, _charge: charge, mapped: AtomicBool::new(false) })
+        });
+        Arc::clone(handle)
     }
 
     fn get(&self, number: u64) -> Option<Arc<ReadHandle>> {
@@ -112,6 +113,7 @@ impl Handles {
 
     /// Releases a reader. The inode, if the kernel filled pages from it.
     fn release(&self, number: u64) -> Option<Ino> {
+        self.register.remove(number);
         let handle = self.shard(number).remove(&number)?;
         self.count.fetch_sub(1, Ordering::Relaxed);
         handle.mapped.load(Ordering::Relaxed).then_some(handle.ino)
@@ -139,6 +141,7 @@ impl Handles {
 
     /// Drops them all. The inodes of those that the kernel filled pages from.
     pub fn clear(&self) -> Vec<Ino> {
+        self.register.locked();
         let mut mapped = Vec::new();
         for shard in &self.readers {
             let dropped: Vec<_> = shard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
@@ -150,7 +153,7 @@ impl Handles {
     }
 
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<ReadHandle>>> {
-        let shard = (number >> VERSION_BITS) as usize % SHARDS;
+        let shard = number as usize % SHARDS;
         self.readers[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -173,11 +176,11 @@ impl Fs {
         if self.own.attr(ino).is_some() {
             self.own.refuse_writing(mode)?;
             let content = self.own.content(&self.vault, ino, caller.uid())?;
-            return self.handles.keep(None, ino, None, content, caller.uid(), Holder::daemon(&Scope::Host));
+            return self.handles.keep(ino, VaultOpened::own(content), caller.uid());
         }
         if !mode.write && !mode.truncate {
             let opened = self.vault.open_read(caller, ino)?;
-            return self.handles.keep(None, ino, opened.version, opened.content, caller.uid(), opened.holder);
+            return self.handles.keep(ino, opened, caller.uid());
         }
         let right = self.vault.open_write(caller, ino)?;
         let read = if mode.read { Some(self.vault.open_read(caller, ino)?.version) } else { None };
@@ -216,21 +219,29 @@ impl Fs {
         Ok(())
     }
 
-    /// A read handle this daemon does not know: it was locked meanwhile. Decided anew, for whoever reads now.
+    /// A read handle whose content this daemon does not have: it was opened by the one before, or the store was locked
+    /// meanwhile. After a lock it is decided anew, for whoever reads now.
     fn reopen(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Arc<ReadHandle>, FsError> {
         if super::own::is_own(ino) {
             let content = self.own.content(&self.vault, ino, caller.uid())?;
-            self.handles.keep(Some(number), ino, None, content, caller.uid(), Holder::daemon(&Scope::Host))?;
-            return self.handles.get(number).ok_or(FsError::Stale);
+            return self.handles.keep_on(number, ino, VaultOpened::own(content), caller.uid());
         }
-        let version = number & ((1 << VERSION_BITS) - 1);
-        let opened = match self.vault.open_version(caller, ino, version) {
+        let entry = self.handles.register.get(number).filter(|entry| entry.ino == ino).ok_or(FsError::Stale)?;
+        let opened = match entry.locked_since {
+            true => self.vault.open_blob(caller, ino, entry.blob),
+            false => self.vault.resume(caller, ino, entry.blob, entry.instance),
+        };
+        let opened = match opened {
             // What was decided is recorded; while it is locked nothing is.
             Err(VaultError::Locked) => self.recording_read(caller, ino, Err(VaultError::Locked))?,
+            // The version is not kept any more.
+            Err(VaultError::NotFound) => {
+                self.recording_read(caller, ino, Err(VaultError::NotFound)).map_err(|_| FsError::Stale)?
+            }
             other => other?,
         };
-        self.handles.keep(Some(number), ino, opened.version, opened.content, caller.uid(), opened.holder)?;
-        self.handles.get(number).filter(|handle| handle.ino == ino).ok_or(FsError::Stale)
+        self.handles.register.decided(number, opened.holder.instance());
+        self.handles.keep_on(number, ino, opened, caller.uid())
     }
 
     /// Writes down that a handle which was opened once is not read on.
@@ -259,7 +270,7 @@ impl Fs {
     pub fn open_dir(&self, ino: Ino) -> Result<u64, FsError> {
         let entries = self.list(ino)?;
         let number = self.handles.next.fetch_add(1, Ordering::Relaxed);
-        self.handles.directories().insert(number, Arc::new(DirHandle { entries }));
+        self.handles.directories().insert(number, Arc::new(DirHandle { ino, entries }));
         Ok(number)
     }
 
@@ -268,10 +279,11 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn dir(&self, ino: Ino, number: u64) -> Result<Arc<DirHandle>, FsError> {
-        if let Some(handle) = self.handles.directories().get(&number) {
+        // A number of the daemon before this one may be another directory's here.
+        if let Some(handle) = self.handles.directories().get(&number).filter(|handle| handle.ino == ino) {
             return Ok(Arc::clone(handle));
         }
-        Ok(Arc::new(DirHandle { entries: self.list(ino)? }))
+        Ok(Arc::new(DirHandle { ino, entries: self.list(ino)? }))
     }
 
     /// RELEASEDIR.

@@ -9,18 +9,20 @@ mod handle;
 mod held;
 mod orphan;
 mod own;
+pub mod register;
 mod wait;
 
 pub use handle::{DirHandle, ReadHandle};
 pub use own::OWN_NAME;
 
 use crate::model::{Ino, Kind, Name, PathError};
-use crate::vault::{Attr, Caller, Holder, NewNode, Rename, SetAttr, Vault, VaultError};
+use crate::vault::{Attr, Caller, NewNode, Opened as VaultOpened, Rename, SetAttr, Vault, VaultError};
 use dirty::Dirties;
 use handle::Handles;
 use held::Held;
 use orphan::Orphans;
 use own::Own;
+use register::Register;
 use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
@@ -104,18 +106,23 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// Over this vault.
-    pub fn new(vault: Arc<Vault>) -> Self {
+    /// Over this vault, with what is open according to the daemon before this one, or an empty register.
+    pub fn new(vault: Arc<Vault>, register: Register) -> Self {
         let held = Held::new((crate::sys::arena::usage().1 / 4) as u64);
         Fs {
             vault,
-            handles: Handles::new(Arc::clone(&held)),
+            handles: Handles::new(Arc::clone(&held), register),
             dirties: Dirties::default(),
             held,
             orphans: Orphans::default(),
             own: Own::default(),
             names: Mutex::default(),
         }
+    }
+
+    /// What is open, for the daemon after this one.
+    pub fn register(&self) -> &Register {
+        self.handles.register()
     }
 
     /// The vault below.
@@ -208,8 +215,8 @@ impl Fs {
     ) -> Result<(Attr, Opened), FsError> {
         let attr = self.make(caller, NewNode { kind: Kind::File, ..new })?;
         if !mode.write {
-            let empty = crate::secret::Secret::zeroed(0)?;
-            let opened = self.handles.keep(None, attr.ino, None, empty, caller.uid(), host())?;
+            let empty = VaultOpened::own(crate::secret::Secret::zeroed(0)?);
+            let opened = self.handles.keep(attr.ino, empty, caller.uid())?;
             return Ok((attr, opened));
         }
         let right = self.vault.open_new(caller, attr.ino)?;
@@ -309,11 +316,6 @@ impl Fs {
         self.orphans.clear();
         self.handles.clear()
     }
-}
-
-/// By whose entry an empty file opens.
-fn host() -> Holder {
-    Holder::daemon(&crate::model::Scope::Host)
 }
 
 /// Extended attributes: the vault's, with pinfold's own files left alone.

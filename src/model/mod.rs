@@ -7,6 +7,7 @@ mod idmap;
 mod ids;
 mod meta;
 mod path;
+mod publication;
 mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
@@ -14,4 +15,8 @@ pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
 pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
 pub use path::{Name, PathError, SecretPath};
+pub use publication::{
+    Described, DescribedBy, PUBLICATIONS_MAX, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient,
+    parse_publications, write_publications,
+};
 pub use who::{Doubt, FileId, InstanceId, Subject, Who};

@@ -7,17 +7,33 @@ use linux_keyutils::{Key, KeyError as LibError, KeyPermissions, KeyRing, KeyRing
 use std::io;
 
 /// `KEYCTL_JOIN_SESSION_KEYRING` (keyctl(2)); linux-keyutils has no call for it.
-const JOIN_SESSION_KEYRING: libc::c_int = 1;
-/// `KEYCTL_LINK` and `KEYCTL_SEARCH`.
-const LINK: libc::c_int = 8;
-const SEARCH: libc::c_int = 10;
-/// `KEY_SPEC_THREAD_KEYRING` and `KEY_SPEC_USER_KEYRING`.
-const THREAD_RING: libc::c_int = -1;
-const USER_RING: libc::c_int = -4;
+pub(super) const JOIN_SESSION_KEYRING: libc::c_long = 1;
+/// `KEYCTL_UPDATE`; the library's call takes a handle of its own.
+const UPDATE: libc::c_long = 2;
+/// `KEYCTL_CHOWN`.
+const CHOWN: libc::c_long = 4;
+/// `KEYCTL_DESCRIBE`; the library's cuts the text at a `;` and panics on a long one.
+const DESCRIBE: libc::c_long = 6;
+/// `KEYCTL_INSTANTIATE`.
+const INSTANTIATE: libc::c_long = 12;
+/// `KEYCTL_NEGATE`.
+const NEGATE: libc::c_long = 13;
+/// `KEYCTL_ASSUME_AUTHORITY`.
+const ASSUME_AUTHORITY: libc::c_long = 16;
+/// `KEY_SPEC_THREAD_KEYRING`.
+const THREAD_KEYRING: libc::c_long = -1;
+/// `KEYCTL_LINK`.
+const LINK: libc::c_long = 8;
+/// `KEYCTL_SEARCH`.
+const SEARCH: libc::c_long = 10;
+/// `KEY_SPEC_USER_KEYRING`.
+const USER_KEYRING: libc::c_long = -4;
 /// Everything for who possesses the ring, nothing for anybody else, its owner included.
 const RING_PERMS: u32 = 0x3f00_0000;
 /// The most bytes a key of type `user` holds.
 pub const PAYLOAD_MAX: usize = 32_767;
+/// The most bytes a description has.
+pub const DESCRIPTION_MAX: usize = 4095;
 
 /// A key's serial number. It names the key in every session; whether it can be read is another matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,13 +125,13 @@ pub fn read(id: KeyId, mut buf: &mut [u8]) -> Result<usize, KeyError> {
 pub fn read_user_key(desc: &str, buf: &mut [u8]) -> Result<usize, KeyError> {
     let desc = std::ffi::CString::new(desc).map_err(|_| KeyError::Missing)?;
     // SAFETY: two ring numbers; no memory of ours.
-    let linked = unsafe { libc::syscall(libc::SYS_keyctl, LINK, USER_RING, THREAD_RING, 0usize, 0usize) };
+    let linked = unsafe { libc::syscall(libc::SYS_keyctl, LINK, USER_KEYRING, THREAD_KEYRING, 0usize, 0usize) };
     if linked < 0 {
         return Err(KeyError::Other(io::Error::last_os_error()));
     }
     // SAFETY: both strings end with NUL and live through the call; nothing is linked to the ring 0.
     let found =
-        unsafe { libc::syscall(libc::SYS_keyctl, SEARCH, THREAD_RING, c"user".as_ptr(), desc.as_ptr(), 0usize) };
+        unsafe { libc::syscall(libc::SYS_keyctl, SEARCH, THREAD_KEYRING, c"user".as_ptr(), desc.as_ptr(), 0usize) };
     match i32::try_from(found) {
         Ok(id) if id > 0 => read(KeyId(id), buf),
         _ => Err(match io::Error::last_os_error() {
@@ -136,14 +152,6 @@ pub fn revoke(id: KeyId) -> io::Result<()> {
     key(id).revoke().map_err(to_io)
 }
 
-/// Gives it another payload. It does not expire any more then.
-///
-/// # Errors
-/// What keyctl(2) says: EKEYREVOKED, EKEYEXPIRED.
-pub fn update(id: KeyId, payload: &[u8]) -> io::Result<()> {
-    key(id).update(&payload).map_err(to_io)
-}
-
 /// Lets it expire in so many seconds; 0 clears the timeout.
 ///
 /// # Errors
@@ -158,6 +166,141 @@ pub fn set_timeout(id: KeyId, seconds: u32) -> io::Result<()> {
 /// What keyctl(2) says; ENOENT or ENOKEY if it is not linked there.
 pub fn unlink_from_session(id: KeyId) -> io::Result<()> {
     session().and_then(|ring| ring.unlink_key(key(id))).map_err(to_io)
+}
+
+/// What the kernel tells of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Its type, `user` or `keyring` mostly.
+    pub kind: String,
+    /// Its owner, as this user namespace counts.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permissions.
+    pub perm: u32,
+    /// Its description, whole; others than pinfold may have put any bytes there.
+    pub description: Vec<u8>,
+}
+
+/// What a key is, of a key this process may view.
+///
+/// # Errors
+/// [`KeyError`] says what became of it.
+pub fn describe(id: KeyId) -> Result<About, KeyError> {
+    // Three numbers and a type of 31 bytes at most come before the description.
+    let mut text = vec![0u8; DESCRIPTION_MAX + 128];
+    // SAFETY: KEYCTL_DESCRIBE writes at most as many bytes as it is told there are at that address; `text` has them, and
+    // nobody else has it.
+    let len = unsafe { libc::syscall(libc::SYS_keyctl, DESCRIBE, id.0, text.as_mut_ptr(), text.len()) };
+    let len = usize::try_from(len).map_err(|_| KeyError::of(io::Error::last_os_error()))?;
+    if len > text.len() {
+        return Err(KeyError::Other(io::ErrorKind::InvalidData.into()));
+    }
+    text.truncate(len.saturating_sub(1));
+    About::parse(&text).ok_or_else(|| KeyError::Other(io::ErrorKind::InvalidData.into()))
+}
+
+impl About {
+    /// `type;uid;gid;perm;description`: the last may have semicolons of its own.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut parts = text.splitn(5, |b| *b == b';');
+        let mut word = || std::str::from_utf8(parts.next()?).ok();
+        let (kind, uid, gid, perm) = (word()?.to_owned(), word()?, word()?, word()?);
+        Some(About {
+            kind,
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+            perm: u32::from_str_radix(perm, 16).ok()?,
+            description: parts.next()?.to_vec(),
+        })
+    }
+}
+
+/// Replaces the payload, 1 to [`PAYLOAD_MAX`] bytes; serial, permissions and links stay. A timeout does not: set it again.
+///
+/// # Errors
+/// [`KeyError`] says what became of the key; [`KeyError::Other`] with EDQUOT for the owner's quota.
+pub fn update(id: KeyId, payload: &[u8]) -> Result<(), KeyError> {
+    // SAFETY: KEYCTL_UPDATE reads `payload.len()` bytes at that address, which are borrowed for the length of the call.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, UPDATE, id.0, payload.as_ptr(), payload.len()) };
+    if done < 0 { Err(KeyError::of(io::Error::last_os_error())) } else { Ok(()) }
+}
+
+/// Gives the key to a group; its owner stays.
+///
+/// # Errors
+/// What keyctl(2) says; EACCES for a group that is not one's own, without CAP_SYS_ADMIN.
+pub fn set_group(id: KeyId, gid: u32) -> io::Result<()> {
+    // SAFETY: KEYCTL_CHOWN takes numbers only; a uid of -1 leaves the owner.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, CHOWN, id.0, u32::MAX, gid) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes the authority to make a key that somebody waits for: the kernel gave it to this process's session keyring.
+///
+/// # Errors
+/// What keyctl(2) says; ENOKEY if it is not ours to make.
+pub fn assume_authority(id: KeyId) -> io::Result<()> {
+    // SAFETY: KEYCTL_ASSUME_AUTHORITY takes a number.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, ASSUME_AUTHORITY, id.0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Fills a key that somebody waits for, 1 to [`PAYLOAD_MAX`] bytes. It needs the authority.
+///
+/// # Errors
+/// What keyctl(2) says.
+pub fn instantiate(id: KeyId, payload: &[u8]) -> io::Result<()> {
+    // SAFETY: KEYCTL_INSTANTIATE reads `payload.len()` bytes at that address, which are borrowed for the call; ring 0 links
+    // it nowhere besides.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, INSTANTIATE, id.0, payload.as_ptr(), payload.len(), 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Refuses a key that somebody waits for: it is ENOKEY for so many seconds. It needs the authority.
+///
+/// # Errors
+/// What keyctl(2) says.
+pub fn negate(id: KeyId, seconds: u32) -> io::Result<()> {
+    // SAFETY: KEYCTL_NEGATE takes numbers.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, NEGATE, id.0, seconds, 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Adds a key of type `user` to the keyring of the calling thread, which ends with it: without another link the key does
+/// too.
+///
+/// # Errors
+/// As [`add_user_key_to_session`].
+pub(super) fn add_user_key_to_thread(desc: &std::ffi::CStr, payload: &[u8]) -> io::Result<KeyId> {
+    // SAFETY: add_key reads two strings that end in NUL and `payload.len()` bytes, all borrowed for the length of the call.
+    let key = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"user".as_ptr(),
+            desc.as_ptr(),
+            payload.as_ptr(),
+            payload.len(),
+            THREAD_KEYRING,
+        )
+    };
+    if key < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(key).map(KeyId).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+impl KeyError {
+    fn of(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOKEY) => KeyError::Missing,
+            Some(libc::EKEYREVOKED) => KeyError::Revoked,
+            Some(libc::EKEYEXPIRED) => KeyError::Expired,
+            Some(libc::EACCES | libc::EPERM) => KeyError::Denied,
+            _ => KeyError::Other(error),
+        }
+    }
 }
 
 fn key(id: KeyId) -> Key {
@@ -256,6 +399,29 @@ mod tests {
                 revoke(id).unwrap();
             });
             assert!(matches!(read(id, &mut [0u8; 32]), Err(KeyError::Revoked)));
+        });
+    }
+
+    #[test]
+    fn a_description_is_told_whole_and_an_update_keeps_the_serial() {
+        in_own_session(|| {
+            let id = add_user_key_to_session("a;b; c", b"old").unwrap();
+            set_perm(id, ENTRY).unwrap();
+            let about = describe(id).unwrap();
+            assert_eq!(
+                (about.kind.as_str(), about.perm, about.description.as_slice()),
+                ("user", ENTRY, &b"a;b; c"[..])
+            );
+            update(id, b"newer").unwrap();
+            let mut buf = [0u8; 8];
+            assert_eq!(read(id, &mut buf).unwrap(), 5);
+            assert_eq!(&buf[..5], b"newer");
+            let long = "x".repeat(DESCRIPTION_MAX);
+            let id = add_user_key_to_session(&long, b"x").unwrap();
+            assert_eq!(describe(id).unwrap().description, long.as_bytes());
+            revoke(id).unwrap();
+            assert!(matches!(describe(id), Err(KeyError::Revoked)));
+            assert!(matches!(update(id, b"x"), Err(KeyError::Revoked)));
         });
     }
 

@@ -4,8 +4,10 @@
 
 pub mod apart;
 pub mod arena;
+pub mod child;
 pub mod connection;
 pub mod keyctl;
+pub mod keyring_child;
 pub mod memfd;
 pub mod mount;
 mod mountinfo;
@@ -14,6 +16,7 @@ pub mod proc;
 pub mod process;
 pub mod secretmem;
 pub mod socket;
+pub mod table;
 pub mod wait;
 
 pub use mountinfo::MountInfo;

@@ -2,7 +2,7 @@
 //!
 //! Owns nothing that outlives the call. It never touches another process.
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use std::io::{self, IoSlice};
@@ -44,6 +44,16 @@ pub fn inherited() -> Vec<(String, OwnedFd)> {
         // gone, so nobody takes them twice.
         .map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }))
         .collect()
+}
+
+/// Takes as many descriptors as the limit may be raised to: each attached container is held by up to three, and the
+/// soft limit is 1024 for the sake of select(2).
+///
+/// # Errors
+/// As setrlimit(2); the limit stays what it was.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 /// Overwrites bytes with zeroes although they are only borrowed: the data of a WRITE lies in fuser's receive buffer,
@@ -134,6 +144,9 @@ mod tests {
     #[ignore = "run by the test above, in a process of its own"]
     fn hardened_child() {
         harden().unwrap();
+        raise_descriptor_limit().unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!(soft, hard);
         assert!(!nix::sys::prctl::get_dumpable().unwrap());
         assert_eq!(nix::sys::resource::getrlimit(Resource::RLIMIT_CORE).unwrap(), (0, 0));
         assert_eq!(umask(Mode::from_bits_truncate(0o077)).bits(), 0o077);

@@ -279,6 +279,28 @@ impl Admin for Vault {
         self.wire_instances()
     }
 
+    fn publish(&self, actor: &Actor, publish: wire::Publish) -> Result<Vec<wire::PublicationInfo>, Fault> {
+        self.publish_secret(&self.admin(actor)?, publish)
+    }
+
+    fn unpublish(&self, actor: &Actor, unpublish: wire::Unpublish) -> Result<u64, Fault> {
+        self.unpublish_secret(&self.admin(actor)?, unpublish)
+    }
+
+    fn published(&self, actor: &Actor) -> Result<Vec<wire::PublicationInfo>, Fault> {
+        self.admin(actor)?;
+        Ok(self.publications())
+    }
+
+    fn keyring_list(&self, actor: &Actor) -> Result<Vec<wire::HeldKey>, Fault> {
+        self.admin(actor)?;
+        Ok(self.held_keys()?)
+    }
+
+    fn key_request(&self, actor: &Actor, request: wire::KeyRequest) -> Result<(Secret, u32), Fault> {
+        self.request_key(actor, &request)
+    }
+
     fn identity_add(&self, actor: &Actor, add: wire::IdentityAdd) -> Result<(), Fault> {
         let caller = self.admin(actor)?;
         let current = current(&add.old_passphrase, &add.old_identity)?;
@@ -347,7 +369,7 @@ impl Vault {
     }
 
     /// The peer, if he is an admin. The socket let him in; where he is, is asked here.
-    fn admin(&self, actor: &Actor) -> Result<Control, Fault> {
+    pub(super) fn admin(&self, actor: &Actor) -> Result<Control, Fault> {
         let caller = self.control(actor);
         let reason = match caller.is_admin() {
             Ok(true) => return Ok(caller),

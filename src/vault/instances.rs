@@ -69,6 +69,7 @@ impl Vault {
             self.refuse(audit::Operation::Attach, &path, None, &caller.who(), &error.to_string());
         }
         let (id, shows_otherwise) = result?;
+        self.publish_to_instances();
         self.tell_shown(attach.scope, shows_otherwise);
         // Who attaches starts a container next: by then the kernel must have forgotten what the ids showed as.
         if shows_otherwise
@@ -91,8 +92,8 @@ impl Vault {
         if self.with_open(|open| open.scopes.get(scope).is_none())? {
             return Err(VaultError::NotFound);
         }
-        let hold = |pid| caller::hold(pid).map_err(|doubt| VaultError::Invalid(doubt.to_string()));
-        let held = hold(pid)?;
+        // Before any lock is taken: the process may be in an exec that waits for a FLUSH of ours.
+        let held = Arc::new(caller::hold(pid).map_err(|doubt| VaultError::Invalid(doubt.to_string()))?);
         let mut writer = self.lock_writer();
         self.make_way(&mut writer, &id)?;
         self.check_instance(scope, &held)?;
@@ -112,7 +113,7 @@ impl Vault {
         let instance = Instance { record: Arc::new(record), entry: Some(Arc::new(entry)), expiry_noted: false };
         let ino = self.new_ino(&mut writer)?;
         let shows_otherwise = self.with_open_mut(|open| open.scopes.put(ino, instance.clone()))?;
-        let attached = self.register(&mut writer, &instance.record.id, held, || hold(pid)).and_then(|()| {
+        let attached = self.register(&mut writer, &instance.record.id, held).and_then(|()| {
             let reason = describe(&instance.record);
             self.record(audit::Operation::Attach, path, None, &caller.who(), &reason)?;
             let record = Record::Instance((*instance.record).clone());
@@ -130,18 +131,12 @@ impl Vault {
     }
 
     /// Callers are found in it from now on. One that is at the same place, and may open nothing any more, makes way.
-    fn register(
-        &self,
-        writer: &mut Writer,
-        id: &InstanceId,
-        held: Held,
-        again: impl FnOnce() -> Result<Held, VaultError>,
-    ) -> Result<(), VaultError> {
+    fn register(&self, writer: &mut Writer, id: &InstanceId, held: Arc<Held>) -> Result<(), VaultError> {
         let invalid = |error: AttachError| VaultError::Invalid(error.to_string());
-        match self.registry.attach(id.clone(), held) {
+        match self.registry.attach(id.clone(), Arc::clone(&held)) {
             Err(AttachError::SamePlace(other)) if self.is_dead(&other.id)? => {
                 self.drop_instance(writer, &other.id)?;
-                self.registry.attach(id.clone(), again()?).map_err(invalid)
+                self.registry.attach(id.clone(), held).map_err(invalid)
             }
             other => other.map_err(invalid),
         }
@@ -151,7 +146,7 @@ impl Vault {
     fn make_way(&self, writer: &mut Writer, id: &str) -> Result<(), VaultError> {
         let known = self.with_open(|open| open.scopes.by_id(id).map(|(_, i)| i.clone()))?;
         let Some(instance) = known else { return Ok(()) };
-        if instance.state() == ScopeState::Alive && caller::hold_again(&instance.record.marks).is_ok() {
+        if instance.state() == ScopeState::Alive && !self.registry.has_ended(id) {
             return Err(VaultError::Invalid(format!("an instance '{id}' is attached already")));
         }
         self.drop_instance(writer, id)
@@ -202,7 +197,7 @@ impl Vault {
         let mut writer = self.lock_writer();
         let found = self.with_open(|open| open.scopes.by_id(id).map(|(ino, i)| (ino, i.clone())))?;
         let (ino, instance) = found.ok_or(VaultError::NotFound)?;
-        let has_ended = caller::hold_again(&instance.record.marks).is_err();
+        let has_ended = self.registry.has_ended(id);
         if instance.record.revoked && !has_ended {
             return Err(VaultError::NothingToDo("it is detached; its processes still run"));
         }

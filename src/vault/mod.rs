@@ -3,8 +3,10 @@
 //! Owns the tree in memory, the keys while unlocked, and the order of things: decide, record, do, make durable. Every
 //! front (the filesystem, the control socket) comes through here; `access` alone makes the grants that open content.
 //!
-//! Locks, in this order: `sealing_anew` (whoever seals all blobs anew), then `writer` (one mutation at a time, held across its transaction), then `state` (readers share it;
-//! writers hold it for the moment of a change in memory). Opening and reading take `state` alone, shared, and release it
+//! Locks, in this order: `sealing_anew` (whoever seals all blobs anew), then `writer` (one mutation at a time, held across
+//! its transaction), then `state` (readers share it;
+//! writers hold it for the moment of a change in memory). The publisher's `board` comes
+//! before both and is never asked for by who has one of them. Opening and reading take `state` alone, shared, and release it
 //! before they read a blob, ask /proc, or write the log.
 
 mod admin;
@@ -22,6 +24,7 @@ mod node;
 mod open;
 mod placed;
 mod protectors;
+mod publish;
 mod recovery;
 mod rekey;
 mod remove;
@@ -57,6 +60,7 @@ use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
+use publish::Publisher;
 use scopes::Scopes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -167,6 +171,7 @@ pub struct Vault {
     state: RwLock<State>,
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
+    publisher: Publisher,
     keeper: OnceLock<Arc<dyn Keeper>>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
     sealing_anew: Mutex<()>,
@@ -205,6 +210,7 @@ impl Vault {
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
+            publisher: Publisher::default(),
             keeper: OnceLock::new(),
             sealing_anew: Mutex::new(()),
             started: Instant::now(),
@@ -353,7 +359,11 @@ impl Vault {
     /// Changes what is in memory; the writer's lock is held by the caller.
     fn with_open_mut<R>(&self, f: impl FnOnce(&mut Unlocked) -> R) -> Result<R, VaultError> {
         match &mut *self.write_state() {
-            State::Unlocked(open) => Ok(f(open)),
+            State::Unlocked(open) => {
+                let result = f(open);
+                self.publisher.touch(open.tree.published().take_touched());
+                Ok(result)
+            }
             State::Locked { .. } => Err(VaultError::Locked),
         }
     }
@@ -466,6 +476,11 @@ impl Vault {
     }
 
     fn tell(&self, change: Change) {
+        match change {
+            Change::Locked => self.withdraw_all("locked"),
+            Change::Unlocked | Change::CutOff(_) => self.publisher.touch_all(),
+            Change::Entry { .. } | Change::Node(_) | Change::Nodes(_) => {}
+        }
         if let Some(observer) = self.observer.get() {
             observer.changed(change);
         }
@@ -502,6 +517,8 @@ impl Vault {
     /// Writes the log's last lines and makes the store durable, with an anchor at the very last of them: what is cut off
     /// after a clean end shows. For the end of the daemon.
     pub fn shutdown(&self) {
+        self.publisher.stop();
+        self.withdraw_all("the daemon ends");
         self.audit.shutdown();
         let mut writer = self.lock_writer();
         let done = self.flush_with(&mut writer, Batch::default(), &BTreeMap::new());

@@ -3,12 +3,14 @@
 use super::node::{Node, Version};
 use super::placed::Placed;
 use super::scopes::Holder;
+use super::world::SystemWorld;
 use super::{Caller, Vault, VaultError};
-use crate::access::{Denial, Grant, Operation, ScopeState};
+use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit;
 use crate::model::{Ino, Kind, Scope, Subject, VersionNo};
 use crate::seal;
 use crate::secret::{Kek, Secret};
+use crate::store::BlobKey;
 
 /// How often an open begins anew because a commit was faster.
 const MAX_TRIES: u32 = 64;
@@ -18,6 +20,8 @@ const MAX_TRIES: u32 = 64;
 pub(super) enum Wanted {
     /// The one readers get now.
     Current,
+    /// The one with this content, whatever its number is by now.
+    Blob(BlobKey),
     /// The one with this number.
     Number(u64),
     /// None: what a file is before its first commit.
@@ -28,6 +32,7 @@ impl Wanted {
     fn of(self, node: &Node) -> Result<Option<&Version>, VaultError> {
         match self {
             Wanted::Current => Ok(node.current()),
+            Wanted::Blob(key) => node.versions.iter().find(|v| v.blob == key).map(Some).ok_or(VaultError::NotFound),
             Wanted::Number(n) => node.versions.iter().find(|v| v.number.0 == n).map(Some).ok_or(VaultError::NotFound),
             Wanted::Nothing => Ok(None),
         }
@@ -41,8 +46,17 @@ pub struct Opened {
     pub content: Secret,
     /// Which version; `None` for a file that was never written.
     pub version: Option<VersionNo>,
+    /// Where its content is; `None` as for the version.
+    pub blob: Option<BlobKey>,
     /// By whose entry it was opened: the handle reads on only while that is alive.
     pub holder: Holder,
+}
+
+impl Opened {
+    /// Content that is no secret: a file of pinfold's own, or one that was never written.
+    pub fn own(content: Secret) -> Self {
+        Opened { content, version: None, blob: None, holder: Holder::daemon(&Scope::Host) }
+    }
 }
 
 /// That somebody may change a secret's content, and by whose entry it opens.
@@ -111,8 +125,52 @@ impl Vault {
                 }
             };
             self.record(op, &path, number.map(|n| n.0), &caller.who(), &grant.rule().to_string())?;
-            return Ok(Opened { content, version: number, holder });
+            let blob = version.map(|v| v.blob);
+            return Ok(Opened { content, version: number, blob, holder });
         }
+    }
+
+    /// Goes on with a handle that the daemon before this one opened: as it was decided then, by the entry it was opened by, on the
+    /// content it had.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`] if the secret has expired or that entry is not alive; [`VaultError::NotFound`] if that content is not kept
+    /// any more; [`VaultError::Damaged`].
+    pub fn resume(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        blob: Option<BlobKey>,
+        instance: Option<Ino>,
+    ) -> Result<Opened, VaultError> {
+        let op = audit::Operation::Read;
+        let (node, path) = self.node_and_path(ino)?;
+        let version = blob.map_or(Wanted::Nothing, Wanted::Blob).of(&node)?;
+        let number = version.map(|v| v.number);
+        let holder = Holder { scope: node.scope.clone(), instance };
+        let refuse = |error: VaultError| {
+            self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &error.to_string());
+            error
+        };
+        let world = SystemWorld { mountpoint: &self.limits.mountpoint };
+        let kek = self.kek(&holder);
+        let state = kek.as_ref().err().copied().unwrap_or(ScopeState::Alive);
+        let grant = access::resume(ino, &node.meta.conditions(), state, &world).map_err(|denial| {
+            self.follow_revocation(&holder, &denial);
+            refuse(denial.into())
+        })?;
+        let kek = kek.map_err(|state| refuse(denial_of(state).into()))?;
+        let content = self.decrypt(&grant, &kek, version).map_err(refuse)?;
+        self.record(op, &path, number.map(|n| n.0), &caller.who(), &grant.rule().to_string())?;
+        Ok(Opened { content, version: number, blob, holder })
+    }
+
+    /// As [`Vault::open_read`], of the version with this content; `None` for a file that was never written.
+    ///
+    /// # Errors
+    /// As [`Vault::open_read`]; [`VaultError::NotFound`] if that version is not kept any more.
+    pub fn open_blob(&self, caller: &impl Caller, ino: Ino, blob: Option<BlobKey>) -> Result<Opened, VaultError> {
+        self.open_as(caller, ino, blob.map_or(Wanted::Nothing, Wanted::Blob), audit::Operation::Open)
     }
 
     /// As [`Vault::open_read`], of the version with this number; 0 for a file that was never written.
@@ -206,7 +264,7 @@ impl Vault {
     }
 
     /// Whether he may, by whose entry, and the key that it holds at this moment.
-    fn grant(
+    pub(super) fn grant(
         &self,
         caller: &impl Caller,
         ino: Ino,

@@ -5,6 +5,7 @@
 
 use super::VaultError;
 use super::node::{Grave, Node, Record, Version};
+use super::publish::PublishedIndex;
 use crate::model::{Ino, Kind, Name, Scope, SecretPath, Uid};
 use crate::seal::BlobDigest;
 use crate::store::BlobKey;
@@ -31,6 +32,7 @@ pub struct Tree {
     of_scope: HashMap<Scope, Count>,
     files: u64,
     left: VecDeque<Left>,
+    published: PublishedIndex,
 }
 
 /// How much is in a scope.
@@ -71,6 +73,7 @@ pub struct Recount {
 impl Tree {
     /// Takes a node from the store. [`Tree::finish`] links them when all are there.
     pub fn load_node(&mut self, ino: Ino, node: Node) {
+        self.published.note(ino, None, Some(&node));
         self.count(&node, true);
         self.nodes.insert(ino, Arc::new(node));
     }
@@ -168,9 +171,20 @@ impl Tree {
         }
     }
 
+    /// The secrets with publications.
+    pub fn published(&mut self) -> &mut PublishedIndex {
+        &mut self.published
+    }
+
+    /// All secrets with publications.
+    pub fn all_published(&self) -> std::collections::BTreeSet<Ino> {
+        self.published.all()
+    }
+
     /// Puts a new node, or a changed one in the place of what it was. Links it under its parent and name.
     pub fn put(&mut self, ino: Ino, node: Node) {
-        self.unlink(ino);
+        let old = self.unlink(ino);
+        self.published.note(ino, old.as_deref(), Some(&node));
         if let Some(name) = &node.name {
             self.entries.entry(node.parent).or_default().insert(name.clone(), ino);
         }
@@ -184,6 +198,7 @@ impl Tree {
     /// Takes a node out. Its blobs are the caller's business.
     pub fn remove(&mut self, ino: Ino) -> Option<Arc<Node>> {
         let node = self.unlink(ino)?;
+        self.published.note(ino, Some(&node), None);
         self.entries.remove(&ino);
         Some(node)
     }

@@ -5,7 +5,7 @@ use super::view::View;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
-use crate::model::{Acl, CONDITION_PREFIX, Ino, Kind, Timestamp};
+use crate::model::{Acl, CONDITION_PREFIX, Ino, Kind, PUBLISH_XATTR, Timestamp, parse_publications};
 
 /// The access ACL's name.
 const ACCESS: &str = "system.posix_acl_access";
@@ -70,10 +70,13 @@ impl Vault {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), VaultError> {
+        // A look into the user database may take its time: not under the lock.
+        let recipients = super::publish::check_recipients(name, value);
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
+        self.recording(event, &path, || caller.who(), recipients)?;
         let next = self.recording(
             event,
             &path,
@@ -159,6 +162,13 @@ fn set_user(node: &mut Node, name: &str, value: &[u8], mode: XattrMode) -> Resul
         check_condition(node, name, value)?;
     }
     node.meta.xattrs.insert(name.to_owned(), value.to_vec());
+    let conditions = node.meta.conditions();
+    if (conditions.unit.is_some() || conditions.exe.is_some()) && node.meta.xattrs.contains_key(PUBLISH_XATTR) {
+        // A key is read by whatever program has the uid: the condition would be none.
+        return Err(VaultError::Invalid(format!(
+            "{name}: a secret with {CONDITION_PREFIX}unit or {CONDITION_PREFIX}exe cannot be published as a key"
+        )));
+    }
     let bytes: usize = node.meta.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
     if node.meta.xattrs.len() > MAX_COUNT || bytes > MAX_BYTES {
         return Err(VaultError::NoSpace("64 attributes of 16 KiB in all"));
@@ -172,6 +182,9 @@ fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultErr
     let invalid = |why: &str| VaultError::Invalid(format!("{name}: {why}"));
     if node.kind != Kind::File {
         return Err(invalid("conditions are for secrets, not for directories and links"));
+    }
+    if name == PUBLISH_XATTR {
+        return parse_publications(value).map(|_| ()).map_err(|e| invalid(&e.to_string()));
     }
     let text = std::str::from_utf8(value).map_err(|_| invalid("not UTF-8"))?.trim();
     match name {

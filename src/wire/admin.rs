@@ -7,6 +7,7 @@ use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
+use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
 use crate::model::SecretPath;
 use crate::secret::Secret;
@@ -92,6 +93,26 @@ pub trait Admin: Send + Sync {
     fn detach(&self, actor: &Actor, id: &str) -> Result<(), Fault>;
     /// The instances, by scope and id.
     fn instances(&self, actor: &Actor) -> Result<Vec<InstanceEntry>, Fault>;
+    /// Publishes a secret; the publication as it is then, once for each instance.
+    fn publish(&self, _: &Actor, _: Publish) -> Result<Vec<PublicationInfo>, Fault> {
+        Err(not_here())
+    }
+    /// Takes publications back; how many. [`Fault::NothingToDo`] if there was none.
+    fn unpublish(&self, _: &Actor, _: Unpublish) -> Result<u64, Fault> {
+        Err(not_here())
+    }
+    /// All publications, sorted by path.
+    fn published(&self, _: &Actor) -> Result<Vec<PublicationInfo>, Fault> {
+        Err(not_here())
+    }
+    /// All keys that pinfold has in the kernel.
+    fn keyring_list(&self, _: &Actor) -> Result<Vec<HeldKey>, Fault> {
+        Err(not_here())
+    }
+    /// The content for a key that somebody waits for, and how many seconds the key may live. For `pinfold upcall` alone.
+    fn key_request(&self, _: &Actor, _: KeyRequest) -> Result<(Secret, u32), Fault> {
+        Err(not_here())
+    }
     /// Adds a protector of the identity, or replaces one.
     fn identity_add(&self, actor: &Actor, add: IdentityAdd) -> Result<(), Fault>;
     /// Removes a protector.
@@ -102,4 +123,9 @@ pub trait Admin: Send + Sync {
     fn rekey(&self, actor: &Actor, rekey: Rekey) -> Result<Rekeyed, Fault>;
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
+}
+
+/// For a core that publishes nothing.
+fn not_here() -> Fault {
+    Fault::Failed("nothing is published here".into())
 }

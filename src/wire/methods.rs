@@ -3,6 +3,7 @@
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
 use super::containers::*;
+use super::publish::*;
 use super::replies::*;
 use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
@@ -57,6 +58,11 @@ methods! {
     Attach => "Attach", Attached;
     Detach => "Detach", Done;
     Instances => "Instances", InstanceListing;
+    Publish => "Publish", Published;
+    Unpublish => "Unpublish", Unpublished;
+    GetPublished => "Published", Publications;
+    KeyringList => "KeyringList", HeldKeys;
+    KeyRequest => "KeyRequest", RequestedKey;
     IdentityAdd => "IdentityAdd", Done;
     IdentityRemove => "IdentityRemove", Done;
     IdentityList => "IdentityList", Identities;

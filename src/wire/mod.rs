@@ -12,6 +12,7 @@ mod fault;
 mod frame;
 mod methods;
 mod offline;
+mod publish;
 mod replies;
 mod time;
 
@@ -23,4 +24,5 @@ pub use fault::{CallError, Fault};
 pub use frame::{Frame, FrameError, FrameReader, FrameWriter, LARGE_FRAME, limit_for};
 pub use methods::*;
 pub use offline::{InitReport, NewRecovery, Protection, RestoreReport};
+pub use publish::*;
 pub use replies::*;

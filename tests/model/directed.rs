@@ -289,6 +289,18 @@ fn a_writer_of_an_unlinked_file_goes_on_and_leaves_nothing() {
 }
 
 #[test]
+fn a_writer_that_cannot_read_finds_what_an_unlinked_file_had() {
+    let rig = rig();
+    rig.put(ROOT, "f", b"old content").unwrap();
+    let (ino, handle) = (rig.ino("f"), rig.open(ROOT, "f", WRITE).unwrap());
+    rig.unlink(ROOT, "f").unwrap();
+    rig.write(handle, b"new", ECHO).unwrap();
+    assert_eq!(rig.fs.attr(ino, ROOT.tid).unwrap().attr.size, 11);
+    rig.fs.release_writer(handle).unwrap();
+    rig.is_whole();
+}
+
+#[test]
 fn a_writer_of_a_replaced_file_goes_on_and_leaves_nothing() {
     let rig = rig();
     rig.put(ROOT, "f", b"old content").unwrap();

@@ -2,6 +2,7 @@
 
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon};
+use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError};
 use pinfold::model::{Doubt, FileId, Gid, InstanceId, Subject, Uid, Who};
 use pinfold::seal::Protection;
@@ -156,7 +157,7 @@ fn open(store: &Path, log: &Path, identity: &Secret, limits: &Limits) -> Result<
     let store = Store::open(store)?;
     let vault = Vault::new(store, log, Callers::new().unwrap(), limits.clone());
     vault.unlock(&Daemon, &UnlockBy::Identity(identity))?;
-    Ok(Arc::new(Fs::new(Arc::new(vault))))
+    Ok(Arc::new(Fs::new(Arc::new(vault), Register::new().unwrap())))
 }
 
 fn copy_folder(from: &Path, to: &Path) {

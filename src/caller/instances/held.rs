@@ -9,6 +9,11 @@ use crate::sys::proc;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a process may keep others from looking at it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an instance is known by, as it was when it was attached. Kept in the store over a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +59,21 @@ impl Held {
         self.pidfd.as_fd()
     }
 
+    /// Whether its init has ended. Asks the pidfd alone, so it never waits.
+    pub fn has_ended(&self) -> bool {
+        proc::has_ended(self.pidfd())
+    }
+
     /// Its user namespace, for setns(2); `None` if that is the daemon's own.
     pub fn user_ns(&self) -> Option<BorrowedFd<'_>> {
         self.user_ns.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Marks that nothing stands behind.
+    #[cfg(test)]
+    pub(super) fn of_marks(marks: Marks, own: Own) -> Self {
+        let pidfd = std::fs::File::open("/dev/null").expect("it is there").into();
+        Held { marks, pidfd, _pid_ns: None, user_ns: None, own }
     }
 
     /// The daemon's own namespaces, which it was compared with.
@@ -79,15 +96,35 @@ impl Held {
 /// [`Doubt`] with the reason: it has gone, cannot be read, or is a thread; its ids are not mapped yet; both namespaces
 /// are the daemon's own; or an unprivileged uid of the host made its user namespace: every process of that uid could
 /// enter it, and all that is in it.
+///
+/// It takes two seconds at most, see [`hold_again`].
 pub fn hold(pid: u32) -> Result<Held, Doubt> {
-    look(pid, None)
+    in_time(pid, move || look(pid, None))
 }
 
 /// The same for one that was attached before the daemon was started anew: only if it is still the same one.
 ///
 /// # Errors
-/// As [`hold`], and if the boot, the start time, a namespace, the map of ids or the cgroup is another than it was.
+/// As [`hold`], and if the boot, the start time, a namespace, the map of ids or the cgroup is another than it was; and if
+/// it cannot be looked at within two seconds. A process can bring that about: while exec(2) closes a file that it wrote
+/// on our own mount, nobody can read what it is, until that FLUSH is answered. So whoever holds a lock that a FLUSH needs
+/// would wait for ever, were this not bounded; whether one has *ended* is for [`Registry::has_ended`](super::Registry).
 pub fn hold_again(marks: &Marks) -> Result<Held, Doubt> {
+    let before = marks.clone();
+    in_time(marks.pid, move || compare(&before))
+}
+
+/// The answer of `find`, if it comes in time.
+fn in_time(pid: u32, find: impl FnOnce() -> Result<Held, Doubt> + Send + 'static) -> Result<Held, Doubt> {
+    let (tell, told) = mpsc::channel();
+    // A thread that waits for an exec cannot be ended; it ends with the exec.
+    let thread = std::thread::Builder::new().name("hold".into()).spawn(move || drop(tell.send(find())));
+    thread.map_err(|e| Doubt(format!("process {pid} cannot be looked at: {e}")))?;
+    told.recv_timeout(PATIENCE)
+        .unwrap_or_else(|_| Err(Doubt(format!("process {pid} cannot be looked at in the middle of its exec"))))
+}
+
+fn compare(marks: &Marks) -> Result<Held, Doubt> {
     if boot_id()? != marks.boot {
         return Err(Doubt("the system was booted since".into()));
     }

@@ -196,3 +196,162 @@ fn chain(at: NsId, own: NsId, above: impl FnOnce() -> Result<Arc<[NsId]>, Doubt>
 fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |p| p.rfind('/').map(|end| &p[..end])).filter(|p| p.len() > 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Marks;
+    use super::*;
+    use crate::model::{IdMaps, Scope};
+
+    /// Namespaces of one kind: each one's parent; 0 is the daemon's own.
+    const PARENTS: [usize; 5] = [0, 0, 1, 2, 0];
+    const CGROUPS: [&str; 7] = ["/", "/a", "/a/b", "/a/b/c", "/a/bc", "/d", "/d/e"];
+
+    fn ns(number: usize) -> NsId {
+        NsId { dev: 4, ino: number as u64 }
+    }
+
+    fn own() -> Own {
+        Own { user: ns(0), pid: ns(0) }
+    }
+
+    /// A namespace and those above it, up to the daemon's.
+    fn way_up(mut at: usize) -> Vec<usize> {
+        let mut way = vec![at];
+        while at != 0 {
+            at = PARENTS[at];
+            way.push(at);
+        }
+        way
+    }
+
+    /// Where an instance or a caller is; a cgroup of 0 is none of its own.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct At {
+        cgroup: usize,
+        pid: usize,
+        user: usize,
+    }
+
+    impl Place for At {
+        fn cgroup(&self) -> Result<Arc<str>, Doubt> {
+            Ok(CGROUPS[self.cgroup].into())
+        }
+        fn pid_ns(&self) -> Result<NsId, Doubt> {
+            Ok(ns(self.pid))
+        }
+        fn user_ns(&self) -> Result<NsId, Doubt> {
+            Ok(ns(self.user))
+        }
+        fn above_pid_ns(&self) -> Result<Arc<[NsId]>, Doubt> {
+            Ok(way_up(self.pid)[1..].iter().map(|n| ns(*n)).collect())
+        }
+        fn above_user_ns(&self) -> Result<Arc<[NsId]>, Doubt> {
+            Ok(way_up(self.user)[1..].iter().map(|n| ns(*n)).collect())
+        }
+    }
+
+    fn index(instances: &[At]) -> Index {
+        let mut index = Index::default();
+        for (number, at) in instances.iter().enumerate() {
+            let marks = Marks {
+                pid: 1,
+                start: 1,
+                boot: String::new(),
+                cgroup: (at.cgroup != 0).then(|| CGROUPS[at.cgroup].to_owned()),
+                user_ns: ns(at.user),
+                pid_ns: ns(at.pid),
+                mnt_ns: ns(0),
+                maps: IdMaps::identity(),
+            };
+            let held = Arc::new(Held::of_marks(marks, own()));
+            assert!(index.twin(&held).is_none());
+            let id = InstanceId { scope: Scope::Container("web".into()), id: number.to_string() };
+            index.insert(Arc::new(Attached { id, held }));
+        }
+        index
+    }
+
+    /// In each respect, whether `caller` is in what `of` has there, and how deep that lies. By the words of the design,
+    /// looking at all instances.
+    fn agreement(caller: At, of: At) -> [Option<usize>; 3] {
+        let cgroup = match (CGROUPS[caller.cgroup], CGROUPS[of.cgroup]) {
+            (_, "/") => Some(0),
+            (path, top) if path == top || path.starts_with(&format!("{top}/")) => Some(top.matches('/').count()),
+            _ => None,
+        };
+        let depth = |at: usize, of: usize| way_up(at).contains(&of).then(|| way_up(of).len() - 1);
+        [cgroup, depth(caller.pid, of.pid), depth(caller.user, of.user)]
+    }
+
+    /// The number of the instance, none, or a doubt.
+    fn expected(caller: At, instances: &[At]) -> Result<Option<usize>, ()> {
+        let host = At { cgroup: 0, pid: 0, user: 0 };
+        let all: Vec<_> = instances.iter().map(|of| agreement(caller, *of)).collect();
+        let full: Vec<usize> = (0..all.len()).filter(|i| all[*i].iter().all(Option::is_some)).collect();
+        let inner = full.iter().copied().find(|i| full.iter().all(|j| (0..3).all(|r| all[*i][r] >= all[*j][r])));
+        if inner.is_none() && !full.is_empty() {
+            return Err(());
+        }
+        let explained = inner.map_or_else(|| agreement(caller, host), |i| all[i]);
+        let suspicious = |i: &usize| !full.contains(i) && (0..3).any(|r| all[*i][r] > explained[r]);
+        if (0..all.len()).any(|i| suspicious(&i)) { Err(()) } else { Ok(inner) }
+    }
+
+    fn found(caller: At, index: &Index) -> Result<Option<usize>, ()> {
+        index.holding(&caller).map(|i| i.map(|i| i.id.parse().unwrap())).map_err(|_| ())
+    }
+
+    fn everywhere() -> impl Iterator<Item = At> {
+        let all = move |cgroup| {
+            (0..PARENTS.len()).flat_map(move |pid| (0..PARENTS.len()).map(move |user| At { cgroup, pid, user }))
+        };
+        (0..CGROUPS.len()).flat_map(all)
+    }
+
+    #[test]
+    fn shortcuts_and_indices_change_no_answer() {
+        // Numbers that are the same in every run.
+        let mut dice = 88_172_645_463_325_252u64;
+        let mut roll = |end: usize| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            usize::try_from(dice % end as u64).unwrap()
+        };
+        let mut seen = [0; 3];
+        for _ in 0..1500 {
+            let mut instances: Vec<At> = Vec::new();
+            for _ in 0..1 + roll(5) {
+                let at = At { cgroup: roll(CGROUPS.len()), pid: roll(5), user: roll(5) };
+                // What cannot be told from the host is not held, a twin not attached.
+                if (at.pid, at.user) != (0, 0) && !instances.contains(&at) {
+                    instances.push(at);
+                }
+            }
+            let index = index(&instances);
+            for caller in everywhere() {
+                let (is, should) = (found(caller, &index), expected(caller, &instances));
+                assert_eq!(is, should, "{caller:?} among {instances:?}");
+                seen[match is {
+                    Ok(None) => 0,
+                    Ok(Some(_)) => 1,
+                    Err(()) => 2,
+                }] += 1;
+            }
+        }
+        assert!(seen.iter().all(|n| *n > 10_000), "{seen:?}");
+    }
+
+    #[test]
+    fn what_was_removed_leaves_nothing_behind() {
+        let instances = [At { cgroup: 2, pid: 1, user: 1 }, At { cgroup: 2, pid: 1, user: 2 }];
+        let mut left = index(&instances);
+        assert!(left.remove("0").is_some() && left.remove("0").is_none());
+        assert_eq!(found(instances[0], &left), Err(()), "still in the other's cgroup and pid namespace");
+        assert_eq!(found(instances[1], &left), Ok(Some(1)));
+        assert!(left.remove("1").is_some());
+        assert!(left.by_pid_ns.is_empty() && left.by_user_ns.is_empty() && left.by_cgroup.is_empty());
+        assert!(everywhere().all(|caller| found(caller, &left) == Ok(None)));
+    }
+}

@@ -13,7 +13,6 @@ pub use held::{Held, Marks, hold, hold_again};
 
 use super::place::{Instances, Place};
 use crate::model::{Doubt, InstanceId};
-use crate::sys::proc::has_ended;
 use index::{Attached, Index};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{Read, Write};
@@ -55,7 +54,8 @@ impl Registry {
     ///
     /// # Errors
     /// [`AttachError`]; nothing has changed then.
-    pub fn attach(&self, id: InstanceId, held: Held) -> Result<(), AttachError> {
+    pub fn attach(&self, id: InstanceId, held: impl Into<Arc<Held>>) -> Result<(), AttachError> {
+        let held = held.into();
         self.change(|index| {
             if index.all.contains_key(&id.id) {
                 return Err(AttachError::IdTaken(id.id));
@@ -63,7 +63,7 @@ impl Registry {
             if let Some(other) = index.twin(&held) {
                 return Err(AttachError::SamePlace(other.clone()));
             }
-            index.insert(Arc::new(Attached { id, held: Arc::new(held) }));
+            index.insert(Arc::new(Attached { id, held }));
             Ok(())
         })
     }
@@ -81,6 +81,11 @@ impl Registry {
     /// The instance itself, for its descriptors. It stays held as long as this is kept.
     pub fn held(&self, id: &str) -> Option<(InstanceId, Arc<Held>)> {
         self.index().all.get(id).map(|a| (a.id.clone(), Arc::clone(&a.held)))
+    }
+
+    /// Whether the init of this instance has ended, or there is no such instance. Never waits.
+    pub fn has_ended(&self, id: &str) -> bool {
+        self.held(id).is_none_or(|(_, held)| held.has_ended())
     }
 
     /// All of them, by id.
@@ -123,7 +128,7 @@ impl Registry {
             }
             let ended = |(a, fd): &(&&Arc<Attached>, &PollFd<'_>)| match asked {
                 Ok(_) => fd.revents().is_some_and(|r| !r.is_empty()),
-                Err(_) => has_ended(a.held.pidfd()),
+                Err(_) => a.held.has_ended(),
             };
             let gone: Vec<String> = all.iter().zip(&waiting).filter(ended).map(|(a, _)| a.id.id.clone()).collect();
             if !gone.is_empty() || left.is_zero() {

@@ -6,6 +6,7 @@
 use super::notify::{Handles, Teller};
 use super::{Adapter, Waiting};
 use crate::fs::Fs;
+use crate::fs::register::Register;
 use crate::sys::connection::{self, Offer, Stage};
 use crate::sys::mount;
 use crate::vault::Vault;
@@ -32,6 +33,8 @@ pub enum Connect {
         device: OwnedFd,
         /// What the kernel offered to the first of them.
         offer: Offer,
+        /// What was open; without it, whoever has something open opens it anew.
+        register: Option<Register>,
     },
 }
 
@@ -43,6 +46,7 @@ pub struct Mounted {
     session: Option<JoinHandle<io::Result<()>>>,
     device: OwnedFd,
     offer: Offer,
+    fs: Arc<Fs>,
 }
 
 impl Mounted {
@@ -53,11 +57,16 @@ impl Mounted {
     pub fn start(
         vault: &Arc<Vault>,
         mountpoint: &Path,
-        connect: Connect,
+        mut connect: Connect,
         patience: Option<Duration>,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let fs = Arc::new(Fs::new(Arc::clone(vault)));
+        let register = match &mut connect {
+            Connect::Taken { register, .. } => register.take(),
+            Connect::New => None,
+        };
+        let register = register.map_or_else(Register::new, Ok)?;
+        let fs = Arc::new(Fs::new(Arc::clone(vault), register));
         let waiting = Waiting::start()?;
         let (forget, mapped, count) = (Arc::clone(&fs), Arc::clone(&fs), Arc::clone(&fs));
         let (teller, tasks) = Teller::new(
@@ -69,6 +78,7 @@ impl Mounted {
             },
         );
         let offered = Arc::new(OnceLock::new());
+        let ours = Arc::clone(&fs);
         let adapter = Adapter {
             fs,
             teller: Arc::clone(&teller),
@@ -82,7 +92,7 @@ impl Mounted {
         let fresh = matches!(connect, Connect::New);
         let connected = match connect {
             Connect::New => mount_anew(mountpoint, adapter, config),
-            Connect::Taken { device, offer } => take_over(&device, offer, adapter, config).map(|s| (s, device)),
+            Connect::Taken { device, offer, .. } => take_over(&device, offer, adapter, config).map(|s| (s, device)),
         };
         let (session, device) = connected?;
         let started = device.try_clone().and_then(|second| {
@@ -102,7 +112,15 @@ impl Mounted {
                     // What the dead daemon changed and did not make durable is not so, whatever the kernel remembers.
                     teller.forget();
                 }
-                Ok(Mounted { mountpoint: mountpoint.into(), waiting, teller, session: Some(session), device, offer })
+                Ok(Mounted {
+                    mountpoint: mountpoint.into(),
+                    waiting,
+                    teller,
+                    session: Some(session),
+                    device,
+                    offer,
+                    fs: ours,
+                })
             }
             Err(error) => {
                 if fresh {
@@ -111,6 +129,11 @@ impl Mounted {
                 Err(error)
             }
         }
+    }
+
+    /// What is open, for the process that is to take it over.
+    pub fn register(&self) -> BorrowedFd<'_> {
+        self.fs.register().fd()
     }
 
     /// The connection and what the kernel offered for it, for the process that is to take it over.

@@ -1,0 +1,51 @@
+//! A key that somebody asked the kernel for: the secret is opened for him as if he read the file.
+
+use crate::audit;
+use crate::model::{Scope, SecretPath, Subject, Timestamp};
+use crate::secret::Secret;
+use crate::sys::keyctl::PAYLOAD_MAX;
+use crate::vault::open::Wanted;
+use crate::vault::{Vault, VaultError};
+use crate::wire::{Actor, Fault, KeyRequest};
+
+/// Seconds that a requested key lives: the next one who needs it asks again, and is judged again.
+const LIFE: u32 = 60;
+
+impl Vault {
+    /// The content for the thread that waits, and how long the key may live. The peer must be our own helper: what it
+    /// says of who waits is believed.
+    pub(in crate::vault) fn request_key(&self, actor: &Actor, asked: &KeyRequest) -> Result<(Secret, u32), Fault> {
+        let helper = self.admin(actor)?;
+        let refused = |path: &str, reason: String| {
+            self.refuse(audit::Operation::Open, path, None, &helper.who(), &reason);
+            Fault::Refused(reason)
+        };
+        let pid = u32::try_from(actor.pid).unwrap_or(0);
+        if !self.callers.runs_ours(pid).unwrap_or(false) {
+            return Err(refused(&asked.path, "keys on request are for pinfold upcall alone".into()));
+        }
+        let waiting =
+            self.callers.identify_waiting(asked.tid).map_err(|e| refused(&asked.path, format!("in doubt: {e}")))?;
+        let inside = waiting.instance().map_err(|e| refused(&asked.path, format!("in doubt: {e}")))?;
+        let path = match inside.map(|instance| instance.scope) {
+            // As it sees it: its folder is the root.
+            Some(Scope::Container(name)) => format!("containers/{name}/{}", asked.path),
+            Some(Scope::Host) | None => asked.path.clone(),
+        };
+        let parsed = SecretPath::parse(&path).map_err(|e| Fault::Usage(e.to_string()))?;
+        let ino = self.with_tree(|t| t.find(&parsed))?.ok_or(VaultError::NotFound)?;
+        let node = self.node(ino)?;
+        if let Err(reason) = self.may_walk_to(&node, &waiting) {
+            self.refuse(audit::Operation::Open, &path, None, &waiting.who(), &reason);
+            return Err(Fault::Refused(reason));
+        }
+        let opened = self.open_as(&waiting, ino, Wanted::Current, audit::Operation::Open)?;
+        if opened.content.is_empty() || opened.content.len() > PAYLOAD_MAX {
+            return Err(Fault::Refused(format!("a key has 1 to {PAYLOAD_MAX} bytes")));
+        }
+        let left = node.meta.conditions().expires.and_then(|text| humantime::parse_rfc3339_weak(text).ok());
+        let left = left.map(|at| Timestamp::from(at).secs - Timestamp::now().secs);
+        let timeout = left.map_or(LIFE, |left| u32::try_from(left.clamp(1, i64::from(LIFE))).unwrap_or(LIFE));
+        Ok((opened.content, timeout))
+    }
+}
