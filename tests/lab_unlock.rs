@@ -328,6 +328,28 @@ fn what_systemd_decrypts_for_the_unit_unlocks_the_store() {
 }
 
 #[test]
+fn programs_run_below_what_confines_the_unit() {
+    let place = Place::new();
+    place.program("right", "#!/bin/sh\n[ $(id -u) = 65534 ] && printf 'correct horse battery staple'\n");
+    let daemon = place.daemon("");
+    let unit = format!("{}.service", place.0.path().file_name().expect("it has a name").display());
+    sh(&format!(
+        "systemd-run --quiet --unit={unit} --service-type=notify -p NotifyAccess=main -p LimitMEMLOCK=infinity \
+         -p NoNewPrivileges=yes -p RestrictNamespaces='cgroup user pid' -p RestrictSUIDSGID=yes -p LockPersonality=yes \
+         -p 'CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_IPC_LOCK \
+             CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_KILL CAP_LINUX_IMMUTABLE' \
+         -p 'SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap' \
+         -p SystemCallErrorNumber=EPERM {} --config {} mount",
+        daemon::binary().display(),
+        daemon.file("pinfold.toml").display()
+    ))
+    .ok();
+    await_unlocked(&daemon);
+    assert_eq!(winner(&daemon), "right");
+    sh(&format!("systemctl stop {unit}")).ok();
+}
+
+#[test]
 fn after_its_time_the_store_locks_itself() {
     let config = "lock_after = \"2s\"\n[unlock]\nask_password = false\n";
     let daemon = Daemon::with(Setup { config: config.into(), ..Setup::default() });

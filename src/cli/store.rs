@@ -333,7 +333,15 @@ mod tests {
 
     #[test]
     fn the_shown_configuration_is_a_configuration() {
-        let config = Config { admin_group: Some("adm".into()), ..Config::default() };
+        let mut config = Config { admin_group: Some("adm".into()), ..Config::default() };
+        let options = crate::config::ProgramOptions {
+            args: vec!["--a=b".into()],
+            env: [("X".to_owned(), "y".to_owned())].into(),
+            timeout: Some(Duration::from_secs(90)),
+            ..Default::default()
+        };
+        config.unlock.program.insert("clevis".into(), options);
+        config.lock_after = Some(Duration::from_secs(3600));
         let text = toml::to_string(&config).unwrap();
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), config, "{text}");
     }

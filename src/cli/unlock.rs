@@ -9,7 +9,7 @@ use super::{Failure, take};
 use crate::config::Config;
 use crate::control::client::{Client, ClientError};
 use crate::exit::Exit;
-use crate::unlock::{Ended, From, Method, Race, Timing, Verdict, Where, methods};
+use crate::unlock::{Ended, From, Method, MethodError, Race, Timing, Verdict, Where, methods};
 use crate::wire::{CallError, Fault, GetStatus, Unlock, UnlockWith};
 use std::io::{self, Write};
 
@@ -40,6 +40,9 @@ fn race(config: &Config) -> Result<Exit, Failure> {
     let mut last = None;
     let timing = Timing { overall: config.unlock.timeout, method: config.unlock.method_timeout };
     let race = Race::new(timing).on_failed(|method, error| {
+        if let MethodError::Nothing = error {
+            return;
+        }
         // Where stderr is closed there is nobody to tell.
         let _ = writeln!(io::stderr(), "pinfold: {}: {}", visible(method), visible(&error.to_string()));
     });

@@ -4,9 +4,10 @@
 
 use crate::caller::Daemon;
 use crate::config::Config;
-use crate::unlock::{Canceller, Ended, From, Race, Timing, Verdict, Where, methods};
+use crate::unlock::{Canceller, Ended, From, MethodError, Race, Timing, Verdict, Where, methods};
 use crate::vault::{UnlockBy, Vault, VaultError};
 use crate::wire::UnlockWith;
+use std::collections::HashMap;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -89,6 +90,7 @@ impl Work {
     fn run(self, settle: Sender<()>) {
         let mut from = From::Start;
         let mut settle = Some(settle);
+        let told = Arc::default();
         loop {
             let methods = methods(&self.config, &self.places, from);
             if methods.is_empty() {
@@ -96,6 +98,8 @@ impl Work {
             }
             let unlock = &self.config.unlock;
             let mut race = Race::new(Timing { overall: unlock.timeout, method: unlock.method_timeout });
+            let known = Arc::clone(&told);
+            race = race.on_failed(move |method, error| tell_once(&known, method, error));
             if let Some(settle) = settle.take() {
                 race = race.on_settled(move || {
                     let _ = settle.send(());
@@ -141,5 +145,19 @@ impl Work {
                 Verdict::Over
             }
         }
+    }
+}
+
+/// What failed each method the last time it was told.
+type Told = Mutex<HashMap<String, String>>;
+
+/// A program that fails in the same way at every try is told of once.
+fn tell_once(told: &Told, method: &str, error: &MethodError) {
+    let text = error.to_string();
+    let before = told.lock().unwrap_or_else(PoisonError::into_inner).insert(method.to_owned(), text.clone());
+    if matches!(error, MethodError::Nothing) || before == Some(text) {
+        tracing::debug!(method, %error, "a way to unlock has no answer");
+    } else {
+        tracing::warn!(method, %error, "a way to unlock failed");
     }
 }

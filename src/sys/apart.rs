@@ -113,9 +113,9 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Child> {
     // SAFETY: without CLONE_VM the child has its own copy of the memory, as after fork(2). It makes system calls only,
     // through `init`, which does not return; `raw` points into vectors that live until the end of this function, in the
     // child's copy for as long as the child is.
-    let pid = unsafe { clone3(libc::CLONE_NEWPID as u64 | libc::CLONE_PIDFD as u64, &mut pidfd) };
+    let pid = unsafe { clone(libc::CLONE_NEWPID | libc::CLONE_PIDFD, &mut pidfd) };
     if pid == 0 {
-        // SAFETY: this is the child of a clone3 without CLONE_VM, single-threaded, with all signals blocked.
+        // SAFETY: this is the child of a clone without CLONE_VM, single-threaded, with all signals blocked.
         unsafe { init(&raw) }
     }
     let made = if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
@@ -186,18 +186,17 @@ impl Drop for Child {
     }
 }
 
-/// fork(2) with flags; the parent gets the child's pid.
+/// fork(2) with flags; the parent gets the child's pid. Not clone3(2): a filter of system calls cannot see its flags, so
+/// that systemd's `RestrictNamespaces=` refuses it altogether.
 ///
 /// # Safety
-/// As fork(2) in a program with threads: the child may make async-signal-safe calls only, and must not return.
-unsafe fn clone3(flags: u64, pidfd: *mut RawFd) -> libc::c_long {
-    // SAFETY: all-zero is a valid clone_args: no flags, no stack (the child goes on with its copy of this one).
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags;
-    args.pidfd = pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    // SAFETY: `args` has the size that is named, `pidfd` is null or writable; the rest is the caller's promise.
-    unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) }
+/// As fork(2) in a program with threads: the child may make async-signal-safe calls only, and must not return. `pidfd` is
+/// null, or writable and wanted (CLONE_PIDFD).
+unsafe fn clone(flags: libc::c_int, pidfd: *mut RawFd) -> libc::c_long {
+    let flags = flags.cast_unsigned() as libc::c_ulong | libc::SIGCHLD as libc::c_ulong;
+    // SAFETY: without CLONE_VM and with a null stack the child goes on with its copy of this one; the descriptor goes where
+    // the parent's thread id would; the two other pointers are null, so that their order, which differs, does not matter.
+    unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, pidfd, 0usize, 0usize) }
 }
 
 /// The first process of the namespace.
@@ -220,7 +219,7 @@ unsafe fn init(raw: &Raw) -> ! {
         {
             libc::_exit(NOT_CONFINED);
         }
-        let main = clone3(0, std::ptr::null_mut());
+        let main = clone(0, std::ptr::null_mut());
         if main == 0 {
             program(raw);
         }

@@ -90,7 +90,10 @@ impl Race {
     /// With these bounds.
     pub fn new(timing: Timing) -> Self {
         let (sender, news) = mpsc::channel();
-        let failed = |method: &str, error: &MethodError| tracing::warn!(method, %error, "a way to unlock failed");
+        let failed = |method: &str, error: &MethodError| match error {
+            MethodError::Nothing => tracing::debug!(method, "a way to unlock has no answer"),
+            error => tracing::warn!(method, %error, "a way to unlock failed"),
+        };
         Race { timing, sender, news, settled: None, failed: Box::new(failed) }
     }
 
