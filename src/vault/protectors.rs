@@ -79,7 +79,17 @@ pub(super) fn open(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, Va
     let files = all(store)?;
     let (key, opened_by) = match by {
         UnlockBy::Passphrase(_) => (None, OpenedBy::Passphrase),
-        UnlockBy::Identity(text) | UnlockBy::Kept(text) => {
+        // In the middle of a rekeying, the old one and the new one.
+        UnlockBy::Kept(text) => {
+            for line in text.expose().split(|b| *b == b'\n') {
+                let key = seal::open_identity(line, None).map_err(wrong_key)?;
+                if opens(store, &key)? {
+                    return Ok(key);
+                }
+            }
+            return Err(VaultError::WrongKey("what was kept does not open the store".into()));
+        }
+        UnlockBy::Identity(text) => {
             let key = seal::open_identity(text.expose(), None).map_err(wrong_key)?;
             if opens(store, &key)? {
                 return Ok(key);

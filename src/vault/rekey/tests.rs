@@ -262,6 +262,40 @@ fn an_identity_that_the_caller_keeps_leaves_no_file_behind() {
     check(&vault, 3);
 }
 
+/// A supervisor in small: what a daemon that is killed leaves in its hands, also where the test's error locks the store.
+#[derive(Default)]
+struct Kept(std::sync::Mutex<Vec<u8>>);
+
+impl crate::vault::Keeper for Kept {
+    fn keep(&self, identity: &Secret) {
+        *self.0.lock().unwrap() = identity.expose().to_vec();
+    }
+    fn forget(&self) {}
+}
+
+#[test]
+fn the_daemon_that_takes_over_in_the_middle_asks_nobody() {
+    let stores = [None, Some(FaultPoint::Slot), Some(FaultPoint::AfterTransaction)].map(|point| (point, None));
+    for (of_store, ours) in stores.into_iter().chain([(None, Some(fault::Point::TurnedOver))]) {
+        let rig = Rig::new();
+        let vault = rig.locked();
+        let kept = Arc::new(Kept::default());
+        vault.keep_with(Arc::clone(&kept) as Arc<dyn crate::vault::Keeper>);
+        Vault::unlock(&vault, &Daemon, &UnlockBy::Passphrase(&secret("old"))).unwrap();
+        fill(&vault, 3);
+        AT_TURNING.set(of_store);
+        fault::NEXT.set(ours);
+        assert_eq!(rekey(&vault, "old", "new").is_ok(), (of_store, ours) == (None, None));
+        drop(vault);
+        let left = Secret::copy_of(&kept.0.lock().unwrap()).unwrap();
+        let next = rig.locked();
+        let taken = Vault::unlock(&next, &Daemon, &UnlockBy::Kept(&left));
+        taken.unwrap_or_else(|e| panic!("{of_store:?} {ours:?}: {e}"));
+        next.finish_rekey().unwrap();
+        check(&next, 3);
+    }
+}
+
 #[test]
 fn a_recovery_key_gives_a_store_a_new_passphrase() {
     use age::secrecy::ExposeSecret;
