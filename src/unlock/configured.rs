@@ -60,7 +60,7 @@ pub fn methods(config: &Config, places: &Where, from: From) -> Vec<Box<dyn Metho
     }
     // To run as somebody else, apart, takes root; a member of the admin group has his terminal.
     if nix::unistd::geteuid().is_root() {
-        let programs = program::found(&unlock.programs, &unlock.program, &config.store, from == From::Terminal);
+        let programs = program::found(config, from == From::Terminal);
         all.extend(programs.into_iter().map(|p| Box::new(p) as Box<dyn Method>));
     }
     if from == From::Start && unlock.ask_password {

@@ -5,7 +5,7 @@
 
 use super::MAX;
 use super::method::{Kind, Method, MethodError, Stop, answer_of};
-use crate::config::ProgramOptions;
+use crate::config::{Config, ProgramOptions};
 use crate::secret::Secret;
 use crate::sys::apart::{self, Child, NOT_CONFINED, NOT_RUN, RunAs};
 use crate::sys::wait;
@@ -55,28 +55,22 @@ pub struct ProgramMethod {
     stdin: Option<File>,
 }
 
-/// The programs of these folders: of two with one name that of the earlier folder, and none if that one is no program (a
-/// link to /dev/null takes a program out). `options` are by name; a null standard input is for when a terminal is asked
-/// on as well.
-pub fn found(
-    folders: &[PathBuf],
-    options: &BTreeMap<String, ProgramOptions>,
-    store: &Path,
-    null_stdin: bool,
-) -> Vec<ProgramMethod> {
+/// The programs of the configured folders: of two with one name that of the earlier folder, and none if that one is no
+/// program (a link to /dev/null takes a program out). A null standard input is for when a terminal is asked on as well.
+pub fn found(config: &Config, null_stdin: bool) -> Vec<ProgramMethod> {
     let mut seen = BTreeSet::new();
     let mut programs = Vec::new();
-    for folder in folders {
+    for folder in &config.unlock.programs {
         for (name, path) in entries(folder) {
-            if !seen.insert(name.clone()) || !is_program(&path) {
+            if !seen.insert(name.clone()) || leads_into(&path, &config.mountpoint) || !is_program(&path) {
                 continue;
             }
-            let options = options.get(&name).cloned().unwrap_or_default();
+            let options = config.unlock.program.get(&name).cloned().unwrap_or_default();
             if options.disabled {
                 continue;
             }
             let stdin = null_stdin.then(|| File::open("/dev/null").ok()).flatten();
-            programs.push(ProgramMethod { name, path, options, store: store.to_owned(), stdin });
+            programs.push(ProgramMethod { name, path, options, store: config.store.clone(), stdin });
         }
     }
     if programs.len() > PROGRAMS_MAX {
@@ -84,6 +78,16 @@ pub fn found(
         programs.truncate(PROGRAMS_MAX);
     }
     programs
+}
+
+/// Whether it is a link into the tree that the daemon serves itself: looking there, it would wait for its own unlock.
+fn leads_into(path: &Path, mountpoint: &Path) -> bool {
+    let target = std::fs::read_link(path).map(|to| path.parent().unwrap_or(Path::new("/")).join(to));
+    let inside = target.is_ok_and(|to| to.starts_with(mountpoint));
+    if inside {
+        tracing::error!(program = %path.display(), "it lies in the tree that it is to unlock, and is not run");
+    }
+    inside
 }
 
 /// The names in a folder that may be programs, sorted; none if it is missing or others can write it.
@@ -308,13 +312,17 @@ mod tests {
         let foreign = lib.path().join("foreign");
         program(lib.path(), "foreign", 0o755);
         std::os::unix::fs::chown(&foreign, Some(61234), None).unwrap();
-        let folders = [etc.path().to_owned(), lib.path().to_owned(), "/nonexistent".into()];
+        symlink("/run/secrets/program", etc.path().join("inside")).unwrap();
         let off = ProgramOptions { disabled: true, ..ProgramOptions::default() };
-        let found = found(&folders, &BTreeMap::from([("off".into(), off)]), Path::new("/s"), false);
+        let mut config = Config::default();
+        config.unlock.programs = vec![etc.path().to_owned(), lib.path().to_owned(), "/nonexistent".into()];
+        config.unlock.program.insert("off".into(), off);
+        let found = found(&config, false);
         let paths: Vec<_> = found.iter().map(|p| p.path.clone()).collect();
         assert_eq!(paths, [etc.path().join("a"), etc.path().join("linked"), lib.path().join("z")]);
         std::fs::set_permissions(lib.path(), PermissionsExt::from_mode(0o775)).unwrap();
-        assert!(super::found(&folders[1..], &BTreeMap::new(), Path::new("/s"), false).is_empty());
+        config.unlock.programs.remove(0);
+        assert!(super::found(&config, false).is_empty());
     }
 
     #[test]
