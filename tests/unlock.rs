@@ -191,7 +191,8 @@ fn all_of_it_has_an_end_and_can_be_called_off() {
 
 #[test]
 fn a_program_gets_what_mandos_gives_its_plugins_and_nothing_of_root() {
-    let script = r#"echo "$0 $*"; id -u; id -G; echo "$MANDOSPLUGINHELPERDIR $CRYPTTAB_SOURCE"; ls /proc/self/fd | xargs; grep NoNewPrivs /proc/self/status; cat /etc/shadow 2>&1 | head -c 4"#;
+    let script = r#"echo "$0 $*"; id -u; id -G; echo "$MANDOSPLUGINHELPERDIR $CRYPTTAB_SOURCE"
+        ls /proc/self/fd | xargs; grep NoNewPrivs /proc/self/status; cat /etc/shadow 2>&1 | head -c 4"#;
     let mut rig = Rig::new(&[("asks", script), ("other", "printf no")]);
     let options = rig.config.unlock.program.get_mut("asks").unwrap();
     options.args = vec!["--connect=[::1]:4".into(), "two words".into()];

@@ -77,8 +77,8 @@ struct Raw {
 /// Starts a program.
 ///
 /// # Errors
-/// ENOENT if there is no such file; EPERM without CAP_SYS_ADMIN; what the system says. That it cannot be executed shows in its exit status
-/// ([`NOT_RUN`], [`NOT_CONFINED`]).
+/// ENOENT if there is no such file; EPERM without CAP_SYS_ADMIN; what the system says. That it cannot be executed shows in
+/// its exit status ([`NOT_RUN`], [`NOT_CONFINED`]).
 pub fn spawn(program: &Program<'_>) -> io::Result<Child> {
     // Above the three standard ones, so that dup2 in the child overwrites neither.
     let high = |fd: BorrowedFd<'_>| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3));

@@ -342,7 +342,12 @@ impl Admin for Vault {
             (None, Some(text)) => NextIdentity::KeptByCaller(text),
             _ => return Err(Fault::Usage("give exactly one of passphrase and identity".into())),
         };
-        let done = self.rekey(&caller, &current, &next, rekey.drop_others)?;
+        let done = self.rekey(&caller, &current, &next, rekey.drop_others);
+        if done.is_err() {
+            // What is left of it takes room; if that fails too, the next unlock sees to it.
+            let _ = self.finish_rekey();
+        }
+        let done = done?;
         Ok(wire::Rekeyed { blobs: done.blobs, recipient: done.recipient, dropped: done.dropped })
     }
 

@@ -77,9 +77,8 @@ struct Fresh {
 
 impl Vault {
     /// Gives the store a new identity and new keys. `current` opens the identity that it has, or is a recovery key: this is
-    /// the way out when a passphrase is lost. Recovery recipients stay. A
-    /// protector that cannot be made for the new identity, since its passphrase or its recipient is not known here, is refused,
-    /// or given up with `drop_others`.
+    /// the way out when a passphrase is lost. Recovery recipients stay. A protector that cannot be made for the new identity,
+    /// since its passphrase or its recipient is not known here, is refused, or given up with `drop_others`.
     ///
     /// # Errors
     /// [`VaultError::WrongKey`], [`VaultError::Invalid`], [`VaultError::Locked`]. After any other error the store has either
@@ -256,6 +255,11 @@ impl Vault {
         let mut facts = writer.facts()?.clone();
         facts.identity = fresh.identity.recipient().to_string();
         facts.resealing = false;
+        // One that was revoked just now, and nobody has looked since.
+        let revoked = old.scopes.iter().filter(|(_, entry)| entry.state() == ScopeState::Revoked);
+        for scope in revoked.map(|(scope, _)| scope).filter(|scope| !old.revoked.contains(scope)) {
+            facts.revoked.push(scope.clone());
+        }
         // What can fail for want of something comes first.
         let mut scopes = HashMap::new();
         for (scope, kek) in &fresh.new {
@@ -269,7 +273,7 @@ impl Vault {
             recovery: old.recovery.clone(),
             identity: fresh.identity.recipient(),
             scopes: Arc::new(scopes),
-            revoked: old.revoked.clone(),
+            revoked: facts.revoked.clone(),
         };
         let recipients = keys.recipients();
         let mut batch = Batch::default();

@@ -297,6 +297,20 @@ fn the_daemon_that_takes_over_in_the_middle_asks_nobody() {
 }
 
 #[test]
+fn what_was_revoked_stays_revoked_though_nobody_had_looked() {
+    let rig = Rig::new();
+    let vault = rig.unlocked("old");
+    fill(&vault, 2);
+    vault.keys().unwrap().scopes[&Scope::Host].revoke();
+    rekey(&vault, "old", "new").unwrap();
+    let reveal = Reveal { path: SecretPath::parse("d/s0").unwrap(), version: None };
+    assert!(vault.reveal(&root(), reveal).unwrap_err().to_string().contains("revoked"));
+    drop(vault);
+    let vault = rig.unlocked("new");
+    assert_eq!(vault.scope_state(&Scope::Host), ScopeState::Revoked);
+}
+
+#[test]
 fn a_recovery_key_gives_a_store_a_new_passphrase() {
     use age::secrecy::ExposeSecret;
     let rig = Rig::new();
