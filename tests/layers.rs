@@ -38,7 +38,6 @@ const ERRNO_READ: &[(&str, &str, &str)] = &[
     ),
     ("src/store/folder.rs", "EWOULDBLOCK", "flock(2) says that another process has the store"),
     ("src/store/ledger.rs", "EIO", "a fault that tests put in"),
-    ("src/cli/prompt.rs", "EINTR", "poll(2) on the terminal is begun again after a signal"),
     ("src/control/listen.rs", "EADDRINUSE", "bind(2) says that another daemon was faster"),
 ];
 

@@ -8,6 +8,7 @@ mod containers;
 mod doctor;
 mod failure;
 mod hook;
+mod identity;
 mod log;
 mod look;
 mod names;
@@ -20,6 +21,7 @@ mod show;
 mod store;
 mod take;
 mod tree;
+mod unlock;
 mod upcall;
 
 use crate::config::Config;
@@ -55,7 +57,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Init(args) => store::init(&config, args),
         Command::Mount(_) | Command::Poke => unreachable!("they were taken above"),
         Command::Release(args) => release::release(&config, &args),
-        Command::Unlock(args) => store::unlock(&config, args),
+        Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),
         Command::Status(args) => store::status(&config, args),
         Command::Ls(args) => look::ls(&config, args),
@@ -83,6 +85,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::doctor(&config, args),
         Command::Upcall(args) => upcall::upcall(&config, args),
         Command::Ready(args) => ready::ready(&config, &args),
+        Command::Passwd(args) => identity::passwd(&config, args),
+        Command::Identity(args) => identity::identity(&config, args),
+        Command::Rekey(args) => identity::rekey(&config, args),
     }
 }
 

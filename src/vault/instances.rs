@@ -323,7 +323,7 @@ fn check_id(id: &str) -> Result<(), VaultError> {
     }
 }
 
-fn seconds_until(at: Timestamp) -> u32 {
+pub(super) fn seconds_until(at: Timestamp) -> u32 {
     let now = Timestamp::now();
     let whole = at.secs.saturating_sub(now.secs).saturating_add(i64::from(at.nanos > now.nanos));
     u32::try_from(whole.max(0)).unwrap_or(u32::MAX)

@@ -3,7 +3,8 @@
 //! Owns the tree in memory, the keys while unlocked, and the order of things: decide, record, do, make durable. Every
 //! front (the filesystem, the control socket) comes through here; `access` alone makes the grants that open content.
 //!
-//! Locks, in this order: `writer` (one mutation at a time, held across its transaction), then `state` (readers share it;
+//! Locks, in this order: `sealing_anew` (whoever seals all blobs anew), then `writer` (one mutation at a time, held across
+//! its transaction), then `state` (readers share it;
 //! writers hold it for the moment of a change in memory). The publisher's `board` comes
 //! before both and is never asked for by who has one of them. Opening and reading take `state` alone, shared, and release it
 //! before they read a blob, ask /proc, or write the log.
@@ -23,8 +24,10 @@ mod node;
 mod on_change;
 mod open;
 mod placed;
+mod protectors;
 mod publish;
 mod recovery;
+mod rekey;
 mod remove;
 mod scopes;
 mod setup;
@@ -44,6 +47,7 @@ pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
 pub use open::{Opened, WriteRight};
+pub use rekey::{NextIdentity, Rekeyed};
 pub use scopes::Holder;
 pub use setup::{Recovery, create_store};
 pub use unlock::{UnlockBy, verify_store};
@@ -172,6 +176,8 @@ pub struct Vault {
     publisher: Publisher,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
+    /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
+    sealing_anew: Mutex<()>,
     started: Instant,
 }
 
@@ -210,6 +216,7 @@ impl Vault {
             publisher: Publisher::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
+            sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }
     }
@@ -340,6 +347,10 @@ impl Vault {
 
     fn write_state(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sealing_anew(&self) -> MutexGuard<'_, ()> {
+        self.sealing_anew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_writer(&self) -> MutexGuard<'_, Writer> {
