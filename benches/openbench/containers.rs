@@ -34,6 +34,8 @@ pub struct Plan {
 pub struct Found {
     pub host: Series,
     pub inside: Series,
+    /// While many are attached: on the host, and inside one.
+    pub beside: Series,
     pub among: Series,
     /// p50 and p99 in ms.
     pub attach: (f64, f64),
@@ -79,15 +81,7 @@ pub fn measure(
     };
     confine(host, &one)?;
     let (mut on, mut within) = (Series::new("host"), Series::new("inside a container"));
-    for round in 0..plan.rounds {
-        interrupt.check()?;
-        for first in [round % 2 == 0, round % 2 != 0] {
-            match first {
-                true => on.add(host.run(&job(&on_host, plan.samples))?),
-                false => within.add(inside.run(&job(&secret, plan.samples))?),
-            }
-        }
-    }
+    alternate(plan, interrupt, (&mut on, host, &on_host), (&mut within, &mut inside, &secret))?;
     confine(host, &all)?;
 
     let before = store.resident().0;
@@ -113,11 +107,8 @@ pub fn measure(
     }
     let memory = store.resident().0 - before;
     confine(host, &one)?;
-    let mut among = Series::new("inside one of many");
-    for _ in 0..plan.rounds {
-        interrupt.check()?;
-        among.add(inside.run(&job(&secret, plan.samples))?);
-    }
+    let (mut beside, mut among) = (Series::new("host, many attached"), Series::new("inside one of many"));
+    alternate(plan, interrupt, (&mut beside, host, &on_host), (&mut among, &mut inside, &secret))?;
     confine(host, &all)?;
     for n in 0..plan.many {
         call(&mut client, &Detach { id: format!("many-{n}") })?;
@@ -159,7 +150,25 @@ pub fn measure(
     attach.sort_by(f64::total_cmp);
     let quantile = |q: f64| attach[((attach.len() - 1) as f64 * q).round() as usize];
     let attach = (quantile(0.5), quantile(0.99));
-    Ok(Found { host: on, inside: within, among, attach, memory, publish: median(publish) })
+    Ok(Found { host: on, inside: within, beside, among, attach, memory, publish: median(publish) })
+}
+
+/// One and the other in turn, each first every second time.
+fn alternate(
+    plan: &Plan,
+    interrupt: &Interrupt,
+    one: (&mut Series, &mut Worker, &str),
+    other: (&mut Series, &mut Worker, &str),
+) -> Result<()> {
+    let mut both = [one, other];
+    for _ in 0..plan.rounds {
+        interrupt.check()?;
+        for (series, worker, path) in &mut both {
+            series.add(worker.run(&job(path, plan.samples))?);
+        }
+        both.swap(0, 1);
+    }
+    Ok(())
 }
 
 fn job(path: &str, samples: usize) -> Job {
