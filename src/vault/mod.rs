@@ -25,6 +25,7 @@ mod placed;
 mod publish;
 mod recovery;
 mod remove;
+mod ruled;
 mod scopes;
 mod setup;
 mod tree;
@@ -350,7 +351,8 @@ impl Vault {
         match &mut *self.write_state() {
             State::Unlocked(open) => {
                 let result = f(open);
-                self.publisher.touch(open.tree.published().take_touched());
+                let (touched, succeeded) = open.tree.published().take_touched();
+                self.publisher.touch(touched, succeeded);
                 Ok(result)
             }
             State::Locked { .. } => Err(VaultError::Locked),
