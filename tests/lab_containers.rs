@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 /// Two ranges of host ids.
 const WEB_IDS: u32 = 100_000;
 const DB_IDS: u32 = 200_000;
+/// What is said of somebody who is in no container, or in another one.
+const OUTSIDE: &str = "not inside an attached instance";
 
 /// Two scopes with equal file names: of root inside, and of uid 999 inside.
 #[track_caller]
@@ -39,11 +41,18 @@ fn instance(daemon: &Daemon, id: &str) -> Value {
     instances(daemon).into_iter().find(|i| i["id"] == id).unwrap_or_else(|| panic!("'{id}' is not attached"))
 }
 
-/// The log has it that this container was refused this, for this reason.
+/// The last line that the log has.
 #[track_caller]
-fn await_refusal(daemon: &Daemon, path: &str, reason: &str) -> Value {
-    daemon.await_audit(&format!("refusal of {path}: {reason}"), |event| {
+fn now(daemon: &Daemon) -> u64 {
+    daemon.audit().last().and_then(|event| event["seq"].as_u64()).expect("each line has a number")
+}
+
+/// The log has it after that line that somebody was refused this, for this reason.
+#[track_caller]
+fn await_refusal(daemon: &Daemon, since: u64, path: &str, reason: &str) -> Value {
+    daemon.await_audit(&format!("refusal of {path} after line {since}: {reason}"), |event| {
         event["decision"] == "denied"
+            && event["seq"].as_u64().is_some_and(|seq| seq > since)
             && event["path"] == path
             && event["reason"].as_str().is_some_and(|r| r.contains(reason))
     })
@@ -84,8 +93,11 @@ fn each_reads_its_own_and_not_the_others_whatever_their_user_namespaces() {
                 let seen = daemon.await_open(&format!("containers/{own}/pin"), uid);
                 assert_eq!(seen["container"], container.id.as_str(), "{what}");
                 // The other's, mounted by hand: same uid, same name.
+                let before = now(&daemon);
                 container.sh("cat /other/pin").refused("Permission denied");
-                await_refusal(&daemon, &format!("containers/{other}/pin"), "");
+                let reason = if web_ids == db_ids { OUTSIDE } else { "" };
+                let event = await_refusal(&daemon, before, &format!("containers/{other}/pin"), reason);
+                assert_eq!(event["container"], container.id.as_str(), "{what}");
                 // Ids are as inside; root inside has no exemption.
                 assert_eq!(
                     container.sh("stat -c '%u:%g' /run/secrets/pin /run/secrets/app").ok().text(),
@@ -99,10 +111,25 @@ fn each_reads_its_own_and_not_the_others_whatever_their_user_namespaces() {
                 container.sh("echo x >/run/secrets/pin").refused("Read-only file system");
             }
             // The host does not read them either, root or not.
-            for user in [ROOT, BOB, User { uid: WEB_IDS, gid: WEB_IDS, groups: &[] }] {
-                for scope in ["web", "db"] {
-                    attempt(user, &format!("cat {}", daemon.path(&format!("containers/{scope}/pin")))).refused("");
+            for (scope, ids) in [("web", web_ids), ("db", db_ids)] {
+                let path = format!("containers/{scope}/pin");
+                let cat = format!("cat {}", daemon.path(&path));
+                // Where its ids are the host's, root owns it, and is not inside; elsewhere it is another's.
+                let reason = if ids.is_none() { OUTSIDE } else { "not allowed: other" };
+                let root = attempt(ROOT, &cat).refused("Permission denied");
+                assert_eq!(root.out.text(), "");
+                root.denied(&daemon, "open", &path, reason);
+                // Others do not come so far: the folder above is root's.
+                for user in [BOB, User { uid: WEB_IDS, gid: WEB_IDS, groups: &[] }] {
+                    assert_eq!(attempt(user, &cat).refused("Permission denied").out.text(), "");
                 }
+                // Unless they may walk anywhere: the owner, outside.
+                let owner = ids.unwrap_or(0);
+                let walks = "--inh-caps +dac_read_search --ambient-caps +dac_read_search";
+                let script = format!("setpriv --reuid={owner} --regid={owner} --clear-groups {walks} {cat}");
+                let before = now(&daemon);
+                sh(&script).refused("Permission denied");
+                assert_eq!(await_refusal(&daemon, before, &path, OUTSIDE)["uid"], owner);
             }
             let (first, second) = (web.id.clone(), db.id.clone());
             web.remove();
@@ -147,24 +174,28 @@ fn who_is_only_partly_in_it_is_denied() {
         let web = podman.start(&Spec::of(&daemon, "web", "web", ids));
         let path = "containers/web/pin";
         // All its namespaces, from a cgroup of the host.
+        let before = now(&daemon);
         let out = sh(&format!("exec nsenter -t {} -a cat /run/secrets/pin", web.pid)).refused("Permission denied");
         assert_eq!(out.text(), "");
-        await_refusal(&daemon, path, "not in its cgroup");
+        await_refusal(&daemon, before, path, "not in its cgroup");
         sh(&format!("exec nsenter -t {} -m cat /run/secrets/pin", web.pid)).refused("Permission denied");
         // Its cgroup, from the namespaces of the host.
         let procs = format!("/sys/fs/cgroup{}/cgroup.procs", web.cgroup());
-        let moved = format!("echo 0 >{procs} && exec cat {}", daemon.path(path));
+        // As the owner, and past the folder above, so that nothing else stands in his way.
+        let owner = ids.unwrap_or(0);
+        let walks = "--inh-caps +dac_read_search --ambient-caps +dac_read_search";
+        let as_owner = format!("setpriv --reuid={owner} --regid={owner} --clear-groups {walks}");
+        let moved = format!("echo 0 >{procs} && exec {as_owner} cat {}", daemon.path(path));
+        let before = now(&daemon);
         sh(&moved).refused("Permission denied");
-        if ids.is_none() {
-            // With one it is the wrong uid, too.
-            await_refusal(&daemon, path, "it is in the cgroup of the instance");
-        }
+        await_refusal(&daemon, before, path, "it is in the cgroup of the instance");
         // Its cgroup and its pid namespace, not its user namespace.
         if let Some(uid) = ids {
             let enter = format!("exec nsenter -t {} -p -m -S {uid} -G {uid}", web.pid);
             let half = format!("echo 0 >{procs} && {enter} cat /run/secrets/pin");
+            let before = now(&daemon);
             sh(&half).refused("Permission denied");
-            await_refusal(&daemon, path, "not in its user namespace");
+            await_refusal(&daemon, before, path, "not in its user namespace");
         }
         // Not attached at all, with the subtree mounted by hand.
         let stranger = podman.start(&Spec::unattached(&daemon, "stranger", "web", ids));
@@ -179,8 +210,9 @@ fn who_is_only_partly_in_it_is_denied() {
             Spec::unattached(&daemon, "stranger", "web", None).with(&["--pid=container:web", "--userns=container:web"])
         };
         let joined = podman.start(&joined);
+        let before = now(&daemon);
         joined.sh("cat /run/secrets/pin").refused("Permission denied");
-        await_refusal(&daemon, path, "it is in the pid namespace");
+        await_refusal(&daemon, before, path, "it is in the pid namespace");
         joined.remove();
         web.remove();
     }

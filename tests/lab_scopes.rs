@@ -3,105 +3,9 @@
 
 mod common;
 
-use common::{Daemon, Out, ROOT, sh, wait_for};
-use serde_json::Value;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use common::unshared::{Container, FURTHER, SAME, SECOND, SHIFTED, instance, put};
+use common::{Daemon, sh, wait_for};
 use std::time::{Duration, Instant};
-
-const SAME: &str = "0 0 4294967295";
-const SHIFTED: &str = "0 100000 65536";
-const FURTHER: &str = "0 300000 65536";
-/// What is asked of the daemon comes within this, plus a second for a slow machine.
-const SECOND: Duration = Duration::from_secs(2);
-
-/// A container as somebody makes one by hand: user, pid and mount namespaces, the secrets bind-mounted in.
-struct Container {
-    outer: Child,
-    /// Told to begin by a line, once its ids are mapped.
-    _stdin: ChildStdin,
-    init: u32,
-}
-
-impl Container {
-    /// With the subtree of `scope`, not attached.
-    #[track_caller]
-    fn new(daemon: &Daemon, scope: &str, map: &str) -> Self {
-        use std::io::Write;
-        // The bind mount is made before the user namespace: whoever is root there only may not see the folder above.
-        let tree = daemon.path(&format!("containers/{scope}"));
-        let script = format!(
-            "mkdir -p /run/secrets && mount --bind {tree} /run/secrets && \
-             exec unshare --user --pid --fork --kill-child sh -c 'read go; exec sleep 600'"
-        );
-        let mut outer = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "bash", "-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("unshare");
-        let children = format!("/proc/{0}/task/{0}/children", outer.id());
-        let init: u32 = wait_for("the container's first process", Duration::from_secs(20), || {
-            let child = std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse().ok()?;
-            (std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?.trim() == "sh").then_some(child)
-        });
-        for file in ["uid_map", "gid_map"] {
-            std::fs::write(format!("/proc/{init}/{file}"), map).expect("its ids are mapped");
-        }
-        let mut stdin = outer.stdin.take().expect("it was asked for");
-        stdin.write_all(b"go\n").expect("it reads");
-        Container { outer, _stdin: stdin, init }
-    }
-
-    /// The same, attached under this id.
-    #[track_caller]
-    fn attached(daemon: &Daemon, scope: &str, map: &str, id: &str) -> Self {
-        let container = Self::new(daemon, scope, map);
-        container.attach(daemon, scope, &["--id", id]).ok();
-        container
-    }
-
-    #[track_caller]
-    fn attach(&self, daemon: &Daemon, scope: &str, more: &[&str]) -> Out {
-        let pid = self.init.to_string();
-        daemon.cli(&[&["attach", scope, "--pid", &pid], more].concat())
-    }
-
-    /// A script run inside, as this uid of the container.
-    #[track_caller]
-    fn sh(&self, uid: u32, script: &str) -> Out {
-        let inside = format!("exec setpriv --reuid={uid} --regid={uid} --clear-groups bash -c {}", quoted(script));
-        ROOT.sh(&format!("export LC_ALL=C; exec nsenter -t {} -U -p -m bash -c {}", self.init, quoted(&inside)))
-    }
-
-    fn end(&mut self) {
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(self.init.cast_signed()),
-            nix::sys::signal::Signal::SIGKILL,
-        );
-        let _ = self.outer.wait();
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
-/// A secret of this content, put as an admin does.
-#[track_caller]
-fn put(daemon: &Daemon, path: &str, content: &str, more: &[&str]) {
-    daemon.cli_with(&[&["put", "-p", path], more].concat(), content.as_bytes()).ok();
-}
-
-fn instance(daemon: &Daemon, id: &str) -> Option<Value> {
-    let all = daemon.json(&["instances", "--json"]);
-    all.as_array().expect("a list").iter().find(|i| i["id"] == id).cloned()
-}
 
 #[test]
 fn each_reads_its_own_by_the_same_name_and_nobody_elses() {
@@ -138,16 +42,6 @@ fn each_reads_its_own_by_the_same_name_and_nobody_elses() {
     assert!(long.contains(" 0 "), "a container's owners are numbers: {long}");
     let scopes = daemon.cli(&["scope", "ls"]).ok().text();
     assert!(scopes.contains("web") && scopes.contains("1 instances"), "{scopes}");
-}
-
-impl Container {
-    fn end_and_forget(mut self, daemon: &Daemon) {
-        self.end();
-        wait_for("no instance of it", SECOND, || {
-            let all = daemon.json(&["instances", "--json"]);
-            all.as_array()?.iter().all(|i| i["pid"] != self.init).then_some(())
-        });
-    }
 }
 
 /// The id, how it is attached, what those inside are told, and how it is cut off.
@@ -359,4 +253,41 @@ fn a_rekeying_is_not_seen_inside() {
     put(&daemon, "containers/web/pin", "y", &[]);
     assert_eq!(container.sh(0, "cat /run/secrets/pin").quiet(), "y");
     daemon.cli(&["fsck", "--deep"]).ok();
+}
+
+/// What the kernel keeps of a private mapping is dropped with the key: the process that touches it again gets SIGBUS.
+#[test]
+fn a_mapping_ends_with_the_key_for_this_instance_alone() {
+    let daemon = Daemon::start();
+    daemon.cli(&["scope", "add", "web"]).ok();
+    put(&daemon, "containers/web/pin", &"x".repeat(20_000), &[]);
+    let cut = Container::attached(&daemon, "web", SAME, "cut");
+    let goes_on = Container::attached(&daemon, "web", SAME, "on");
+    // Each look in a child, which the signal may end. One page was touched before, the other ones not.
+    let script = "import mmap, os, signal, sys, time
+f = os.open('/run/secrets/pin', os.O_RDONLY)
+m = mmap.mmap(f, 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+assert m[0] == 120
+print('mapped', flush=True)
+def look(at):
+    child = os.fork()
+    if child == 0:
+        os._exit(m[at] != 120)
+    return os.waitpid(child, 0)[1]
+sys.stdin.readline()
+for _ in range(int(sys.argv[1])):
+    found = look(0), look(16384)
+    if found == (signal.SIGBUS, signal.SIGBUS):
+        break
+    time.sleep(0.02)
+print(found, flush=True)";
+    std::fs::write("/tmp/mapping.py", script).expect("a script");
+    let mut readers =
+        [(&cut, 200), (&goes_on, 1)].map(|(c, looks)| c.held(&format!("python3 /tmp/mapping.py {looks}")));
+    readers.iter_mut().for_each(|reader| assert_eq!(reader.line(), "mapped"));
+    daemon.cli(&["detach", "cut"]).ok();
+    readers.iter_mut().for_each(common::Held::go_on);
+    assert_eq!(readers[0].line(), "(7, 7)", "SIGBUS, both");
+    // The pages are of the file: who may read on gets them anew.
+    assert_eq!(readers[1].line(), "(0, 0)");
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::unshared::{self, Container, SAME, SHIFTED, instance};
 use common::{ALICE, BOB, Daemon, Held, ROOT, Setup, daemon, sh, wait_for};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -286,4 +287,82 @@ fn a_published_key_is_found_at_every_moment_and_ends_with_the_stop() {
     unit.systemctl("stop");
     assert_ne!(ALICE.sh(search).code, 0, "a stop takes it back");
     ALICE.sh(&format!("keyctl pipe {serial}")).refused("");
+}
+
+#[test]
+fn inside_a_container_nobody_notices_either() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    unit.daemon.cli(&["scope", "add", "web"]).ok();
+    unshared::put(&unit.daemon, "containers/web/pin", "1234", &[]);
+    unshared::put(&unit.daemon, "containers/web/key", "abcd", &["-o", "999", "-g", "999"]);
+    unit.daemon.cli(&["publish", "containers/web/key", "--to", "999"]).ok();
+    let web = Container::attached(&unit.daemon, "web", SHIFTED, "web-1");
+    let other = Container::attached(&unit.daemon, "web", SHIFTED, "web-2");
+    let attached = instance(&unit.daemon, "web-1").expect("it is attached")["attached"].clone();
+    let held = |container: &Container| {
+        let mut held = container.held("exec 3</run/secrets/pin; echo open; read x; cat <&3 && echo; echo done");
+        assert_eq!(held.line(), "open");
+        held
+    };
+    let (mut on, mut cut, mut cut_later) = (held(&web), held(&other), held(&other));
+    // Also while it is away: what the container does waits, and is answered as before.
+    let loops = "for i in $(seq 400); do cat /run/secrets/pin || echo lost; done | sort | uniq -c";
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| web.sh(0, loops).text());
+        let mut pid = unit.pid();
+        for round in 0..6 {
+            unit.systemctl(if round % 2 == 0 { "kill --signal=KILL --kill-whom=main" } else { "restart" });
+            pid = unit.await_next(pid);
+            assert_eq!(instance(&unit.daemon, "web-1").expect("it is attached")["attached"], attached);
+        }
+        assert_eq!(reader.join().expect("a reader").trim(), format!("1 {}", "1234".repeat(400)));
+    });
+    on.go_on();
+    assert_eq!((on.line(), on.line()), ("1234".into(), "done".into()), "a handle from before all of it");
+    let key = "keyctl pipe $(keyctl search @u user pinfold:key)";
+    wait_for("the key of its user", PATIENCE, || (web.sh(999, key).text() == "abcd").then_some(()));
+    // What is cut off is cut off by whichever daemon it was opened, and stays so for the next.
+    unit.daemon.cli(&["detach", "web-2"]).ok();
+    cut.go_on();
+    assert!(cut.line().contains("Key has been revoked"));
+    let pid = unit.pid();
+    unit.systemctl("kill --signal=KILL --kill-whom=main");
+    unit.await_next(pid);
+    cut_later.go_on();
+    assert!(cut_later.line().contains("Key has been revoked"));
+    other.sh(0, "cat /run/secrets/pin").refused("Key has been revoked");
+    assert_eq!(web.sh(0, "cat /run/secrets/pin").quiet(), "1234");
+}
+
+/// A first process in an exec that waits for the daemon cannot be looked at by the next one.
+#[test]
+fn a_container_whose_first_process_is_in_the_middle_of_an_exec_stays_attached() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    unit.daemon.cli(&["scope", "add", "web", "--write"]).ok();
+    unshared::put(&unit.daemon, "containers/web/pin", "1234", &[]);
+    sh("rm -f /tmp/wrote").ok();
+    // Closed by the exec, which waits for the answer to that.
+    let program = "import os, sys; f = os.open(\"/run/secrets/own\", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC); \
+                   os.write(f, b\"x\"); os.close(os.open(\"/tmp/wrote\", os.O_CREAT | os.O_WRONLY)); \
+                   sys.stdin.readline(); os.execv(\"/bin/sleep\", [\"sleep\", \"600\"])";
+    let script = format!("read attached; exec python3 -c '{program}'");
+    let mut web = Container::running(&unit.daemon, "web", SAME, &script);
+    web.attach(&unit.daemon, "web", &["--id", "web-1"]).ok();
+    web.say("attached");
+    wait_for("its file", PATIENCE, || std::fs::metadata("/tmp/wrote").ok().map(|_| ()));
+    let pid = unit.pid();
+    unit.systemctl("kill --signal=STOP --kill-whom=main");
+    web.say("exec");
+    let connection = daemon::connection(unit.daemon.root()).expect("it is mounted");
+    wait_for("the FLUSH", PATIENCE, || {
+        let waiting = std::fs::read_to_string(format!("/sys/fs/fuse/connections/{connection}/waiting"));
+        (waiting.expect("fusectl is mounted").trim() != "0").then_some(())
+    });
+    unit.systemctl("kill --signal=KILL --kill-whom=main");
+    unit.await_next(pid);
+    assert!(instance(&unit.daemon, "web-1").is_some(), "it is as alive as before");
+    wait_for("a read inside", PATIENCE, || (web.sh(0, "cat /run/secrets/pin").text() == "1234").then_some(()));
+    assert_eq!(std::fs::read_to_string(format!("/proc/{}/comm", web.init)).expect("it runs").trim(), "sleep");
 }

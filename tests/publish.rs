@@ -645,3 +645,28 @@ fn measured() {
         p50(updated)
     );
 }
+
+#[test]
+fn a_file_renamed_over_the_secret_goes_into_the_same_key() {
+    // Both ways: the new file made before the old one, and after it.
+    for (at, names) in [["pin", "tmp"], ["tmp", "pin"]].into_iter().enumerate() {
+        let (world, uid) = (World::new(), 1_980_300 + u32::try_from(at).unwrap());
+        for name in names {
+            world.put(name, uid, name.as_bytes());
+        }
+        let serial = world.publish("pin", uid).serial;
+        let (from, to) = (Name::parse(b"tmp").unwrap(), Name::parse(b"pin").unwrap());
+        let rename = Rename { parent: Ino::ROOT, name: &from, new_parent: Ino::ROOT, new_name: &to, replace: true };
+        world.vault.rename(&Daemon, rename).unwrap();
+        world.until("the new content", || content(uid, "pinfold:pin").as_deref() == Some("tmp"));
+        let info = world.vault.published(&root()).unwrap();
+        assert_eq!((info.len(), info[0].serial, info[0].state), (1, serial, PublicationState::Published));
+        // By no other file's hands: what the uid may not read, it has no more.
+        world.put("secret", 0, b"not his");
+        let from = Name::parse(b"secret").unwrap();
+        let rename = Rename { name: &from, ..rename };
+        world.vault.rename(&Daemon, rename).unwrap();
+        world.until("nothing", || content(uid, "pinfold:pin").is_none());
+        assert_eq!(world.state("pin")[0].0, PublicationState::Refused);
+    }
+}

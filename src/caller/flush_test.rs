@@ -1,16 +1,19 @@
 //! The request that must not be answered by looking everywhere: a FLUSH out of execve(2). A mount with as much of the
 //! FUSE protocol (linux/fuse.h) as one open and close need.
 
-use super::{Callers, Process};
-use crate::model::{Gid, Subject, Uid};
+use super::place::NsId;
+use super::{Callers, Marks, Process};
+use crate::model::{Gid, IdMaps, Subject, Uid};
 use crate::sys::mount;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 const FOLDER: u32 = 0o040_755;
@@ -27,10 +30,16 @@ fn attr(ino: u64, mode: u32) -> Vec<u8> {
     out
 }
 
-/// Answers until the mount goes; a FLUSH, with the thread that sent it, only after `flush` has returned.
-fn serve(mut device: File, flush: impl Fn(u32)) {
+/// Answers until `stop`; a FLUSH, with the thread that sent it, only after `flush` has returned. It does not wait for the
+/// mount to go: whoever makes a mount namespace meanwhile (other tests do) has a copy of it, for as long as that lives.
+fn serve(mut device: File, stop: &AtomicBool, flush: impl Fn(u32)) {
     let mut request = vec![0u8; 1 << 20];
-    while let Ok(len) = device.read(&mut request) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut waiting = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waiting, PollTimeout::from(50u8)) == Ok(0) {
+            continue;
+        }
+        let Ok(len) = device.read(&mut request) else { break };
         let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
         assert!(len >= 40);
         let (errno, body) = match word(4) {
@@ -78,6 +87,14 @@ fn ask(process: &Process) {
     assert!(process.unit().is_ok() && process.instance().is_ok());
 }
 
+/// Of nothing, in this boot.
+fn no_marks() -> Marks {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+    let ns = NsId { dev: 0, ino: 0 };
+    let maps = IdMaps::identity();
+    Marks { pid: 0, start: 0, boot, cgroup: None, user_ns: ns, pid_ns: ns, mnt_ns: ns, maps }
+}
+
 #[test]
 fn looking_at_the_caller_of_a_flush_out_of_exec_does_not_hang() {
     for callers in [Callers::new().unwrap(), Callers::new().unwrap().without_pidfds()] {
@@ -85,8 +102,10 @@ fn looking_at_the_caller_of_a_flush_out_of_exec_does_not_hang() {
         let device = mount::open_fuse_device().unwrap();
         mount::mount_fuse(dir.path(), device.as_fd(), "flush-test").unwrap();
         let (told, asked) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let server = std::thread::spawn(move || {
-            serve(File::from(device), |tid| {
+            serve(File::from(device), &stopped, |tid| {
                 // In a thread of its own: if it hangs, the answer below ends the exec, and so the hanging.
                 let process = callers.identify_in_flush(Uid(0), Gid(0), tid);
                 let (done, ended) = mpsc::channel();
@@ -98,6 +117,9 @@ fn looking_at_the_caller_of_a_flush_out_of_exec_does_not_hang() {
                 // Taking hold of it needs all that must not be read: it gives up.
                 let held = super::hold(tid).map(|_| ()).unwrap_err();
                 assert!(held.0.contains("in the middle of its exec"), "{held}");
+                // Of one that was attached before this says nothing: it may well be the same.
+                let marks = Marks { pid: tid, ..no_marks() };
+                assert!(super::hold_again(&marks, Duration::from_millis(100)).unwrap().is_none());
                 let _ = told.send((in_time, asker));
             });
         });
@@ -113,6 +135,7 @@ fn looking_at_the_caller_of_a_flush_out_of_exec_does_not_hang() {
         assert!(asker.join().is_ok(), "an answer was wrong");
         assert!(in_time, "a look at the caller waited for the exec");
         assert!(status.success());
+        stop.store(true, Ordering::Relaxed);
         server.join().unwrap();
     }
 }

@@ -23,6 +23,8 @@ use std::time::Duration;
 const SCOPE: &str = "org.pinfold.scope";
 /// How long a container's start or end may wait for the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of a container's id is said.
+const ID_SHOWN: usize = 128;
 /// The longest state, and the longest configuration of a container, that are read.
 const STATE_MAX: u64 = 1 << 20;
 const CONFIG_MAX: u64 = 16 << 20;
@@ -82,7 +84,8 @@ fn log(failure: &Failure) {
 fn run(config: &Config, stage: Stage, input: impl Read) -> Result<Exit, Failure> {
     let state = read(input, STATE_MAX).and_then(|bytes| Ok(serde_json::from_slice::<State>(&bytes)?));
     let state = state.map_err(|e| Failure::usage(format!("the container's state on stdin: {e}")))?;
-    let about = format!("container {}", state.id);
+    // Enough to know it by: what is longer than any id would take the reason out of the system's log.
+    let about = format!("container {}", state.id.chars().take(ID_SHOWN).collect::<String>());
     match wanted(stage, state).map_err(|failure| failure.about(&about))? {
         Wanted::Nothing => {}
         Wanted::Attach(attach) => {

@@ -64,6 +64,12 @@ impl Meta {
         }
     }
 
+    /// The attributes that only an admin sets: conditions and publications.
+    pub fn ruled(&self) -> BTreeMap<XattrName, Vec<u8>> {
+        let ruled = self.xattrs.iter().filter(|(name, _)| name.starts_with(CONDITION_PREFIX));
+        ruled.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// The conditions written among the attributes.
     pub fn conditions(&self) -> Conditions<'_> {
         let get = |key: &str| self.xattrs.get(key).map(|v| std::str::from_utf8(v).map(str::trim).unwrap_or("\u{fffd}"));

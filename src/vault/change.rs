@@ -7,10 +7,11 @@ use super::node::{Attr, Node};
 use super::on_change::{self, ON_CHANGE};
 use super::tree::Heritage;
 use super::writer::Writer;
-use super::{Caller, Vault, VaultError};
+use super::{Caller, Vault, VaultError, ruled};
 use crate::access::{Denial, Operation, Rule};
 use crate::audit;
 use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The directory below the root that containers' secrets are in. Its entries are made by declaring a scope.
@@ -163,10 +164,11 @@ impl Vault {
         Ok(attr)
     }
 
-    /// Renames. A secret that replaces another one continues the history of the name.
+    /// Renames. A secret that replaces another one continues the history of the name, and its conditions and publications.
     ///
     /// # Errors
-    /// [`VaultError::Denied`], [`VaultError::CrossScope`], [`VaultError::Invalid`] if its content is not what its new
+    /// [`VaultError::Denied`], [`VaultError::NotPermitted`] if that would drop a condition and who does it is no admin,
+    /// [`VaultError::CrossScope`], [`VaultError::Invalid`] if its content is not what its new
     /// name says; then nothing was changed.
     pub fn rename(&self, caller: &impl Caller, rename: Rename<'_>) -> Result<(), VaultError> {
         let mut writer = self.lock_writer();
@@ -220,24 +222,29 @@ impl Vault {
         if let Some(rule) = rule {
             self.confine_moved(ino, rule, rename)?;
         }
+        let ruled = match &target {
+            Some((_, target)) => ruled::of_renamed(&node, target, rule)?,
+            None => node.meta.ruled(),
+        };
         if node.kind == Kind::File && rename.new_name != rename.name {
             self.check_under_new_name(ino, &node, rename.new_name)?;
         }
         let reason = format!("to {new_path}");
         self.record(event, old_path, None, &caller.who(), &reason)?;
-        self.move_node(writer, ino, &node, rename, target, (old_path, new_path))
+        let mut next = (*node).clone();
+        ruled::set(&mut next, ruled);
+        self.move_node(writer, ino, (&node, next), rename, target, (old_path, new_path))
     }
 
     fn move_node(
         &self,
         writer: &mut Writer,
         ino: Ino,
-        node: &Arc<Node>,
+        (node, mut next): (&Arc<Node>, Node),
         rename: Rename<'_>,
         target: Option<(Ino, Arc<Node>)>,
         (old_path, new_path): (&str, &str),
     ) -> Result<(), VaultError> {
-        let mut next = (**node).clone();
         next.parent = rename.new_parent;
         next.name = Some(rename.new_name.clone());
         next.meta.ctime = Timestamp::now();
@@ -250,7 +257,8 @@ impl Vault {
         if node.last_number > 0 {
             let heritage = match &replaced {
                 Some((_, t)) => {
-                    Some(Heritage { versions: t.versions.clone(), last_number: t.last_number, grave: None })
+                    let (versions, ruled) = (t.versions.clone(), BTreeMap::new());
+                    Some(Heritage { versions, last_number: t.last_number, ruled, grave: None })
                 }
                 None => self.with_tree(|t| t.heritage(new_path, ino))?,
             };
@@ -262,6 +270,7 @@ impl Vault {
                     self.with_tree_mut(|t| t.exhume(new_path))?;
                     writer.touch(grave);
                 }
+                ruled::come_back(&mut next, &heritage.ruled);
                 continue_history(&mut next, heritage);
                 super::commit::prune(&mut next, self.limits.keep_versions);
                 self.change_history(writer, &[&node.versions, taken], &next.versions)?;
@@ -274,7 +283,9 @@ impl Vault {
         self.with_tree_mut(|tree| {
             if let Some(displaced) = displaced {
                 tree.remove(displaced);
+                tree.published().succeed(displaced, ino);
             }
+            tree.put(ino, next);
             if node.last_number > 0 {
                 if !merged {
                     tree.forget_left(new_path);
@@ -285,7 +296,7 @@ impl Vault {
         if let Some(displaced) = displaced {
             writer.touch_unless_buried(displaced);
         }
-        self.put(writer, ino, next)?;
+        writer.touch(ino);
         self.stamp(writer, rename.parent)?;
         if rename.parent != rename.new_parent {
             self.stamp(writer, rename.new_parent)?;

@@ -45,6 +45,7 @@ impl Vault {
             // It notes what it finds.
             let _ = self.still_alive(&Holder::daemon(scope));
         }
+        self.hold_late();
         self.look_after_instances();
     }
 

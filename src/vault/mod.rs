@@ -29,6 +29,7 @@ mod publish;
 mod recovery;
 mod rekey;
 mod remove;
+mod ruled;
 mod scopes;
 mod setup;
 mod tree;
@@ -373,7 +374,8 @@ impl Vault {
         match &mut *self.write_state() {
             State::Unlocked(open) => {
                 let result = f(open);
-                self.publisher.touch(open.tree.published().take_touched());
+                let (touched, succeeded) = open.tree.published().take_touched();
+                self.publisher.touch(touched, succeeded);
                 Ok(result)
             }
             State::Locked { .. } => Err(VaultError::Locked),

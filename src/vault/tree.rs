@@ -6,7 +6,7 @@
 use super::VaultError;
 use super::node::{Grave, Node, Record, Version};
 use super::publish::PublishedIndex;
-use crate::model::{Ino, Kind, Name, Scope, SecretPath, Uid};
+use crate::model::{Ino, Kind, Name, Scope, SecretPath, Uid, XattrName};
 use crate::seal::BlobDigest;
 use crate::store::BlobKey;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -48,6 +48,7 @@ struct Left {
     ino: Ino,
     versions: Vec<Version>,
     last_number: u64,
+    ruled: BTreeMap<XattrName, Vec<u8>>,
 }
 
 /// The history that a name has, for the secret that takes it over.
@@ -57,6 +58,8 @@ pub struct Heritage {
     pub versions: Vec<Version>,
     /// The highest number that a version of the name had.
     pub last_number: u64,
+    /// The conditions and publications it had.
+    pub ruled: BTreeMap<XattrName, Vec<u8>>,
     /// The record of a removed secret that this was, which then goes.
     pub grave: Option<Ino>,
 }
@@ -301,7 +304,7 @@ impl Tree {
             self.left.pop_front();
         }
         let (versions, last_number) = (node.versions.clone(), node.last_number);
-        self.left.push_back(Left { path, ino, versions, last_number });
+        self.left.push_back(Left { path, ino, versions, last_number, ruled: node.meta.ruled() });
     }
 
     /// The name has gone to another secret, or shall have no history.
@@ -322,7 +325,8 @@ impl Tree {
         let last = left.map_or(0, |left| left.last_number);
         if let Some((ino, grave)) = self.graves.get(path) {
             let last_number = grave.last_number.max(last);
-            return Some(Heritage { versions: grave.versions.clone(), last_number, grave: Some(*ino) });
+            let (versions, ruled) = (grave.versions.clone(), grave.meta.ruled());
+            return Some(Heritage { versions, last_number, ruled, grave: Some(*ino) });
         }
         let kept = left.and_then(|left| self.nodes.get(&left.ino)).map(|n| n.versions.as_slice()).unwrap_or_default();
         // The digest is the one of now: the blob may have been sealed anew.
@@ -331,7 +335,7 @@ impl Tree {
         };
         left.map(|left| {
             let versions = left.versions.iter().filter_map(alive).collect();
-            Heritage { versions, last_number: last, grave: None }
+            Heritage { versions, last_number: last, ruled: left.ruled.clone(), grave: None }
         })
     }
 

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod process;
 pub mod services;
 pub mod tried;
+pub mod unshared;
 
 pub use daemon::{Daemon, Setup};
 pub use process::{ALICE, BOB, CAROL, Out, ROOT, User, WWW_DATA, sh};

@@ -593,6 +593,116 @@ fn what_has_expired_is_kept_like_everything_else() {
     rig.is_whole();
 }
 
+// ---- what only an admin sets follows the name ----
+
+/// What a condition may be; the end of the world, and one before that.
+const EXPIRES: &str = "user.pinfold.expires";
+const LATE: &[u8] = b"2999-01-01T00:00:00Z";
+const LATER: &[u8] = b"2999-02-01T00:00:00Z";
+
+impl Rig {
+    fn rule(&self, text: &str, name: &str, value: &[u8]) {
+        self.fs.set_xattr(&ROOT, self.ino(text), name, value, XattrMode::Set).unwrap();
+    }
+
+    fn ruled(&self, text: &str) -> Vec<(String, Vec<u8>)> {
+        let ino = self.ino(text);
+        let names = self.vault().list_xattr(ino).unwrap().into_iter();
+        let names = names.filter(|name| name.starts_with("user.pinfold."));
+        names.map(|name| (name.clone(), self.vault().get_xattr(ino, &name).unwrap())).collect()
+    }
+}
+
+#[test]
+fn a_file_renamed_over_a_secret_takes_over_its_conditions_and_publications() {
+    for who in [ROOT, ALICE] {
+        let rig = rig();
+        rig.put(who, "pin", b"old").unwrap();
+        rig.rule("pin", EXPIRES, LATE);
+        rig.rule("pin", "user.pinfold.publish", b"to=4000");
+        let before = rig.ruled("pin");
+        assert_eq!(before.len(), 2);
+        rig.put(who, "tmp", b"new").unwrap();
+        rig.fs.set_xattr(&who, rig.ino("tmp"), "user.note", b"mine", XattrMode::Set).unwrap();
+        rig.rename(who, "tmp", "pin").unwrap();
+        assert_eq!((rig.ruled("pin"), rig.content("pin")), (before.clone(), b"new".to_vec()));
+        assert_eq!(rig.vault().get_xattr(rig.ino("pin"), "user.note").unwrap(), b"mine");
+        // One that was never written, and is afterwards, is no way around it.
+        rig.create(who, "empty", WRITE).unwrap();
+        rig.rename(who, "empty", "pin").unwrap();
+        assert_eq!(rig.ruled("pin"), before);
+        rig.is_whole();
+    }
+}
+
+#[test]
+fn conditions_set_on_a_file_that_was_never_written_are_taken_over_too() {
+    let rig = rig();
+    let handle = rig.create(ROOT, "pin", WRITE).unwrap();
+    rig.rule("pin", EXPIRES, LATE);
+    rig.fs.release_writer(handle).unwrap();
+    rig.put(ALICE, "tmp", b"new").unwrap();
+    rig.rename(ALICE, "tmp", "pin").unwrap();
+    assert_eq!(rig.ruled("pin"), [(EXPIRES.to_owned(), LATE.to_vec())]);
+}
+
+#[test]
+fn an_admins_file_keeps_the_conditions_it_brings() {
+    let rig = rig();
+    rig.put(ROOT, "pin", b"old").unwrap();
+    rig.rule("pin", EXPIRES, LATE);
+    rig.rule("pin", "user.pinfold.publish", b"to=4000");
+    rig.put(ROOT, "tmp", b"new").unwrap();
+    rig.rule("tmp", EXPIRES, LATER);
+    rig.rename(ROOT, "tmp", "pin").unwrap();
+    assert_eq!(rig.ruled("pin"), [(EXPIRES.to_owned(), LATER.to_vec())]);
+}
+
+#[test]
+fn nobody_else_drops_a_condition_by_a_rename() {
+    let rig = rig();
+    for (name, value) in [("strict", LATE), ("other", LATER)] {
+        rig.put(ROOT, name, name.as_bytes()).unwrap();
+        rig.rule(name, EXPIRES, value);
+    }
+    // Neither that of what is replaced, nor that of what replaces it.
+    for (from, to) in [("strict", "other"), ("other", "strict")] {
+        assert_eq!(failure(rig.rename(ALICE, from, to)), Failure::NotPermitted);
+    }
+    assert_eq!((rig.content("strict"), rig.content("other")), (b"strict".to_vec(), b"other".to_vec()));
+    rig.put(ALICE, "plain", b"plain").unwrap();
+    rig.rename(ALICE, "strict", "plain").unwrap();
+    assert_eq!(rig.ruled("plain"), [(EXPIRES.to_owned(), LATE.to_vec())]);
+}
+
+#[test]
+fn conditions_follow_the_name_when_the_old_file_goes_first() {
+    // install(1) unlinks and makes anew; some editors rename the old one away.
+    for away in [false, true] {
+        let rig = rig();
+        rig.put(ROOT, "pin", b"old").unwrap();
+        rig.rule("pin", EXPIRES, LATE);
+        if away {
+            rig.rename(ROOT, "pin", "pin~").unwrap()
+        } else {
+            rig.unlink(ROOT, "pin").unwrap()
+        }
+        rig.put(ROOT, "pin", b"new").unwrap();
+        assert_eq!(
+            (rig.ruled("pin"), rig.content("pin")),
+            (vec![(EXPIRES.to_owned(), LATE.to_vec())], b"new".to_vec())
+        );
+        rig.is_whole();
+    }
+    // What was purged has no name any more.
+    let rig = rig();
+    rig.put(ROOT, "pin", b"old").unwrap();
+    rig.rule("pin", EXPIRES, LATE);
+    rig.vault().remove(&actor(), Remove { path: path("pin"), purge: true, recursive: false }).unwrap();
+    rig.put(ROOT, "pin", b"new").unwrap();
+    assert_eq!(rig.ruled("pin"), []);
+}
+
 // ---- bounds ----
 
 #[test]

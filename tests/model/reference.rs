@@ -107,7 +107,22 @@ pub struct Node {
     pub last: u64,
 }
 
+/// The attributes that only an admin sets.
+pub type Ruled = BTreeMap<String, Vec<u8>>;
+
 impl Node {
+    pub fn ruled(&self) -> Ruled {
+        let ruled = self.xattrs.iter().filter(|(name, _)| name.starts_with("user.pinfold."));
+        ruled.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// What held for the name holds for it, unless something does already.
+    fn take_over(&mut self, ruled: Ruled) {
+        if self.kind == Kind::File && self.ruled().is_empty() {
+            self.xattrs.extend(ruled);
+        }
+    }
+
     pub fn content(&self) -> Rc<[u8]> {
         self.versions.last().map_or_else(|| Rc::from([]), |v| Rc::clone(&v.content))
     }
@@ -131,6 +146,7 @@ pub struct Left {
     pub ino: u64,
     pub versions: Vec<Version>,
     pub last: u64,
+    pub ruled: Ruled,
 }
 
 /// What is written and not committed.
@@ -347,6 +363,9 @@ impl Reference {
             check(&mut wrong, !is_dir || onto_dir, Failure::NotADirectory);
             check(&mut wrong, is_dir || !onto_dir, Failure::IsADirectory);
             check(&mut wrong, self.children(target).is_empty(), Failure::NotEmpty);
+            let (own, old) = (node.ruled(), self.nodes[&target].ruled());
+            let drops = node.kind == Kind::File && !own.is_empty() && !old.is_empty() && own != old;
+            check(&mut wrong, who.admin || !drops, Failure::NotPermitted);
         }
         let unfit = node.last > 0 && !fits(to.1, &node.content());
         check(&mut wrong, !unfit, Failure::Invalid);
@@ -531,16 +550,17 @@ impl Reference {
     }
 
     /// The history that a name has, for the one who takes the name over.
-    fn inherit(&mut self, path: &str, heir: u64) -> (Vec<Version>, u64) {
+    fn inherit(&mut self, path: &str, heir: u64) -> (Vec<Version>, u64, Ruled) {
         let left = self.left.remove(path).filter(|left| left.ino != heir);
         let last = left.as_ref().map_or(0, |left| left.last);
         if let Some(grave) = self.graves.remove(path) {
-            return (grave.versions, grave.last.max(last));
+            let ruled = grave.ruled();
+            return (grave.versions, grave.last.max(last), ruled);
         }
-        let Some(left) = left else { return (Vec::new(), 0) };
+        let Some(left) = left else { return (Vec::new(), 0, Ruled::new()) };
         let kept = self.nodes.get(&left.ino).map(|n| n.versions.as_slice()).unwrap_or_default();
         let alive = left.versions.into_iter().filter(|v| kept.iter().any(|k| k.id == v.id)).collect();
-        (alive, last)
+        (alive, last, left.ruled)
     }
 
     pub fn rename(&mut self, from: (u64, &str), to: (u64, &str)) {
@@ -550,14 +570,19 @@ impl Reference {
             return;
         }
         let (old_path, new_path) = (self.path(ino), self.path_in(to.0, to.1));
-        let replaced = target.map(|target| self.vanish(target)).filter(|t| t.last > 0);
+        let replaced = target.map(|target| self.vanish(target));
         let mut node = self.nodes[&ino].clone();
+        if let Some(replaced) = &replaced {
+            node.take_over(replaced.ruled());
+        }
+        let replaced = replaced.filter(|t| t.last > 0);
         if node.last > 0 {
-            let left = Left { ino, versions: node.versions.clone(), last: node.last };
-            let (mut versions, mut last) = match replaced {
-                Some(target) => (target.versions, target.last),
+            let left = Left { ino, versions: node.versions.clone(), last: node.last, ruled: self.nodes[&ino].ruled() };
+            let (mut versions, mut last, ruled) = match replaced {
+                Some(target) => (target.versions, target.last, Ruled::new()),
                 None => self.inherit(&new_path, ino),
             };
+            node.take_over(ruled);
             if last > 0 {
                 let own = std::mem::take(&mut node.versions);
                 let current = own.len() - 1;
@@ -602,12 +627,13 @@ impl Reference {
             return;
         }
         let path = self.path(ino);
-        let (mut versions, mut last) = (Vec::new(), 0);
+        let (mut versions, mut last, mut ruled) = (Vec::new(), 0, Ruled::new());
         if self.nodes[&ino].last == 0 {
-            (versions, last) = self.inherit(&path, ino);
+            (versions, last, ruled) = self.inherit(&path, ino);
         }
         self.next_id += 1;
         let mut node = self.nodes[&ino].clone();
+        node.take_over(ruled);
         versions.append(&mut node.versions);
         node.last = node.last.max(last) + 1;
         versions.push(Version { number: node.last, id: self.next_id, content: Rc::from(content), uid });

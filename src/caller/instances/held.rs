@@ -97,31 +97,36 @@ impl Held {
 /// are the daemon's own; or an unprivileged uid of the host made its user namespace: every process of that uid could
 /// enter it, and all that is in it.
 ///
-/// It takes two seconds at most, see [`hold_again`].
+/// It takes two seconds at most, see [`hold_again`]; then it is a doubt.
 pub fn hold(pid: u32) -> Result<Held, Doubt> {
-    in_time(pid, move || look(pid, None))
+    let busy = || Doubt(format!("process {pid} cannot be looked at in the middle of its exec"));
+    in_time(pid, PATIENCE, move || look(pid, None))?.ok_or_else(busy)
 }
 
 /// The same for one that was attached before the daemon was started anew: only if it is still the same one.
 ///
+/// `None` if it cannot be looked at within `patience`. A process can bring that about: while exec(2) closes a file that it
+/// wrote on our own mount, nobody can read what it is, until that FLUSH is answered. So whoever holds a lock that a FLUSH
+/// needs would wait for ever, were this not bounded. It says nothing about whether it is still the same one.
+///
 /// # Errors
-/// As [`hold`], and if the boot, the start time, a namespace, the map of ids or the cgroup is another than it was; and if
-/// it cannot be looked at within two seconds. A process can bring that about: while exec(2) closes a file that it wrote
-/// on our own mount, nobody can read what it is, until that FLUSH is answered. So whoever holds a lock that a FLUSH needs
-/// would wait for ever, were this not bounded; whether one has *ended* is for [`Registry::has_ended`](super::Registry).
-pub fn hold_again(marks: &Marks) -> Result<Held, Doubt> {
+/// As [`hold`], and if the boot, the start time, a namespace, the map of ids or the cgroup is another than it was.
+pub fn hold_again(marks: &Marks, patience: Duration) -> Result<Option<Held>, Doubt> {
     let before = marks.clone();
-    in_time(marks.pid, move || compare(&before))
+    in_time(marks.pid, patience, move || compare(&before))
 }
 
 /// The answer of `find`, if it comes in time.
-fn in_time(pid: u32, find: impl FnOnce() -> Result<Held, Doubt> + Send + 'static) -> Result<Held, Doubt> {
+fn in_time(
+    pid: u32,
+    patience: Duration,
+    find: impl FnOnce() -> Result<Held, Doubt> + Send + 'static,
+) -> Result<Option<Held>, Doubt> {
     let (tell, told) = mpsc::channel();
     // A thread that waits for an exec cannot be ended; it ends with the exec.
     let thread = std::thread::Builder::new().name("hold".into()).spawn(move || drop(tell.send(find())));
     thread.map_err(|e| Doubt(format!("process {pid} cannot be looked at: {e}")))?;
-    told.recv_timeout(PATIENCE)
-        .unwrap_or_else(|_| Err(Doubt(format!("process {pid} cannot be looked at in the middle of its exec"))))
+    told.recv_timeout(patience).map_or(Ok(None), |found| found.map(Some))
 }
 
 fn compare(marks: &Marks) -> Result<Held, Doubt> {

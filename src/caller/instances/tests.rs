@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
 
+/// Nobody here keeps others from looking at him.
+const LONG: Duration = Duration::from_secs(20);
 const HIERARCHY: &str = "/sys/fs/cgroup";
 
 /// Runs `test` in a thread whose `/sys/fs/cgroup` is the v2 hierarchy, whatever this host has there.
@@ -229,9 +231,9 @@ fn a_systemd_inside_is_known_by_the_cgroup_that_it_sees_as_its_root() {
         // After a restart of the daemon, and its init deeper still.
         let deep = init_scope.below("deep");
         deep.take_in(first.child_pid());
-        assert_eq!(hold_again(&marks).unwrap().marks(), &marks);
+        assert_eq!(hold_again(&marks, LONG).unwrap().unwrap().marks(), &marks);
         outside.take_in(first.child_pid());
-        assert!(hold_again(&marks).unwrap_err().0.contains("has left the cgroup"));
+        assert!(hold_again(&marks, LONG).unwrap_err().0.contains("has left the cgroup"));
         drop((other, first));
     });
 }
@@ -325,11 +327,11 @@ fn the_maps_are_those_of_its_user_namespace() {
 fn after_a_restart_only_the_same_one_is_held_again() {
     let first = Cat::run(&["unshare", "--user", "--map-root-user", "--pid", "--fork", "cat"]);
     let marks = hold(first.child_pid()).unwrap().marks().clone();
-    assert_eq!(hold_again(&marks).unwrap().marks(), &marks);
+    assert_eq!(hold_again(&marks, LONG).unwrap().unwrap().marks(), &marks);
     let refused = |change: &dyn Fn(&mut Marks)| {
         let mut other = marks.clone();
         change(&mut other);
-        hold_again(&other).unwrap_err().0
+        hold_again(&other, LONG).unwrap_err().0
     };
     assert!(refused(&|m| m.boot = "another".into()).contains("booted"));
     assert!(refused(&|m| m.start += 1).contains("another one"));
@@ -338,7 +340,7 @@ fn after_a_restart_only_the_same_one_is_held_again() {
     assert!(refused(&|m| m.maps = crate::model::IdMaps::identity()).contains("another map"));
     assert!(refused(&|m| m.cgroup = Some("/elsewhere".into())).contains("has left the cgroup"));
     drop(first);
-    assert!(hold_again(&marks).unwrap_err().0.contains("gone"));
+    assert!(hold_again(&marks, LONG).unwrap_err().0.contains("gone"));
 }
 
 #[test]

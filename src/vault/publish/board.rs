@@ -156,6 +156,7 @@ pub(super) struct Wanted {
 impl Vault {
     /// Makes the keys of one secret what its publications, its permissions and its content say.
     pub(super) fn reconcile(&self, board: &mut Board, ino: Ino) {
+        self.follow_successors(board);
         let found = self.node_and_path(ino).ok().filter(|(node, _)| node.kind == Kind::File);
         let Some((node, path)) = found else {
             self.withdraw_slots(board.slots.remove(&ino).unwrap_or_default(), "the secret is gone");

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 pub struct PublishedIndex {
     all: BTreeSet<Ino>,
     touched: BTreeSet<Ino>,
+    /// What was replaced, and by what.
+    succeeded: Vec<(Ino, Ino)>,
 }
 
 impl PublishedIndex {
@@ -32,13 +34,20 @@ impl PublishedIndex {
         }
     }
 
+    /// What was published from one secret is published from another now: the keys go on. To be told when both are noted.
+    pub fn succeed(&mut self, old: Ino, new: Ino) {
+        if self.touched.contains(&old) {
+            self.succeeded.push((old, new));
+        }
+    }
+
     /// All of them.
     pub fn all(&self) -> BTreeSet<Ino> {
         self.all.clone()
     }
 
-    /// Those that changed since this was last asked.
-    pub fn take_touched(&mut self) -> BTreeSet<Ino> {
-        std::mem::take(&mut self.touched)
+    /// Those that changed since this was last asked, and those that others replaced, oldest first.
+    pub fn take_touched(&mut self) -> (BTreeSet<Ino>, Vec<(Ino, Ino)>) {
+        (std::mem::take(&mut self.touched), std::mem::take(&mut self.succeeded))
     }
 }

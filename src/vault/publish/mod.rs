@@ -51,15 +51,19 @@ pub(super) struct Publisher {
 struct Inbox {
     /// At most as many as there are secrets with publications.
     touched: BTreeSet<Ino>,
+    /// Secrets that took the place of others: what those had out is theirs.
+    succeeded: Vec<(Ino, Ino)>,
     all: bool,
     stop: bool,
 }
 
 impl Publisher {
     /// These may be other than their keys by now. Never blocks for long: it is called under the vault's locks.
-    pub fn touch(&self, inos: BTreeSet<Ino>) {
+    pub fn touch(&self, inos: BTreeSet<Ino>, succeeded: Vec<(Ino, Ino)>) {
         if !inos.is_empty() {
-            self.inbox().touched.extend(inos);
+            let mut inbox = self.inbox();
+            inbox.touched.extend(inos);
+            inbox.succeeded.extend(succeeded);
             self.news.notify_one();
         }
     }

@@ -73,6 +73,15 @@ impl Vault {
         }
     }
 
+    /// A key that is out stays the same one when another file takes the place of its secret.
+    pub(super) fn follow_successors(&self, board: &mut Board) {
+        for (old, new) in std::mem::take(&mut self.publisher.inbox().succeeded) {
+            if let Some(slots) = board.slots.remove(&old) {
+                board.slots.entry(new).or_default().extend(slots);
+            }
+        }
+    }
+
     /// Every publication is judged anew.
     pub(super) fn follow_all(&self) {
         let mut all = self.with_tree(|tree| tree.all_published()).unwrap_or_default();
