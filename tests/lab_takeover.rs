@@ -366,3 +366,38 @@ fn a_container_whose_first_process_is_in_the_middle_of_an_exec_stays_attached() 
     wait_for("a read inside", PATIENCE, || (web.sh(0, "cat /run/secrets/pin").text() == "1234").then_some(()));
     assert_eq!(std::fs::read_to_string(format!("/proc/{}/comm", web.init)).expect("it runs").trim(), "sleep");
 }
+
+/// How long readers wait, with as many secrets as PINFOLD_SECRETS says.
+#[test]
+#[ignore = "a measurement of some minutes: make test-lab TESTS=lab_takeover ARGS='--ignored --nocapture'"]
+fn how_long_readers_wait_with_many_secrets() {
+    let many: usize = std::env::var("PINFOLD_SECRETS").map_or(100_000, |n| n.parse().expect("a number"));
+    let unit = Unit::start("max_secrets = 1000000");
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("echo 1234 > {path}")).ok();
+    std::thread::scope(|threads| {
+        for t in 0..4 {
+            let folder = unit.daemon.path(&format!("many-{t}"));
+            threads.spawn(move || {
+                std::fs::create_dir(&folder).expect("a folder");
+                for n in 0..many / 4 {
+                    std::fs::write(format!("{folder}/{n}"), "x".repeat(64)).expect("a secret");
+                }
+            });
+        }
+    });
+    let readers = Readers::start(&path, "1234\n");
+    let mut pid = unit.pid();
+    let mut stalls = Vec::new();
+    for round in 0..10 {
+        let begun = Instant::now();
+        unit.systemctl(if round % 2 == 0 { "restart" } else { "kill --signal=KILL --kill-whom=main" });
+        pid = unit.await_next(pid);
+        stalls.push(begun.elapsed());
+    }
+    let (reads, longest) = readers.finish();
+    eprintln!(
+        "{many} secrets: {reads} reads, the longest took {longest:?}; from the signal to the next answer {stalls:?}"
+    );
+}
