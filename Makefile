@@ -1,6 +1,8 @@
 # make test    everything, on a fresh Debian 12 (root, Rust toolchain): host tests, then the lab
 # make run     a store to play with, mounted on /run/secrets until Ctrl-C
 # make bench   the numbers of docs/benchmarks.md
+# make deb     the Debian package; make man: what it holds beside the binary, in target/package
+# make test-systemd  the package, its units and systemd around them
 # make torture kills, power cuts and corruption, the long form
 CARGO ?= cargo
 LAB := tests/lab/lab
@@ -9,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The demonstration's store, its configuration and its passphrase; nothing but `make run` uses it.
 PINFOLD_RUN ?= /var/lib/pinfold-demo
 
-.PHONY: all test test-host test-lab lint run bench torture clean
+.PHONY: all test test-host test-lab test-systemd lint run bench torture deb man clean
 
 all:
 	$(CARGO) build --release --locked
@@ -30,6 +32,15 @@ test-host: deps lint
 # Every tests/lab_*.rs is a test of the lab: see Cargo.toml. TESTS= names some of them, ARGS= goes to the test runner.
 test-lab: deps
 	@tests/lab/run-tests --timeout $(LAB_TIMEOUT) $(TESTS) -- $(ARGS)
+
+test-systemd: deps
+	@tests/lab/run-tests --timeout $(LAB_TIMEOUT) lab_systemd lab_takeover -- $(ARGS)
+
+deb: deps
+	@dist/package release
+
+man:
+	$(CARGO) run --quiet --locked --example manual -- "$(TARGET)/package"
 
 torture: deps
 	@PINFOLD_TORTURE=full tests/lab/run-tests --release --timeout 7200 lab_torture -- $(ARGS)

@@ -14,6 +14,7 @@ use crate::secret::{Kek, Secret};
 use crate::sys::keyctl::{self, KeyError, KeyId};
 use sha2::{Digest, Sha256};
 use std::io;
+use std::sync::{PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 /// Possessor everything; uid 0 elsewhere may see, spoil and revoke it, never read it.
@@ -22,7 +23,8 @@ const ENTRY_PERMS: u32 = 0x3f05_0000;
 #[derive(Debug)]
 pub struct ScopeEntry {
     key: KeyId,
-    check: [u8; 32],
+    /// What the KEK is compared with. Held while the key is read: a new one comes with its check.
+    check: RwLock<[u8; 32]>,
 }
 
 impl ScopeEntry {
@@ -57,9 +59,21 @@ impl ScopeEntry {
 
     fn add(description: &str, kek: &Secret) -> io::Result<Self> {
         let key = keyctl::add_user_key_to_session(description, kek.expose())?;
-        let entry = ScopeEntry { key, check: Sha256::digest(kek.expose()).into() };
+        let entry = ScopeEntry { key, check: RwLock::new(Sha256::digest(kek.expose()).into()) };
         keyctl::set_perm(key, ENTRY_PERMS)?;
         Ok(entry)
+    }
+
+    /// Another KEK under the same serial number, for the same time.
+    ///
+    /// # Errors
+    /// [`KeyError::Revoked`] and [`KeyError::Expired`] for one that is cut off, and stays so; what the kernel says.
+    pub fn renew(&self, kek: &Secret, timeout: Option<u32>) -> Result<(), KeyError> {
+        let mut check = self.check.write().unwrap_or_else(PoisonError::into_inner);
+        keyctl::update(self.key, kek.expose())?;
+        *check = Sha256::digest(kek.expose()).into();
+        // An update takes the end away.
+        timeout.map_or(Ok(()), |seconds| keyctl::set_timeout(self.key, seconds).map_err(KeyError::Other))
     }
 
     /// Revokes it, for everybody who still has it in hand.
@@ -74,8 +88,9 @@ impl ScopeEntry {
     /// What became of the entry. One that somebody wrote over counts as missing.
     pub fn read(&self) -> Result<Kek, ScopeState> {
         let mut kek = Zeroizing::new([0; Kek::LEN]);
+        let check = self.check.read().unwrap_or_else(PoisonError::into_inner);
         match keyctl::read(self.key, &mut *kek) {
-            Ok(n) if n == Kek::LEN && <[u8; 32]>::from(Sha256::digest(*kek)) == self.check => Ok(Kek::new(kek)),
+            Ok(n) if n == Kek::LEN && <[u8; 32]>::from(Sha256::digest(*kek)) == *check => Ok(Kek::new(kek)),
             Ok(_) | Err(KeyError::Missing | KeyError::Denied | KeyError::Other(_)) => Err(ScopeState::Missing),
             Err(KeyError::Revoked) => Err(ScopeState::Revoked),
             Err(KeyError::Expired) => Err(ScopeState::Expired),
@@ -141,10 +156,29 @@ mod tests {
     }
 
     #[test]
+    fn a_renewed_entry_keeps_its_number_and_its_end_and_stays_revoked() {
+        let (old, new) = (Secret::random(Kek::LEN).unwrap(), Secret::random(Kek::LEN).unwrap());
+        let id = InstanceId { scope: Scope::container("web").unwrap(), id: "keyring-renewed".into() };
+        let entry = ScopeEntry::install_for(&id, &old, Some(3600)).unwrap();
+        let serial = entry.serial();
+        entry.renew(&new, Some(1)).unwrap();
+        assert_eq!((entry.serial(), entry.read().unwrap().expose() == new.expose()), (serial, true));
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while entry.state() != ScopeState::Expired {
+            assert!(std::time::Instant::now() < end, "it does not expire");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let entry = ScopeEntry::install(&Scope::Host, &old).unwrap();
+        entry.revoke();
+        assert!(entry.renew(&new, None).is_err());
+        assert_eq!(entry.state(), ScopeState::Revoked);
+    }
+
+    #[test]
     fn a_spoiled_entry_counts_as_missing() {
         let kek = Secret::random(Kek::LEN).unwrap();
         let mut entry = ScopeEntry::install(&Scope::Host, &kek).unwrap();
-        entry.check[0] ^= 1;
+        entry.check.get_mut().unwrap()[0] ^= 1;
         assert_eq!(entry.state(), ScopeState::Missing);
     }
 }

@@ -49,7 +49,7 @@ impl Admin for Fake {
     fn status(&self, _: &Actor) -> Result<Status, Fault> {
         Ok(Status { version: "9.9".into(), pid: 42, locked: !*self.unlocked.lock().unwrap(), ..Status::default() })
     }
-    fn unlock(&self, _: &Actor, with: UnlockWith) -> Result<(), Fault> {
+    fn unlock(&self, _: &Actor, with: UnlockWith, _: Option<&str>) -> Result<(), Fault> {
         match with {
             UnlockWith::Passphrase(p) if p.expose() == b"open sesame" => *self.unlocked.lock().unwrap() = true,
             _ => return Err(Fault::Refused("that does not open the store".into())),
@@ -158,6 +158,18 @@ impl Admin for Fake {
     }
     fn instances(&self, _: &Actor) -> Result<Vec<InstanceEntry>, Fault> {
         Ok(Vec::new())
+    }
+    fn identity_add(&self, _: &Actor, _: IdentityAdd) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn identity_remove(&self, _: &Actor, _: &str) -> Result<(), Fault> {
+        Err(Fault::Refused("it is the last one".into()))
+    }
+    fn identity_list(&self, _: &Actor) -> Result<Vec<ProtectorInfo>, Fault> {
+        Ok(vec![ProtectorInfo { name: "main".into(), opened_by: "passphrase".into() }])
+    }
+    fn rekey(&self, _: &Actor, _: Rekey) -> Result<Rekeyed, Fault> {
+        Ok(Rekeyed::default())
     }
     fn denied(&self, actor: &Actor, _: &str) {
         self.denied.lock().unwrap().push(actor.uid);
@@ -493,4 +505,64 @@ fn an_interrupted_question_leaves_the_terminal_as_it_was() {
     assert!(!terminal.child.wait().unwrap().success());
     assert!(terminal.echoes());
     assert!(!*rig.fake.unlocked.lock().unwrap());
+}
+
+#[test]
+fn a_wrong_passphrase_is_asked_for_again_three_times_in_all() {
+    let rig = Rig::new(Fake::default());
+    let mut terminal = Terminal::start(&rig, &["unlock"]);
+    terminal.until("Passphrase: ");
+    for _ in 0..2 {
+        terminal.press(b"wrong\r");
+        terminal.until("Once more, the passphrase: ");
+        terminal.seen.clear();
+    }
+    terminal.press(b"wrong\r");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(3));
+    assert!(terminal.echoes());
+}
+
+#[test]
+fn the_terminal_gives_way_to_whoever_is_faster() {
+    let rig = Rig::new(Fake::default());
+    let folder = rig.dir.path().join("unlock.d");
+    std::fs::create_dir(&folder).unwrap();
+    let program = folder.join("slow");
+    std::fs::write(&program, "#!/bin/sh\nsleep 1\nprintf 'open sesame'\n").unwrap();
+    for path in [rig.dir.path(), &folder, &program] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let mut config = File::options().append(true).open(rig.dir.path().join("pinfold.toml")).unwrap();
+    writeln!(config, "[unlock]\nprograms = [{folder:?}]").unwrap();
+    let mut terminal = Terminal::start(&rig, &["unlock"]);
+    terminal.until("Passphrase: ");
+    terminal.press(b"half a word");
+    assert!(terminal.child.wait().unwrap().success());
+    assert!(terminal.echoes(), "the terminal is as it was");
+    assert!(*rig.fake.unlocked.lock().unwrap());
+}
+
+#[test]
+fn what_opens_the_identity_is_listed_added_and_removed() {
+    let rig = Rig::new(Fake::default());
+    assert_eq!(text(&rig.run(&["identity", "ls"]).stdout), "main                    passphrase\n");
+    ended(&rig.run(&["identity", "rm", "main"]), 3);
+    let file = rig.dir.path().join("p");
+    std::fs::write(&file, "open sesame").unwrap();
+    let file = file.to_str().unwrap();
+    ended(&rig.feed(&["passwd", "--old-passphrase-file", file, "--passphrase-file", "-"], b"new\n"), 0);
+    ended(&rig.run(&["passwd", "--old-passphrase-file", "-", "--passphrase-file", "-"]), 2);
+    ended(&rig.run(&["identity", "add", "x", "--old-passphrase-file", file, "--recipient", "age1x"]), 0);
+    // A program that cannot encrypt leaves nothing behind.
+    let out = rig.dir.path().join("x.age");
+    let args = ["identity", "add", "x", "--old-passphrase-file", file, "--plugin", "age1nonsense", "--out"];
+    let output = rig.run(&[&args[..], &[out.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(!out.exists());
+    ended(&rig.run(&["rekey", "--old-passphrase-file", file, "--new-passphrase-file", file]), 0);
+    let key = rig.dir.path().join("identity.key");
+    ended(&rig.run(&["rekey", "--old-passphrase-file", file, "--new-keyfile", key.to_str().unwrap()]), 0);
+    assert!(std::fs::read_to_string(&key).unwrap().contains("AGE-SECRET-KEY-1"));
+    assert_eq!(std::fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
+    assert!(!rig.dir.path().join("identity.key.new").exists());
 }

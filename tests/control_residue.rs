@@ -47,7 +47,7 @@ impl Admin for Glance {
     fn denied(&self, _: &Actor, _: &str) {}
     unused! {
         status() -> Status;
-        unlock(UnlockWith) -> ();
+        unlock(UnlockWith, Option<&str>) -> ();
         lock() -> ();
         list(List) -> Vec<Entry>;
         remove(Remove) -> Removed;
@@ -61,6 +61,10 @@ impl Admin for Glance {
         recovery_remove(&str) -> u64;
         recovery_list() -> Vec<String>;
         fsck(Fsck) -> FsckReport;
+        identity_add(IdentityAdd) -> ();
+        identity_remove(&str) -> ();
+        identity_list() -> Vec<ProtectorInfo>;
+        rekey(Rekey) -> Rekeyed;
         extract(Extract) -> Vec<u8>;
         backup(&mut dyn Write) -> BackupReport;
         scope_add(ScopeAdd) -> ();

@@ -203,7 +203,7 @@ fn the_directory_server_s_drop_in_brings_the_pin_and_takes_it_away() {
     // script stands in for it that starts as root and becomes dirsrv.
     let text = include_str!("../systemd/dirsrv@.service.d/pinfold.conf");
     let binary = format!("{} --config {}", common::daemon::binary().display(), daemon.file("pinfold.toml").display());
-    let text = text.replace("/usr/bin/pinfold", &binary).replace("Requires=pinfold.service\n", "");
+    let text = text.replace("/usr/bin/pinfold", &binary).replace("Requires=pinfold-ready.target\n", "");
     let dir = "/run/systemd/system/pinned@.service.d";
     let script = "#!/bin/sh\nsetpriv --reuid=dirsrv --regid=dirsrv --clear-groups sh -c 'keyctl pipe $(keyctl search @u user \
                   \"Internal (Software) Token:$1:password\") > /tmp/seen' sh \"$1\"\nexec sleep 1000\n";

@@ -15,7 +15,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (3, &["access", "caller", "store", "unlock", "audit", "cert", "bundle"]),
     (4, &["seal", "keyring"]),
     (5, &["vault"]),
-    (6, &["fs", "upcall", "control"]),
+    (6, &["fs", "upcall", "control", "credentials"]),
     (7, &["daemon"]),
     (8, &["cli"]),
 ];
@@ -38,7 +38,6 @@ const ERRNO_READ: &[(&str, &str, &str)] = &[
     ),
     ("src/store/folder.rs", "EWOULDBLOCK", "flock(2) says that another process has the store"),
     ("src/store/ledger.rs", "EIO", "a fault that tests put in"),
-    ("src/cli/prompt.rs", "EINTR", "poll(2) on the terminal is begun again after a signal"),
     ("src/control/listen.rs", "EADDRINUSE", "bind(2) says that another daemon was faster"),
 ];
 

@@ -9,6 +9,7 @@
 
 mod audit;
 mod bare;
+mod containers;
 mod guard;
 mod machine;
 mod measure;

@@ -5,7 +5,7 @@
 
 use crate::Result;
 use crate::guard::Interrupt;
-use crate::worker::{Act, Job, Worker};
+use crate::worker::{Act, Done, Job, Worker};
 
 /// A prime: the next file is never near the one before.
 const STRIDE: usize = 7919;
@@ -37,6 +37,20 @@ pub struct Series {
 }
 
 impl Series {
+    /// Without a sample yet.
+    pub fn new(name: &str) -> Self {
+        Series { name: name.into(), all: vec![], rounds: vec![], rates: vec![] }
+    }
+
+    /// Takes a round in.
+    pub fn add(&mut self, mut done: Done) {
+        done.nanos.sort_unstable();
+        self.rates.push(done.nanos.len() as f64 / (done.wall_nanos as f64 / 1e9));
+        self.rounds.push(f64::from(done.nanos[done.nanos.len() / 2]) / 1000.0);
+        self.all.extend(done.nanos);
+        self.all.sort_unstable();
+    }
+
     /// A quantile in µs.
     pub fn quantile(&self, q: f64) -> f64 {
         let at = ((self.all.len().saturating_sub(1)) as f64 * q).round() as usize;
@@ -84,11 +98,7 @@ impl Results {
 
 /// Carries a plan out.
 pub fn interleaved(plan: &Plan<'_>, worker: &mut Worker, interrupt: &Interrupt) -> Result<Results> {
-    let mut series: Vec<Series> = plan
-        .targets
-        .iter()
-        .map(|(name, _)| Series { name: (*name).into(), all: vec![], rounds: vec![], rates: vec![] })
-        .collect();
+    let mut series: Vec<Series> = plan.targets.iter().map(|(name, _)| Series::new(name)).collect();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..plan.rounds {
         let mut order: Vec<usize> = (0..plan.targets.len()).collect();
@@ -102,7 +112,7 @@ pub fn interleaved(plan: &Plan<'_>, worker: &mut Worker, interrupt: &Interrupt) 
             interrupt.check()?;
             let (name, path) = &plan.targets[i];
             let act = if plan.synced.contains(name) { Act::EnrolSynced } else { plan.act };
-            let mut done = worker.run(&Job {
+            let done = worker.run(&Job {
                 act,
                 path: path.clone(),
                 threads: plan.threads,
@@ -113,15 +123,8 @@ pub fn interleaved(plan: &Plan<'_>, worker: &mut Worker, interrupt: &Interrupt) 
                 many: plan.many.get(i).copied().unwrap_or(1),
                 stride: STRIDE,
             })?;
-            done.nanos.sort_unstable();
-            let this = &mut series[i];
-            this.rates.push(done.nanos.len() as f64 / (done.wall_nanos as f64 / 1e9));
-            this.rounds.push(f64::from(done.nanos[done.nanos.len() / 2]) / 1000.0);
-            this.all.extend(done.nanos);
+            series[i].add(done);
         }
-    }
-    for one in &mut series {
-        one.all.sort_unstable();
     }
     Ok(Results(series))
 }

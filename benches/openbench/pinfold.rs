@@ -3,6 +3,8 @@
 use crate::guard::{Folder, Interrupt, Kept, Mounted};
 use crate::worker::{Act, Job, PER_FOLDER, Worker};
 use crate::{Result, failed, machine};
+use pinfold::config::Config;
+use pinfold::control::client::Client;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
@@ -191,7 +193,19 @@ impl Pinfold {
         format!("{}/fill-{{f}}/{{k}}", self.mountpoint.display())
     }
 
-    fn command(&self, args: &[&str]) -> Result<()> {
+    /// A connection to the daemon.
+    pub fn client(&self) -> Result<Client> {
+        let config = Config::load(Some(&self.folder.join("pinfold.toml"))).map_err(|e| crate::Failed(e.to_string()))?;
+        Client::connect(&config).map_err(|e| crate::Failed(e.to_string()).into())
+    }
+
+    /// The folder of a scope.
+    pub fn scope(&self, name: &str) -> PathBuf {
+        self.mountpoint.join("containers").join(name)
+    }
+
+    /// `pinfold ARG…`
+    pub fn command(&self, args: &[&str]) -> Result<()> {
         let config = self.folder.join("pinfold.toml");
         let out = Command::new(&self.binary).arg("--config").arg(config).args(args).stdin(Stdio::null()).output()?;
         if out.status.success() {

@@ -6,7 +6,7 @@ use crate::others::{self, Other, Sample};
 use crate::pinfold::Pinfold;
 use crate::report::Report;
 use crate::worker::{Act, Worker};
-use crate::{Result, audit, failed, machine};
+use crate::{Result, audit, containers, failed, machine};
 use std::path::PathBuf;
 
 /// Who reads: a uid without a name, root, or groups.
@@ -106,6 +106,7 @@ pub fn run(options: &Options) -> Result<()> {
     bench.enrolments()?;
     bench.large()?;
     bench.audit_line()?;
+    bench.containers()?;
     bench.starts()?;
     print!("{}", bench.report.markdown(&facts));
     Ok(())
@@ -420,6 +421,35 @@ impl Bench<'_> {
         ));
         let met = cost.over <= 2.0;
         self.report.goal("recording an allowed open, over write(2)", "≤ 2 µs", format!("{:.2} µs", cost.over), met);
+        Ok(())
+    }
+
+    fn containers(&mut self) -> Result<()> {
+        let Some((_, store)) = self.stores.first() else { return Ok(()) };
+        eprintln!("openbench: containers");
+        let plan = containers::Plan {
+            rounds: self.options.rounds(21),
+            samples: self.options.samples(1000),
+            many: self.options.samples(1000),
+        };
+        let program = self.folder.path().join("openbench");
+        let found = containers::measure(store, &program, &mut self.admin, &plan, &self.interrupt)?;
+        let many = plan.many;
+        self.report.section("Containers", &format!(
+            "open + read + close of 64 bytes by root, on one processor: of a secret of the host, of a container's by a process in an attached\n             pid namespace, and the same with {many} instances attached at once. Attaching one, durable: {:.2} ms at p50, {:.2} at p99; all {many} together\n             took {:.1} MiB of resident memory. Publishing a secret as a key of a user's: {:.2} ms at p50.",
+            found.attach.0, found.attach.1, found.memory, found.publish
+        ));
+        let results = Results(vec![found.host, found.inside, found.among]);
+        self.report.latencies(&results, &["host"]);
+        for (name, goal) in [
+            ("inside a container", "an open inside a container, over one on the host"),
+            ("inside one of many", "the same with many attached"),
+        ] {
+            if let (Some(inside), Some(host)) = (results.get(name), results.get("host")) {
+                let (ratio, ..) = inside.ratio(host);
+                self.report.goal(goal, "≤ 1.3 ×", format!("{ratio:.2} ×"), ratio <= 1.3);
+            }
+        }
         Ok(())
     }
 

@@ -72,15 +72,35 @@ pub struct Worker {
 impl Worker {
     /// Starts one. `program` is a copy of this program that `uid` may execute.
     pub fn start(program: &Path, uid: u32) -> Result<Self> {
-        let mut child = Command::new(program)
-            .arg("--worker")
-            .uid(uid)
-            .gid(uid)
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new(program);
+        command.arg("--worker").uid(uid).gid(uid);
+        Self::spawn(command)
+    }
+
+    /// Starts one of root's as the first process of a pid namespace: what is attached as a container. And its pid.
+    pub fn contained(program: &Path) -> Result<(Self, u32)> {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(program).arg("--worker");
+        let mut this = Self::spawn(command)?;
+        // It answers once it runs.
+        this.run(&Job {
+            act: Act::Stat,
+            path: "/".into(),
+            many: 1,
+            stride: 1,
+            threads: 1,
+            samples: 1,
+            warm: 0,
+            size: 0,
+            first: 0,
+        })?;
+        let pid = first_child(this.child.0.id())?;
+        Ok((this, pid))
+    }
+
+    fn spawn(mut command: Command) -> Result<Self> {
+        let mut child =
+            command.current_dir("/").process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let answers = BufReader::new(child.stdout.take().expect("it was piped"));
         Ok(Worker { child: Kept(child), answers })
     }
@@ -101,6 +121,12 @@ impl Worker {
             None => Ok(done),
         }
     }
+}
+
+/// The only child of a process that has made one.
+pub fn first_child(pid: u32) -> Result<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(children.split_ascii_whitespace().next().ok_or("it has no child")?.parse()?)
 }
 
 /// The worker's side.

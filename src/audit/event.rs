@@ -114,6 +114,8 @@ operations! {
     Start = "start",
     /// The daemon ended.
     Stop = "stop",
+    /// What opens the store's identity was changed, or the identity itself.
+    Identity = "identity",
 }
 
 impl fmt::Display for Operation {

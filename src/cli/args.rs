@@ -89,6 +89,17 @@ pub enum Command {
     /// Make a key that somebody asked the kernel for (started by request-key)
     #[command(hide = true)]
     Upcall(Upcall),
+    /// Wait until the tree is mounted and unlocked
+    Ready(Ready),
+    /// Open and close the files that stdin names, for whoever watches them; the daemon runs it
+    #[command(hide = true)]
+    Poke,
+    /// Give the store's identity another passphrase
+    Passwd(Passwd),
+    /// Add, remove or list what opens the store's identity
+    Identity(Identity),
+    /// Give the store a new identity and new keys, and seal everything anew
+    Rekey(Rekey),
 }
 
 /// Output for programs.
@@ -112,6 +123,96 @@ pub struct Key {
     /// Use this recovery key; - is stdin
     #[arg(long, value_name = "FILE")]
     pub recovery: Option<PathBuf>,
+}
+
+/// What opens the identity as it is.
+#[derive(Debug, Default, Args)]
+#[group(multiple = false)]
+pub struct OldKey {
+    /// Read the passphrase that opens it now from FILE, less one newline at its end; - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub old_passphrase_file: Option<PathBuf>,
+    /// Open it with this unencrypted identity file [default: the configured one, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub old_keyfile: Option<PathBuf>,
+}
+
+/// `passwd`
+#[derive(Debug, Args)]
+pub struct Passwd {
+    /// What opens it now.
+    #[command(flatten)]
+    pub old: OldKey,
+    /// Read the new passphrase from FILE, less one newline at its end; - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// `identity`
+#[derive(Debug, Args)]
+pub struct Identity {
+    /// What to do
+    #[command(subcommand)]
+    pub action: IdentityAction,
+}
+
+/// What can be done with the protectors of the identity.
+#[derive(Debug, Subcommand)]
+pub enum IdentityAction {
+    /// Let one more thing open it: a passphrase, or what is named
+    Add(IdentityAdd),
+    /// Let something open it no longer; not the last
+    Rm {
+        /// Which
+        name: String,
+    },
+    /// List what opens it
+    Ls(Json),
+}
+
+/// `identity add`
+#[derive(Debug, Args)]
+pub struct IdentityAdd {
+    /// What it is called
+    pub name: String,
+    /// What opens it now.
+    #[command(flatten)]
+    pub old: OldKey,
+    /// Read the further passphrase from FILE, less one newline at its end; - is stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipient", "clevis"])]
+    pub passphrase_file: Option<PathBuf>,
+    /// Let whoever has the identity of this age recipient (age1…) open it
+    #[arg(long, value_name = "RECIPIENT", conflicts_with = "clevis")]
+    pub recipient: Option<String>,
+    /// Let clevis open it: a passphrase is made that nobody sees, and encrypted with `clevis encrypt PIN CONFIG`
+    #[arg(long, num_args = 2, value_names = ["PIN", "CONFIG"])]
+    pub clevis: Option<Vec<String>>,
+    /// Let an age plugin open it: such a passphrase is encrypted with `age --recipient RECIPIENT` (age1NAME1…)
+    #[arg(long, value_name = "RECIPIENT", conflicts_with_all = ["passphrase_file", "recipient", "clevis"])]
+    pub plugin: Option<String>,
+    /// Where the encrypted passphrase goes [default: /etc/pinfold/clevis/NAME.jwe, /etc/pinfold/age/NAME.age]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// `rekey`
+#[derive(Debug, Args)]
+pub struct Rekey {
+    /// What opens the identity now.
+    #[command(flatten)]
+    pub old: OldKey,
+    /// Read the passphrase of the new identity from FILE, less one newline at its end; - is stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "new_keyfile")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Keep the new identity in an unencrypted FILE, 0600, in the place of what is there
+    #[arg(long, value_name = "FILE")]
+    pub new_keyfile: Option<PathBuf>,
+    /// Give up what else opens the identity now; it has to be added again
+    #[arg(long)]
+    pub drop_others: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `init`
@@ -151,6 +252,17 @@ pub struct Release {
     /// Do nothing unless systemd is stopping this unit
     #[arg(long, value_name = "UNIT")]
     pub unless_restarting: Option<String>,
+}
+
+/// `ready`
+#[derive(Debug, Args)]
+pub struct Ready {
+    /// Give up after this long (90s, 5m) [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Then tell systemd (sd_notify), and stay until the store is locked or the tree unmounted
+    #[arg(long)]
+    pub hold: bool,
 }
 
 /// `ls`
@@ -631,6 +743,17 @@ mod tests {
             "pinfold keyring ls --json",
             "pinfold doctor",
             "pinfold upcall 741038274",
+            "pinfold ready",
+            "pinfold ready --timeout 90s --hold",
+            "pinfold passwd",
+            "pinfold passwd --old-keyfile /k --passphrase-file -",
+            "pinfold identity add clevis --clevis tang {} --old-passphrase-file /p",
+            "pinfold identity add token --recipient age1x",
+            "pinfold identity add token --plugin age1yubikey1x --out /f",
+            "pinfold identity rm token",
+            "pinfold identity ls --json",
+            "pinfold rekey --old-passphrase-file /p --new-passphrase-file /q --drop-others",
+            "pinfold rekey --new-keyfile /k --json",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -664,6 +787,7 @@ mod tests {
             "pinfold publish svc/pin --to a --timeout 0s",
             "pinfold publish svc/pin --to a --timeout soon",
             "pinfold keyring",
+            "pinfold ready --timeout soon",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

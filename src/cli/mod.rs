@@ -8,16 +8,20 @@ mod containers;
 mod doctor;
 mod failure;
 mod hook;
+mod identity;
 mod log;
 mod look;
 mod names;
+mod poke;
 mod prompt;
 mod publish;
+mod ready;
 mod release;
 mod show;
 mod store;
 mod take;
 mod tree;
+mod unlock;
 mod upcall;
 
 use crate::config::Config;
@@ -41,6 +45,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
+    if let Command::Poke = cli.command {
+        return poke::poke();
+    }
     let config = Config::load(cli.config.as_deref())?;
     if let Command::Mount(args) = cli.command {
         return store::mount(config, args);
@@ -48,9 +55,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     guard(&config);
     match cli.command {
         Command::Init(args) => store::init(&config, args),
-        Command::Mount(_) => unreachable!("it was taken above"),
+        Command::Mount(_) | Command::Poke => unreachable!("they were taken above"),
         Command::Release(args) => release::release(&config, &args),
-        Command::Unlock(args) => store::unlock(&config, args),
+        Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),
         Command::Status(args) => store::status(&config, args),
         Command::Ls(args) => look::ls(&config, args),
@@ -77,6 +84,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Keyring(args) => publish::keyring(&config, args),
         Command::Doctor(args) => doctor::doctor(&config, args),
         Command::Upcall(args) => upcall::upcall(&config, args),
+        Command::Ready(args) => ready::ready(&config, &args),
+        Command::Passwd(args) => identity::passwd(&config, args),
+        Command::Identity(args) => identity::identity(&config, args),
+        Command::Rekey(args) => identity::rekey(&config, args),
     }
 }
 

@@ -7,7 +7,8 @@ use super::Failure;
 use super::take::KEY_MAX;
 use crate::exit::Exit;
 use crate::secret::Secret;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crate::unlock::{Kind, Method, MethodError, Stop};
+use crate::wire::UnlockWith;
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{SigId, low_level};
@@ -17,6 +18,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 const CTRL_C: u8 = 3;
 const CTRL_D: u8 = 4;
@@ -33,14 +35,11 @@ pub fn ask(question: &str) -> Result<Secret, Failure> {
         Failure::usage("there is no terminal to ask for the passphrase").hint("--passphrase-file FILE, or - for stdin")
     })?;
     let fail = |e: io::Error| Failure::new(Exit::Failed, format!("the terminal: {e}"));
-    let quiet = Quiet::new(&tty).map_err(fail)?;
-    (&tty).write_all(question.as_bytes()).map_err(fail)?;
-    let line = quiet.line();
-    drop(quiet);
-    (&tty).write_all(b"\n").map_err(fail)?;
-    match line.map_err(fail)? {
+    // As long as it takes.
+    let patience = Stop::new(Instant::now() + Duration::from_secs(365 * 86_400)).map_err(fail)?;
+    match answer(&tty, question, &patience).map_err(fail)? {
         Answer::Line(secret) => Ok(secret),
-        Answer::Nothing => Err(Failure::new(Exit::Refused, "nothing was typed")),
+        Answer::Nothing | Answer::Stopped(_) => Err(Failure::new(Exit::Refused, "nothing was typed")),
         Answer::TooLong => Err(Failure::usage(format!("a line has {KEY_MAX} bytes at most"))),
         Answer::Signal(signal) => {
             // The terminal is as it was: now the signal does what it does to any command.
@@ -48,6 +47,54 @@ pub fn ask(question: &str) -> Result<Secret, Failure> {
             Err(Failure::new(Exit::Failed, "interrupted"))
         }
     }
+}
+
+/// The terminal as one way to unlock among others: it is asked until another one was faster.
+pub struct Terminal {
+    tty: File,
+    asked: bool,
+}
+
+impl Terminal {
+    /// If there is one.
+    pub fn new() -> Option<Self> {
+        Some(Terminal { tty: File::options().read(true).write(true).open("/dev/tty").ok()?, asked: false })
+    }
+}
+
+impl Method for Terminal {
+    fn name(&self) -> &str {
+        "terminal"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Prompt
+    }
+
+    fn answer(&mut self, stop: &Stop) -> Result<UnlockWith, MethodError> {
+        let question = if self.asked { "That does not open it. Once more, the passphrase: " } else { "Passphrase: " };
+        self.asked = true;
+        match answer(&self.tty, question, stop)? {
+            Answer::Line(secret) => Ok(UnlockWith::Passphrase(secret)),
+            Answer::Nothing => Err(MethodError::Declined),
+            Answer::TooLong => Err(MethodError::TooLong),
+            Answer::Stopped(error) => Err(error),
+            Answer::Signal(signal) => {
+                // Other ways that are being tried end with this process.
+                let _ = low_level::emulate_default_handler(signal);
+                Err(MethodError::Stopped)
+            }
+        }
+    }
+}
+
+fn answer(mut tty: &File, question: &str, stop: &Stop) -> io::Result<Answer> {
+    let quiet = Quiet::new(tty)?;
+    tty.write_all(question.as_bytes())?;
+    let line = quiet.line(stop);
+    drop(quiet);
+    tty.write_all(b"\n")?;
+    line
 }
 
 /// Twice the same.
@@ -68,6 +115,7 @@ enum Answer {
     Nothing,
     TooLong,
     Signal(i32),
+    Stopped(MethodError),
 }
 
 /// Whether signals do what they do by default again: signal-hook cannot take its handler back.
@@ -77,7 +125,27 @@ static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 struct Quiet<'t> {
     tty: &'t File,
     before: Termios,
-    signals: Vec<(i32, SigId, UnixStream)>,
+    signals: [Watched; 3],
+}
+
+/// A signal that becomes a byte in a pipe.
+struct Watched {
+    number: i32,
+    id: SigId,
+    pipe: UnixStream,
+}
+
+impl Watched {
+    fn new(number: i32) -> io::Result<Self> {
+        let (pipe, handlers) = UnixStream::pair()?;
+        Ok(Watched { number, id: low_level::pipe::register(number, handlers)?, pipe })
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        low_level::unregister(self.id);
+    }
 }
 
 impl<'t> Quiet<'t> {
@@ -92,11 +160,8 @@ impl<'t> Quiet<'t> {
         });
         asked.store(false, Ordering::SeqCst);
         let before = tcgetattr(tty)?;
-        let mut quiet = Quiet { tty, before: before.clone(), signals: Vec::new() };
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let (ours, handlers) = UnixStream::pair()?;
-            quiet.signals.push((signal, low_level::pipe::register(signal, handlers)?, ours));
-        }
+        let signals = [Watched::new(SIGINT)?, Watched::new(SIGTERM)?, Watched::new(SIGHUP)?];
+        let quiet = Quiet { tty, before: before.clone(), signals };
         let mut silent = before;
         // Keys become bytes, so that every way out passes here and puts the terminal back.
         silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
@@ -106,20 +171,17 @@ impl<'t> Quiet<'t> {
         Ok(quiet)
     }
 
-    fn line(&self) -> io::Result<Answer> {
+    fn line(&self, stop: &Stop) -> io::Result<Answer> {
         let mut line = Secret::zeroed(0).map_err(io::Error::other)?;
         let mut byte = Secret::zeroed(1).map_err(io::Error::other)?;
+        let [int, term, hup] = &self.signals;
         loop {
-            let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(self.tty.as_fd(), PollFlags::POLLIN)];
-            fds.extend(self.signals.iter().map(|(_, _, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
-            match poll(&mut fds, PollTimeout::NONE) {
-                Err(nix::errno::Errno::EINTR) => continue,
-                other => other?,
+            let ready = match stop.wait([self.tty.as_fd(), int.pipe.as_fd(), term.pipe.as_fd(), hup.pipe.as_fd()]) {
+                Ok(ready) => ready,
+                Err(error) => return Ok(Answer::Stopped(error)),
             };
-            for ((signal, _, _), fd) in self.signals.iter().zip(&fds[1..]) {
-                if fd.any() == Some(true) {
-                    return Ok(Answer::Signal(*signal));
-                }
+            if let Some((signal, _)) = self.signals.iter().zip(&ready[1..]).find(|(_, told)| **told) {
+                return Ok(Answer::Signal(signal.number));
             }
             let mut tty = self.tty;
             if tty.read(byte.expose_mut())? == 0 {
@@ -142,9 +204,6 @@ impl Drop for Quiet<'_> {
             // Whoever sits there must know why he sees nothing.
             let _ = writeln!(io::stderr(), "pinfold: error: cannot put the terminal back: {}", errno.desc());
             let _ = writeln!(io::stderr(), "pinfold: hint: stty sane");
-        }
-        for (_, id, _) in &self.signals {
-            low_level::unregister(*id);
         }
         if let Some(asked) = ASKED.get() {
             asked.store(true, Ordering::SeqCst);

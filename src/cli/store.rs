@@ -1,9 +1,9 @@
-//! The commands about the store and the daemon: init, mount, unlock, lock, status, recovery, check-config, fsck, backup,
+//! The commands about the store and the daemon: init, mount, lock, status, recovery, check-config, fsck, backup,
 //! restore.
 //!
 //! Owns which of them speak to the daemon and which work without one.
 
-use super::args::{Backup, Fsck, Init, Json, Key, Mount, Recovery, RecoveryAction, Restore};
+use super::args::{Backup, Fsck, Init, Json, Mount, Recovery, RecoveryAction, Restore};
 use super::show::{self, visible};
 use super::{Failure, prompt, take, tree, with_stdout};
 use crate::config::Config;
@@ -12,7 +12,7 @@ use crate::daemon::{self, offline};
 use crate::exit::Exit;
 use crate::wire::{
     self, BackupReport, Extract, FsckReport, GetStatus, Lock, NewRecovery, Protection, RecoveryAdd, RecoveryList,
-    RecoveryRemove, Status, Unlock, UnlockWith,
+    RecoveryRemove, Status,
 };
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -73,23 +73,6 @@ pub fn mount(mut config: Config, args: Mount) -> Result<Exit, Failure> {
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
-}
-
-/// `pinfold unlock`
-pub fn unlock(config: &Config, args: Key) -> Result<Exit, Failure> {
-    let status = Client::connect(config)?.call(&GetStatus {})?;
-    // A scope whose key was revoked or spoiled comes back by an unlock.
-    if !status.locked && status.scopes.iter().all(|scope| scope.key == "alive") {
-        return Err(Failure::new(Exit::NothingToDo, "the store is unlocked already"));
-    }
-    // Connected anew: the daemon does not wait while somebody types.
-    let unlock = match take::key(&args, config)? {
-        UnlockWith::Passphrase(p) => Unlock { passphrase: Some(p), ..Unlock::default() },
-        UnlockWith::Identity(i) => Unlock { identity: Some(i), ..Unlock::default() },
-        UnlockWith::Recovery(r) => Unlock { recovery: Some(r), ..Unlock::default() },
-    };
-    Client::connect(config)?.call(&unlock)?;
-    Ok(Exit::Ok)
 }
 
 /// `pinfold lock`
@@ -350,7 +333,15 @@ mod tests {
 
     #[test]
     fn the_shown_configuration_is_a_configuration() {
-        let config = Config { admin_group: Some("adm".into()), ..Config::default() };
+        let mut config = Config { admin_group: Some("adm".into()), ..Config::default() };
+        let options = crate::config::ProgramOptions {
+            args: vec!["--a=b".into()],
+            env: [("X".to_owned(), "y".to_owned())].into(),
+            timeout: Some(Duration::from_secs(90)),
+            ..Default::default()
+        };
+        config.unlock.program.insert("clevis".into(), options);
+        config.lock_after = Some(Duration::from_secs(3600));
         let text = toml::to_string(&config).unwrap();
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), config, "{text}");
     }

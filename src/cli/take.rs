@@ -3,7 +3,7 @@
 //! Owns the rules: a passphrase is the bytes of its file less one newline at the end, a content is all of stdin.
 
 use super::Failure;
-use super::args::Key;
+use super::args::{Key, OldKey};
 use super::prompt;
 use crate::config::Config;
 use crate::exit::Exit;
@@ -94,6 +94,20 @@ pub fn named_or_configured(key: &Key, config: &Config) -> Result<Option<UnlockWi
         (None, Some(f)) => Some(UnlockWith::Identity(file(f)?)),
         (None, None) => None,
     })
+}
+
+/// What opens the identity now: named, else the configured key file, else typed.
+pub fn old(key: &OldKey, config: &Config) -> Result<UnlockWith, Failure> {
+    Ok(match (&key.old_passphrase_file, &key.old_keyfile, &config.unlock.keyfile) {
+        (Some(f), _, _) => UnlockWith::Passphrase(passphrase(f)?),
+        (None, Some(f), _) | (None, None, Some(f)) => UnlockWith::Identity(file(f)?),
+        (None, None, None) => UnlockWith::Passphrase(prompt::ask("The passphrase as it is: ")?),
+    })
+}
+
+/// A new passphrase: from the named file, else typed twice.
+pub fn new_passphrase(path: Option<&Path>) -> Result<Secret, Failure> {
+    path.map_or_else(|| prompt::ask_twice("The new passphrase: "), passphrase)
 }
 
 /// The same, else what is typed.

@@ -13,7 +13,6 @@ use serde::Serialize;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 
 /// What was typed as a path, with or without the mount point before it.
 ///
@@ -39,9 +38,8 @@ pub fn put(config: &Config, args: Put) -> Result<Exit, Failure> {
     if content.is_empty() && !args.allow_empty {
         return Err(Failure::usage("stdin is empty: nothing was enrolled").hint("--allow-empty, if that is meant"));
     }
-    let put = wire::Put { path: path.clone(), uid, gid, mode: args.mode, parents: args.parents, content };
+    let put = wire::Put { path, uid, gid, mode: args.mode, parents: args.parents, content };
     let committed = Client::connect(config)?.call(&put)?;
-    wake_watchers(config, &path);
     if args.json {
         with_stdout(|out| show::json(out, &committed))?;
     }
@@ -97,24 +95,10 @@ pub fn rollback(config: &Config, args: Rollback) -> Result<Exit, Failure> {
     let path = node(&args.path, config)?;
     let hint = format!("pinfold history {}", args.path);
     let committed = Client::connect(config)?
-        .call(&wire::Rollback { path: path.clone(), version: args.version })
+        .call(&wire::Rollback { path, version: args.version })
         .map_err(|e| Failure::from(e).hint_if(Exit::NotFound, hint))?;
-    wake_watchers(config, &path);
     with_stdout(|out| Ok(writeln!(out, "v{} is as v{} was", committed.version, args.version)?))?;
     Ok(Exit::Ok)
-}
-
-/// What changed through the socket, inotify does not tell: only a system call through the mount does, and the daemon
-/// must not make one. An open for writing and a close, here, write nothing and are heard as CLOSE_WRITE. Where the tree
-/// is not mounted for this process, there is nobody to wake.
-fn wake_watchers(config: &Config, path: &SecretPath) {
-    let ours = |m: crate::sys::MountInfo| m.fstype == "fuse.pinfold";
-    if crate::sys::mount::mount_at(&config.mountpoint).ok().flatten().is_some_and(ours) {
-        let file = config.mountpoint.join(path.to_string());
-        let opened = std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(file);
-        // Who may not write it through the mount, as a member of admin_group, wakes nobody.
-        drop(opened);
-    }
 }
 
 #[cfg(test)]

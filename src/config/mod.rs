@@ -9,7 +9,9 @@ mod units;
 pub use load::{ConfigError, DEFAULT_FILE};
 pub use units::parse_duration;
 
+use crate::model::SecretPath;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,6 +58,15 @@ pub struct Config {
     pub admin_group: Option<String>,
     /// Whether `cat --reveal` shows content.
     pub allow_reveal: bool,
+    /// The folder in the tree with the units' credentials: `UNIT/NAME` below it.
+    pub credentials: SecretPath,
+    /// Whether the threads that answer give up capabilities.
+    pub confine: bool,
+    /// What happens when a secret changes.
+    pub on_change: OnChange,
+    /// For how long the store stays unlocked; for ever without it.
+    #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
+    pub lock_after: Option<Duration>,
     /// What the daemon unlocks the store with at start.
     #[serde(deserialize_with = "units::unlock")]
     pub unlock: UnlockFrom,
@@ -81,8 +92,17 @@ pub enum WhenLocked {
     Fail,
 }
 
-/// The `[unlock]` table. At most one of the two; with neither, somebody runs `pinfold unlock`.
+/// The `[on_change]` table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnChange {
+    /// The units that `user.pinfold.on-change` may reload or restart.
+    pub allow: Vec<String>,
+}
+
+/// The `[unlock]` table: the ways that are tried, all at once. At most one of the two files; if nothing opens it, somebody
+/// runs `pinfold unlock`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UnlockFrom {
     /// A file whose bytes, less one newline at the end, are the passphrase of `identity.age`.
@@ -91,6 +111,70 @@ pub struct UnlockFrom {
     /// An unencrypted identity file.
     #[serde(deserialize_with = "units::maybe_path")]
     pub keyfile: Option<PathBuf>,
+    /// The credentials `pinfold.passphrase` and `pinfold.identity` of the daemon's unit.
+    pub credential: bool,
+    /// Somebody at the console, through systemd's password agents.
+    pub ask_password: bool,
+    /// The description of a key in root's user keyring.
+    #[serde(deserialize_with = "units::description")]
+    pub keyring: Option<String>,
+    /// Folders of programs that print the secret; of two with one name that of the earlier folder.
+    #[serde(deserialize_with = "units::paths")]
+    pub programs: Vec<PathBuf>,
+    /// For how long one way is tried.
+    #[serde(deserialize_with = "units::unlock_timeout", serialize_with = "units::write_duration")]
+    pub method_timeout: Duration,
+    /// For how long all are.
+    #[serde(deserialize_with = "units::unlock_timeout", serialize_with = "units::write_duration")]
+    pub timeout: Duration,
+    /// How long after a race that nobody won the programs are run again.
+    #[serde(deserialize_with = "units::unlock_timeout", serialize_with = "units::write_duration")]
+    pub retry_after: Duration,
+    /// What single programs are given, by name.
+    pub program: BTreeMap<String, ProgramOptions>,
+}
+
+/// A table `[unlock.program.NAME]`: what one program that unlocks is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProgramOptions {
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// What its environment has besides.
+    pub env: BTreeMap<String, String>,
+    /// The user it runs as, instead of uid 65534.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Its supplementary groups.
+    pub groups: Vec<String>,
+    /// Its own bound.
+    #[serde(
+        deserialize_with = "units::maybe_timeout",
+        serialize_with = "units::write_maybe_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub timeout: Option<Duration>,
+    /// Whether no output at all is an answer.
+    pub empty_is_answer: bool,
+    /// Whether it is left out.
+    pub disabled: bool,
+}
+
+impl Default for UnlockFrom {
+    fn default() -> Self {
+        UnlockFrom {
+            passphrase_file: None,
+            keyfile: None,
+            credential: true,
+            ask_password: true,
+            keyring: None,
+            programs: vec!["/etc/pinfold/unlock.d".into(), "/usr/lib/pinfold/unlock.d".into()],
+            method_timeout: Duration::from_secs(600),
+            timeout: Duration::from_secs(3600),
+            retry_after: Duration::from_secs(60),
+            program: BTreeMap::new(),
+        }
+    }
 }
 
 impl Default for Config {
@@ -110,6 +194,10 @@ impl Default for Config {
             unlock_timeout: Duration::from_secs(90),
             admin_group: None,
             allow_reveal: false,
+            credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
+            confine: true,
+            on_change: OnChange::default(),
+            lock_after: None,
             unlock: UnlockFrom::default(),
         }
     }
@@ -142,6 +230,9 @@ impl Config {
                     "'{key}' lies below 'mountpoint', which only the daemon serves"
                 )));
             }
+        }
+        if self.unlock.programs.iter().any(|folder| folder.starts_with(&self.mountpoint)) {
+            return Err(ConfigError::Conflict("'unlock.programs' lie below 'mountpoint'".into()));
         }
         if self.mountpoint.starts_with(&self.store) || self.audit_log.starts_with(&self.store) {
             return Err(ConfigError::Conflict("'mountpoint' and 'audit_log' may not lie below 'store'".into()));

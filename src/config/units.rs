@@ -20,6 +20,22 @@ pub fn maybe_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>,
     path(from).map(Some)
 }
 
+/// Some of them.
+pub fn paths<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    struct Path(#[serde(deserialize_with = "path")] PathBuf);
+    Ok(Vec::<Path>::deserialize(from)?.into_iter().map(|Path(path)| path).collect())
+}
+
+/// A key's description; 1 to 255 bytes.
+pub fn description<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() || text.len() > 255 || text.contains('\0') {
+        return Err(D::Error::custom("must be the description of a key; leave it out for none"));
+    }
+    Ok(Some(text))
+}
+
 /// A group's name; not empty.
 pub fn group<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let name = String::deserialize(from)?;
@@ -68,6 +84,26 @@ pub fn unlock_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D:
     let text = String::deserialize(from)?;
     let wait = parse_duration(&text).ok_or_else(|| D::Error::custom("must be a duration like 90s, 2m, 12h or 30d"))?;
     bounded(wait.as_secs(), 1, 86_400, "1s to 24h").map(Duration::from_secs)
+}
+
+/// The same, of one program.
+pub fn maybe_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    unlock_timeout(from).map(Some)
+}
+
+/// 1 s to 365 d.
+pub fn lock_after<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    let wait = parse_duration(&text).ok_or_else(|| D::Error::custom("must be a duration like 90s, 2m, 12h or 30d"))?;
+    bounded(wait.as_secs(), 1, 365 * 86_400, "1s to 365d").map(|s| Some(Duration::from_secs(s)))
+}
+
+/// As [`write_duration`]; for `None` nothing, which is no text: the key is left out by TOML.
+pub fn write_maybe_duration<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => write_duration(duration, to),
+        None => to.serialize_none(),
+    }
 }
 
 /// As [`unlock_timeout`] reads it, in the largest whole unit below hours.

@@ -15,6 +15,7 @@ use crate::wire::{
     GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
     Unpublished,
 };
+use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -23,6 +24,8 @@ const ENTRIES_AT_ONCE: usize = 500;
 const PATHS_AT_ONCE: usize = 32 << 10;
 /// Problems told in one report.
 const PROBLEMS_MAX: usize = 1000;
+/// The longest name of a way to unlock.
+const METHOD_MAX: usize = 64;
 /// Bytes of a backup in one part; a multiple of three.
 const BACKUP_PART: usize = 192 << 10;
 
@@ -64,7 +67,10 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             }
         }
         GetStatus::NAME => one::<GetStatus>(call, out, |GetStatus {}| admin.status(actor))?,
-        Unlock::NAME => one::<Unlock>(call, out, |u| admin.unlock(actor, with(u)?).map(|()| Done {}))?,
+        Unlock::NAME => one::<Unlock>(call, out, |mut unlock| {
+            let method = unlock.method.take().map(named).transpose()?;
+            admin.unlock(actor, with(unlock)?, method.as_deref()).map(|()| Done {})
+        })?,
         Lock::NAME => one::<Lock>(call, out, |Lock {}| admin.lock(actor).map(|()| Done {}))?,
         List::NAME => listing(admin.list(actor, call.parameters()?)?, call.more, out)?,
         Put::NAME => one::<Put>(call, out, |put| {
@@ -136,6 +142,14 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         KeyringList::NAME => {
             one::<KeyringList>(call, out, |KeyringList {}| admin.keyring_list(actor).map(|keys| HeldKeys { keys }))?;
         }
+        IdentityAdd::NAME => one::<IdentityAdd>(call, out, |add| admin.identity_add(actor, add).map(|()| Done {}))?,
+        IdentityRemove::NAME => one::<IdentityRemove>(call, out, |IdentityRemove { name }| {
+            admin.identity_remove(actor, &name).map(|()| Done {})
+        })?,
+        IdentityList::NAME => one::<IdentityList>(call, out, |IdentityList {}| {
+            admin.identity_list(actor).map(|protectors| Identities { protectors })
+        })?,
+        Rekey::NAME => one::<Rekey>(call, out, |rekey| admin.rekey(actor, rekey))?,
         _ => return Err(call.unknown().into()),
     }
     Ok(())
@@ -153,11 +167,17 @@ fn one<M: Method>(
 
 fn with(unlock: Unlock) -> Result<UnlockWith, Fault> {
     match unlock {
-        Unlock { passphrase: Some(p), identity: None, recovery: None } => Ok(UnlockWith::Passphrase(p)),
-        Unlock { passphrase: None, identity: Some(i), recovery: None } => Ok(UnlockWith::Identity(i)),
-        Unlock { passphrase: None, identity: None, recovery: Some(r) } => Ok(UnlockWith::Recovery(r)),
+        Unlock { passphrase: Some(p), identity: None, recovery: None, .. } => Ok(UnlockWith::Passphrase(p)),
+        Unlock { passphrase: None, identity: Some(i), recovery: None, .. } => Ok(UnlockWith::Identity(i)),
+        Unlock { passphrase: None, identity: None, recovery: Some(r), .. } => Ok(UnlockWith::Recovery(r)),
         _ => Err(Fault::Usage("give exactly one of passphrase, identity and recovery".into())),
     }
+}
+
+/// A word for the log.
+fn named(method: String) -> Result<String, Fault> {
+    let plain = method.chars().all(|c| !c.is_control()) && (1..=METHOD_MAX).contains(&method.len());
+    if plain { Ok(method) } else { Err(Fault::Usage(format!("a method's name has 1 to {METHOD_MAX} bytes of text"))) }
 }
 
 /// The root is there always.

@@ -146,11 +146,22 @@ impl Server {
     /// # Errors
     /// [`ControlError::Io`] if no thread can be had.
     pub fn run(&mut self) -> Result<(), ControlError> {
+        self.run_in(|| {})
+    }
+
+    /// As [`Server::run`]; `enter` is the first that the threads which answer do.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub fn run_in(&mut self, enter: fn()) -> Result<(), ControlError> {
         let (Some(listener), Some(woken)) = (self.listener.take(), self.woken.take()) else { return Ok(()) };
         let shared = self.shared.clone();
         let started = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || accept_all(&listener, &woken, &shared))
+            .spawn(move || {
+                enter();
+                accept_all(&listener, &woken, &shared);
+            })
             .map_err(|source| ControlError::Io { path: self.place.path.clone(), source })?;
         self.accepting = Some(started);
         Ok(())

@@ -23,7 +23,7 @@ impl Admin for Fake {
     fn status(&self, _: &Actor) -> Result<Status, Fault> {
         Ok(Status { pid: 42, locked_since: Some(Timestamp { secs: 0, nanos: 0 }), ..Status::default() })
     }
-    fn unlock(&self, _: &Actor, with: UnlockWith) -> Result<(), Fault> {
+    fn unlock(&self, _: &Actor, with: UnlockWith, _: Option<&str>) -> Result<(), Fault> {
         match with {
             UnlockWith::Passphrase(p) if p.expose() == b"open sesame" => Ok(()),
             UnlockWith::Passphrase(_) => Err(Fault::Refused("that does not open the store".into())),
@@ -119,6 +119,18 @@ impl Admin for Fake {
     }
     fn instances(&self, _: &Actor) -> Result<Vec<InstanceEntry>, Fault> {
         Ok(Vec::new())
+    }
+    fn identity_add(&self, _: &Actor, _: IdentityAdd) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn identity_remove(&self, _: &Actor, _: &str) -> Result<(), Fault> {
+        Err(Fault::Refused("it is the last one".into()))
+    }
+    fn identity_list(&self, _: &Actor) -> Result<Vec<ProtectorInfo>, Fault> {
+        Ok(vec![ProtectorInfo { name: "main".into(), opened_by: "passphrase".into() }])
+    }
+    fn rekey(&self, _: &Actor, _: Rekey) -> Result<Rekeyed, Fault> {
+        Ok(Rekeyed::default())
     }
     fn denied(&self, actor: &Actor, reason: &str) {
         self.denied.lock().unwrap().push((actor.uid, reason.into()));

@@ -27,6 +27,8 @@ const IDENTITY: &str = "pinfold-identity";
 const HANDLES: &str = "pinfold-handles";
 /// [`Description`], a memfd.
 const DESCRIPTION: &str = "pinfold-connection";
+/// The listening socket of pinfold-credentials.socket: systemd's own, which it passes to every daemon.
+const CREDENTIALS: &str = "pinfold-credentials";
 /// The format of [`Description`] that this binary writes and reads.
 const FORMAT: u32 = 1;
 /// The largest description that is read.
@@ -54,6 +56,7 @@ pub struct Inherited {
     identity: Option<SecretMemory>,
     description: Option<OwnedFd>,
     handles: Option<OwnedFd>,
+    credentials: Option<UnixListener>,
 }
 
 impl Inherited {
@@ -67,6 +70,7 @@ impl Inherited {
                 IDENTITY => all.identity = SecretMemory::of(fd).ok(),
                 HANDLES => all.handles = Some(fd),
                 DESCRIPTION => all.description = Some(fd),
+                CREDENTIALS => all.credentials = Some(fd.into()),
                 other => tracing::debug!(name = other, "a descriptor that is not ours was passed and is closed"),
             }
         }
@@ -76,6 +80,11 @@ impl Inherited {
     /// The listening socket.
     pub fn control(&mut self) -> Option<UnixListener> {
         self.control.take()
+    }
+
+    /// The socket for units' credentials; `None` if no socket unit passes one.
+    pub fn credentials(&mut self) -> Option<UnixListener> {
+        self.credentials.take()
     }
 
     /// The tree to be taken over; `None` if there is none that is still served through this descriptor.

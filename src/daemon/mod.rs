@@ -2,15 +2,19 @@
 //!
 //! Owns the order of starting and stopping. Decides nothing about secrets.
 
+mod confine;
 mod handover;
 mod log;
 mod mountpoint;
 pub mod offline;
+mod on_change;
+mod unlocking;
 
 use crate::audit::{self, Event, Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon, Registry};
 use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
+use crate::credentials::Credentials;
 use crate::fs::fuse::{Connect, Mounted};
 use crate::keyring::noted;
 use crate::secret::Secret;
@@ -25,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
+use unlocking::Unlocking;
 
 /// Locked memory for open secrets, at least; each is at most `max_secret_size`.
 const ARENA: usize = 64 << 20;
@@ -73,27 +78,41 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     let mut server = Server::resume(&config, admin, inherited.control()).map_err(|e| Fault::Failed(e.to_string()))?;
     let listener = server.listener().map_err(system("cannot keep the control socket"))?;
     note(&vault, audit::Operation::Start);
+    let mut unlocking = Unlocking::default();
+    if let Some(identity) = unlocked_by {
+        unlock_with_kept(&vault, identity);
+    }
     // Callers wait already where a tree is taken over; elsewhere the mount comes first, so that they do.
     if taken.is_some() {
-        unlock_by_itself(&vault, &config, unlocked_by);
+        unlocking.start(&vault, &config);
+        unlocking.settled();
     }
     let patience = match config.when_locked {
         WhenLocked::Wait => Some(config.unlock_timeout),
         WhenLocked::Fail => None,
     };
+    on_change::start(&vault, config.on_change.allow.clone()).map_err(system("cannot start a thread"))?;
+    let enter = if config.confine { confine::enter } else { confine::not_at_all };
     let connect = taken.unwrap_or(Connect::New);
-    let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, move || {
+    let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, enter, move || {
         // Nobody listens any more if the daemon is stopping already.
         let _ = wake.send(Wake::SessionEnded);
     })
     .map_err(|e| Fault::Failed(format!("cannot mount {}: {e}", config.mountpoint.display())))?;
     let ends = watch_ends(&vault).map_err(system("cannot watch containers"))?;
-    if vault.locked_since().is_some() {
-        unlock_by_itself(&vault, &config, unlocked_by);
-    }
+    unlocking.start(&vault, &config);
+    // What hangs while the store is being unlocked must not keep an admin from doing it.
+    server.run_in(enter).map_err(|e| Fault::Failed(e.to_string()))?;
+    unlocking.settled();
     // After the unlock: what the last daemon published is there until it is put back.
     vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
-    server.run().map_err(|e| Fault::Failed(e.to_string()))?;
+    let credentials = match inherited.credentials() {
+        Some(listener) => {
+            let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);
+            Some(served.map_err(system("cannot give credentials to units"))?)
+        }
+        None => None,
+    };
     if hand_over {
         let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());
         handover::store(&config.mountpoint, mounted.connection(), mounted.register(), &listener, identity)
@@ -105,8 +124,10 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     }
     tracing::info!(mountpoint = %config.mountpoint.display(), store = %config.store.display(), "serving");
 
-    let reason = serve(&vault, &woken);
+    let reason = serve(&vault, &config, &unlocking, &woken);
+    unlocking.stop();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(credentials);
     ends.stop(&vault);
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
         note(&vault, audit::Operation::Stop);
@@ -178,8 +199,9 @@ pub(crate) fn fault_of_store(error: StoreError) -> Fault {
     }
 }
 
-fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
+fn serve(vault: &Arc<Vault>, config: &Config, unlocking: &Unlocking, woken: &mpsc::Receiver<Wake>) -> Wake {
     let mut complained = None::<Instant>;
+    let mut unlocked_at = None::<Instant>;
     loop {
         match woken.recv_timeout(TICK) {
             Ok(Wake::Signal(SIGHUP)) => tracing::info!("nothing is read again while the daemon runs; restart it"),
@@ -190,6 +212,21 @@ fn serve(vault: &Vault, woken: &mpsc::Receiver<Wake>) -> Wake {
         vault.look_after_keys();
         // After a look at the keys and before the next commit: a daemon that hangs in either is not alive.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        if vault.locked_since().is_some() {
+            unlocked_at = None;
+        } else {
+            let at = *unlocked_at.get_or_insert_with(|| {
+                unlocking.call_off();
+                after_unlock(vault);
+                Instant::now()
+            });
+            if config.lock_after.is_some_and(|after| at.elapsed() >= after) {
+                tracing::info!("lock_after has passed");
+                if let Err(error) = vault.lock(&Daemon) {
+                    tracing::error!(%error, "the store could not be locked; trying again every second");
+                }
+            }
+        }
         match vault.sync() {
             Ok(()) | Err(VaultError::Locked) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) => {
@@ -235,37 +272,26 @@ fn watch_signals(wake: mpsc::Sender<Wake>) -> std::io::Result<signal_hook::itera
     Ok(handle)
 }
 
-/// Unlocks with what the last daemon was unlocked with, or with what the configuration names.
-fn unlock_by_itself(vault: &Arc<Vault>, config: &Config, kept: Option<&Secret>) {
-    if let Some(identity) = kept {
-        match vault.unlock(&Daemon, &UnlockBy::Kept(identity)) {
-            Ok(()) => return finish_resealing(vault),
-            Err(error) => tracing::error!(%error, "the identity that was kept does not unlock the store"),
-        }
-    }
-    let from = &config.unlock;
-    let secret = match crate::unlock::from_config(from.passphrase_file.as_deref(), from.keyfile.as_deref()) {
-        Ok(None) => return tracing::info!("locked; waiting for `pinfold unlock`"),
-        Ok(Some(secret)) => secret,
-        Err(error) => return tracing::error!(%error, "locked: what should unlock it cannot be read"),
-    };
-    let by = match from.keyfile {
-        Some(_) => UnlockBy::Identity(&secret),
-        None => UnlockBy::Passphrase(&secret),
-    };
-    match vault.unlock(&Daemon, &by) {
-        Ok(()) => finish_resealing(vault),
-        Err(error) => tracing::error!(%error, "locked: the configured key does not unlock the store"),
+/// Unlocks with what the last daemon was unlocked with.
+fn unlock_with_kept(vault: &Vault, identity: &Secret) {
+    if let Err(error) = vault.unlock(&Daemon, &UnlockBy::Kept(identity)) {
+        tracing::error!(%error, "the identity that was kept does not unlock the store");
     }
 }
 
-/// A change of the recovery recipients that a crash interrupted goes on by itself.
-fn finish_resealing(vault: &Arc<Vault>) {
+/// What a crash interrupted goes on by itself.
+fn after_unlock(vault: &Arc<Vault>) {
     let vault = Arc::clone(vault);
-    let started = std::thread::Builder::new().name("resealing".into()).spawn(move || match vault.finish_resealing() {
-        Ok(0) => {}
-        Ok(blobs) => tracing::info!(blobs, "sealed to the changed recovery recipients"),
-        Err(error) => tracing::error!(%error, "not all blobs are sealed to the changed recovery recipients"),
+    let started = std::thread::Builder::new().name("resealing".into()).spawn(move || {
+        match vault.finish_rekey() {
+            Ok(()) | Err(VaultError::Locked) => {}
+            Err(error) => tracing::error!(%error, "what a rekeying left behind is not cleared away"),
+        }
+        match vault.finish_resealing() {
+            Ok(0) | Err(VaultError::Locked) => {}
+            Ok(blobs) => tracing::info!(blobs, "sealed to the changed recovery recipients"),
+            Err(error) => tracing::error!(%error, "not all blobs are sealed to the changed recovery recipients"),
+        }
     });
     if let Err(error) = started {
         tracing::error!(%error, "no thread to seal blobs with");

@@ -109,7 +109,7 @@ pub fn backup(config: &Config, out: &mut dyn Write) -> Result<BackupReport, Faul
 /// then there is none afterwards either.
 pub fn restore(config: &Config, from: &mut dyn Read, with: Option<UnlockWith>) -> Result<RestoreReport, Fault> {
     let check = |store: &Store| {
-        with.as_ref().map_or(Ok(()), |with| vault::verify_store(store, &key(with)).map_err(Restoring::Vault))
+        with.as_ref().map_or(Ok(()), |with| vault::verify_store(store, &UnlockBy::from(with)).map_err(Restoring::Vault))
     };
     let restored =
         store::restore_checked(&config.store, from, Existing::Refuse, check).map_err(|error| match error {
@@ -139,15 +139,9 @@ impl From<StoreError> for Restoring {
 fn unlocked(config: &Config, with: &UnlockWith) -> Result<Vault, Fault> {
     keyctl::join_anonymous_session().map_err(|e| Fault::Failed(format!("cannot make a keyring: {e}")))?;
     let vault = open_vault(config)?;
-    vault.unlock(&Daemon, &key(with))?;
+    vault.unlock(&Daemon, &UnlockBy::from(with))?;
+    vault.finish_rekey()?;
     Ok(vault)
-}
-
-fn key(with: &UnlockWith) -> UnlockBy<'_> {
-    match with {
-        UnlockWith::Passphrase(passphrase) => UnlockBy::Passphrase(passphrase),
-        UnlockWith::Identity(text) | UnlockWith::Recovery(text) => UnlockBy::Identity(text),
-    }
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Fault> {

@@ -11,7 +11,10 @@ mod record;
 mod stanza;
 
 pub use blob::{BlobDigest, open_blob, open_key, seal_blob, seal_key};
-pub use identity::{Protection, StoreIdentity, new_identity, open_identity, parse_recipient};
+pub use identity::{
+    OpenedBy, Protection, StoreIdentity, make_identity, new_identity, open_identity, open_identity_with,
+    parse_recipient, protect_identity,
+};
 pub use record::RecordKey;
 
 use crate::sys::arena::ArenaFull;

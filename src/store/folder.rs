@@ -135,6 +135,14 @@ impl Folder {
         written.inspect_err(|_| drop(std::fs::remove_file(&temporary)))
     }
 
+    pub(super) fn remove_file(&self, name: &str) -> Result<(), StoreError> {
+        check_name(name)?;
+        match std::fs::remove_file(self.path.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
+            _ => Ok(self.dir.sync_all()?),
+        }
+    }
+
     /// The names of the extra files, sorted: what a backup takes besides the records.
     pub(super) fn file_names(&self) -> Result<Vec<String>, StoreError> {
         let mut names = Vec::new();

@@ -9,6 +9,7 @@ use super::folder::{self, Folder};
 use super::manifest::{Contents, Keys, State};
 use super::{AuditAnchor, Batch, StoreError, Verified};
 use crate::model::{Generation, Ino};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// What the store knows of itself. Default: nothing, it is not verified.
@@ -134,10 +135,7 @@ impl Ledger {
         f: &mut dyn FnMut(Ino, &[u8]) -> Outcome,
     ) -> Result<Verified, StoreError> {
         let contents = add_up(db, &keys, &mut |tree, key, value| match tree {
-            Tree::Nodes => {
-                let ino = key.try_into().map_err(|_| StoreError::Damaged("the number of a record".into()))?;
-                f(Ino(u64::from_be_bytes(ino)), value)
-            }
+            Tree::Nodes => f(ino_of(key)?, value),
             _ => Ok(()),
         })?;
         let known = accept(folder, keys, contents)?;
@@ -201,6 +199,50 @@ impl Ledger {
         self.step(db, folder, &planned.changes, planned.undo, planned.contents, *audit)
     }
 
+    /// Makes one commit after which the manifest is under other keys. Until the slot of the new keys is written, only the old
+    /// ones fit; then the other slot is the one that fits the old keys, until the transaction; from then on only the new fit.
+    pub(super) fn rekey(
+        &mut self,
+        db: &Db,
+        folder: &Folder,
+        batch: &Batch,
+        audit: &AuditAnchor,
+        keys: Keys,
+    ) -> Result<Generation, StoreError> {
+        if self.failure.is_some() {
+            return Err(StoreError::Failed("a commit failed before: lock the store and unlock it again".into()));
+        }
+        let known = self.verified.as_ref().ok_or_else(unverified)?;
+        let (slot, next) = (1 - known.slot, known.highest + 1);
+        let mut changes = Vec::new();
+        for put in db::puts(batch) {
+            db.plan(&put, &mut changes)?;
+        }
+        folder.room_for(bytes(&changes), bytes(&changes))?;
+        let state = State { generation: Generation(next), contents: after(db, batch, &keys)?, audit: *audit };
+        // From here on an error leaves the store unverified; whoever unlocks it again verifies it.
+        self.verified = None;
+        self.failure = Some(Failure::Stale);
+        self.reopened = false;
+        let slots = folder.manifest_slots();
+        fault::at(fault::Point::Slot)?;
+        slots.write(slot, &keys, &state)?;
+        slots.sync()?;
+        fault::at(fault::Point::Transaction)?;
+        db.transact(&changes)?;
+        fault::at(fault::Point::AfterTransaction)?;
+        if let Err(error) = fault::at(fault::Point::Sync).and_then(|()| db.sync()) {
+            self.failure = Some(Failure::NoSync(error.to_string()));
+            return Err(error);
+        }
+        // As after every commit; what the other slot says is of keys that are gone.
+        slots.write(1 - slot, &keys, &state)?;
+        slots.sync()?;
+        self.verified = Some(Known { keys, state, slot, highest: next });
+        self.failure = None;
+        Ok(state.generation)
+    }
+
     /// One transaction with its slot before it and the other slot after it.
     fn step(
         &mut self,
@@ -242,6 +284,33 @@ impl Ledger {
 
 /// Called with tree, key and value of a record.
 type Visit<'a> = &'a mut dyn FnMut(Tree, &[u8], &[u8]) -> Outcome;
+
+/// What all summed records come to, under `keys`, once a batch is in.
+fn after(db: &Db, batch: &Batch, keys: &Keys) -> Result<Contents, StoreError> {
+    let mut contents = Contents::default();
+    let puts = || db::puts(batch).filter(|put| Tree::SUMMED.contains(&put.tree));
+    let changed: HashSet<(&'static str, Vec<u8>)> = puts().map(|put| (put.tree.name(), put.key)).collect();
+    for tree in Tree::SUMMED {
+        db.each(tree, &mut |key, value| {
+            if !changed.contains(&(tree.name(), key.to_vec())) {
+                contents.add(keys, tree, key, value);
+            }
+            Ok(())
+        })?;
+    }
+    for put in puts() {
+        if let Some(value) = put.value {
+            contents.add(keys, put.tree, &put.key, value);
+        }
+    }
+    Ok(contents)
+}
+
+/// The number in a record's key.
+pub(super) fn ino_of(key: &[u8]) -> Result<Ino, StoreError> {
+    let ino = key.try_into().map_err(|_| StoreError::Damaged("the number of a record".into()))?;
+    Ok(Ino(u64::from_be_bytes(ino)))
+}
 
 /// Counts and adds up all summed records, and shows each to `f`.
 fn add_up(db: &Db, keys: &Keys, f: Visit<'_>) -> Result<Contents, StoreError> {
@@ -290,7 +359,7 @@ mod fault {
     use super::StoreError;
 
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub(in crate::store) enum Point {
+    pub(crate) enum Point {
         /// The room is not looked at, as if somebody took it just afterwards.
         Room,
         Slot,
@@ -306,7 +375,7 @@ mod fault {
 
     #[cfg(test)]
     thread_local! {
-        pub(in crate::store) static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
+        pub(crate) static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
     }
 
     #[cfg(test)]
@@ -320,4 +389,4 @@ mod fault {
 }
 
 #[cfg(test)]
-pub(super) use fault::{NEXT as NEXT_FAULT, Point as FaultPoint};
+pub(crate) use fault::{NEXT as NEXT_FAULT, Point as FaultPoint};

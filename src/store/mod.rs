@@ -13,6 +13,9 @@ mod manifest;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use ledger::{FaultPoint, NEXT_FAULT};
+
 pub use backup::{Existing, Restored, Written, backup, restore, restore_checked};
 pub use db::Blob;
 pub use folder::Space;
@@ -284,6 +287,24 @@ impl Store {
         done
     }
 
+    /// Calls `f` with every node record as it is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`]; whatever `f` returns.
+    pub fn each_node(&self, f: &mut dyn FnMut(Ino, &[u8]) -> db::Outcome) -> Result<(), StoreError> {
+        self.db()?.each(Tree::Nodes, &mut |key, value| f(ledger::ino_of(key)?, value))
+    }
+
+    /// Commits a batch as [`Store::apply`] does, and from then on the manifest is under another index key: the batch holds
+    /// whatever else is. After an error the old key is forgotten, and either the old one or the new one verifies.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    pub fn rekey(&self, batch: &Batch, anchor: &AuditAnchor, index_key: &Secret) -> Result<Generation, StoreError> {
+        check(batch)?;
+        self.ledger().rekey(&*self.db()?, &self.folder, batch, anchor, manifest::Keys::derive(index_key))
+    }
+
     /// The last commit; `None` before [`Store::verify`]. Waits for a commit that is under way.
     pub fn generation(&self) -> Option<Generation> {
         self.ledger().generation()
@@ -316,6 +337,22 @@ impl Store {
     /// [`StoreError::NoSpace`], [`StoreError::Io`]; the old file is then as it was.
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         self.folder.write_file(name, bytes)
+    }
+
+    /// The names of the small extra files, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn file_names(&self) -> Result<Vec<String>, StoreError> {
+        self.folder.file_names()
+    }
+
+    /// Removes one of the small extra files, durably; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove_file(&self, name: &str) -> Result<(), StoreError> {
+        self.folder.remove_file(name)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

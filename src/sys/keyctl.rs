@@ -22,6 +22,12 @@ const NEGATE: libc::c_long = 13;
 const ASSUME_AUTHORITY: libc::c_long = 16;
 /// `KEY_SPEC_THREAD_KEYRING`.
 const THREAD_KEYRING: libc::c_long = -1;
+/// `KEYCTL_LINK`.
+const LINK: libc::c_long = 8;
+/// `KEYCTL_SEARCH`.
+const SEARCH: libc::c_long = 10;
+/// `KEY_SPEC_USER_KEYRING`.
+const USER_KEYRING: libc::c_long = -4;
 /// Everything for who possesses the ring, nothing for anybody else, its owner included.
 const RING_PERMS: u32 = 0x3f00_0000;
 /// The most bytes a key of type `user` holds.
@@ -107,6 +113,34 @@ pub fn read(id: KeyId, mut buf: &mut [u8]) -> Result<usize, KeyError> {
             format!("a payload of {len} bytes where {room} were expected"),
         ))),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// Reads the payload of the key of type `user` and this description in the caller's user keyring into the front of `buf`,
+/// and says how long it is. The thread is to end soon: its own keyring has a link to the user's from now on, since a key
+/// is read only by who possesses it.
+///
+/// # Errors
+/// As [`read`]; a description with a NUL is [`KeyError::Missing`].
+pub fn read_user_key(desc: &str, buf: &mut [u8]) -> Result<usize, KeyError> {
+    let desc = std::ffi::CString::new(desc).map_err(|_| KeyError::Missing)?;
+    // SAFETY: two ring numbers; no memory of ours.
+    let linked = unsafe { libc::syscall(libc::SYS_keyctl, LINK, USER_KEYRING, THREAD_KEYRING, 0usize, 0usize) };
+    if linked < 0 {
+        return Err(KeyError::Other(io::Error::last_os_error()));
+    }
+    // SAFETY: both strings end with NUL and live through the call; nothing is linked to the ring 0.
+    let found =
+        unsafe { libc::syscall(libc::SYS_keyctl, SEARCH, THREAD_KEYRING, c"user".as_ptr(), desc.as_ptr(), 0usize) };
+    match i32::try_from(found) {
+        Ok(id) if id > 0 => read(KeyId(id), buf),
+        _ => Err(match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOKEY) => KeyError::Missing,
+            error if error.raw_os_error() == Some(libc::EKEYREVOKED) => KeyError::Revoked,
+            error if error.raw_os_error() == Some(libc::EKEYEXPIRED) => KeyError::Expired,
+            error if error.raw_os_error() == Some(libc::EACCES) => KeyError::Denied,
+            error => KeyError::Other(error),
+        }),
     }
 }
 

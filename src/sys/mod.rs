@@ -2,6 +2,7 @@
 //!
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
+pub mod apart;
 pub mod arena;
 pub mod child;
 pub mod connection;
@@ -16,5 +17,6 @@ pub mod process;
 pub mod secretmem;
 pub mod socket;
 pub mod table;
+pub mod wait;
 
 pub use mountinfo::MountInfo;

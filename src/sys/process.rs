@@ -33,6 +33,76 @@ pub fn harden() -> io::Result<()> {
     Ok(())
 }
 
+/// A capability (capabilities(7)), by its number in linux/capability.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[allow(missing_docs, reason = "the names are the kernel's")]
+pub enum Capability {
+    DacReadSearch = 2,
+    SetGid = 6,
+    SetUid = 7,
+    IpcLock = 14,
+    SysPtrace = 19,
+    SysAdmin = 21,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h): two words of each set.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// struct __user_cap_header_struct.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+/// struct __user_cap_data_struct.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct CapabilityWords {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Gives up, for **this thread** and those it starts from now on, every capability but these, and gaining any by exec
+/// (no_new_privs). What the thread has not, it does not get.
+///
+/// # Errors
+/// What prctl(2) or capset(2) say; some may have been given up then.
+pub fn confine(keep: &[Capability]) -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    let kept = |number: u32| keep.iter().any(|c| *c as u32 == number);
+    for number in (0..64).filter(|n| !kept(*n)) {
+        // SAFETY: PR_CAPBSET_DROP takes a number and touches no memory; EINVAL says that the kernel knows fewer.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) } != 0 {
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINVAL) => break,
+                // Without CAP_SETPCAP the set cannot be narrowed; no_new_privs alone keeps an exec from using it.
+                Some(libc::EPERM) => break,
+                _ => return Err(error),
+            }
+        }
+    }
+    let mask = keep.iter().fold(0u64, |mask, c| mask | 1 << (*c as u32));
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut words = [CapabilityWords::default(); 2];
+    // SAFETY: version 3 reads the header and writes two elements, which `words` has room for; pid 0 is this thread.
+    if unsafe { libc::syscall(libc::SYS_capget, &raw const header, words.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for (word, kept) in words.iter_mut().zip([mask as u32, (mask >> 32) as u32]) {
+        word.permitted &= kept;
+        (word.effective, word.inheritable) = (word.permitted, 0);
+    }
+    // SAFETY: version 3 reads the header and two elements; it changes the credentials of this thread and no memory.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, words.as_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// The descriptors this process was started with under the protocol of sd_listen_fds(3), with their names. They close on exec, and
 /// the variables that told of them are gone. To be called once, before there are threads: afterwards there are none.
 pub fn inherited() -> Vec<(String, OwnedFd)> {
@@ -127,6 +197,29 @@ mod tests {
         static LITERAL: &[u8] = b"a constant of the program";
         assert_eq!(wipe(LITERAL).unwrap_err().raw_os_error(), Some(libc::EFAULT));
         assert_eq!(std::hint::black_box(LITERAL)[0], b'a');
+    }
+
+    #[test]
+    fn a_confined_thread_has_what_was_kept_and_others_are_not_touched() {
+        let of_thread = |name: &str| {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let line = status.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
+            u64::from_str_radix(&line, 16).unwrap()
+        };
+        let before = of_thread("CapPrm:");
+        let kept = 1 << Capability::SysPtrace as u32 | 1 << Capability::IpcLock as u32;
+        std::thread::spawn(move || {
+            confine(&[Capability::SysPtrace, Capability::IpcLock]).unwrap();
+            let inherited =
+                std::thread::spawn(move || [of_thread("CapPrm:"), of_thread("CapEff:"), of_thread("NoNewPrivs:")]);
+            assert_eq!(inherited.join().unwrap(), [before & kept, before & kept, 1]);
+            confine(&[Capability::SysPtrace]).unwrap();
+            confine(&[Capability::SysAdmin]).unwrap();
+            assert_eq!(of_thread("CapEff:"), 0, "what was given up does not come back");
+        })
+        .join()
+        .unwrap();
+        assert_eq!((of_thread("CapPrm:"), of_thread("NoNewPrivs:")), (before, 0));
     }
 
     #[test]

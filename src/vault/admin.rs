@@ -3,6 +3,7 @@
 use super::containers::word;
 use super::node::Node;
 use super::open::Wanted;
+use super::rekey::NextIdentity;
 use super::unlock::UnlockBy;
 use super::view::View;
 use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError};
@@ -10,6 +11,7 @@ use crate::access::Denial;
 use crate::audit;
 use crate::caller::Control;
 use crate::model::{Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Timestamp, Uid};
+use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
 use crate::store;
 use crate::wire::{
@@ -70,12 +72,14 @@ impl Admin for Vault {
         Ok(status)
     }
 
-    fn unlock(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault> {
-        let by = match &with {
-            UnlockWith::Passphrase(passphrase) => UnlockBy::Passphrase(passphrase),
-            UnlockWith::Identity(text) | UnlockWith::Recovery(text) => UnlockBy::Identity(text),
-        };
-        Ok(Vault::unlock(self, &self.admin(actor)?, &by)?)
+    fn unlock(&self, actor: &Actor, with: UnlockWith, method: Option<&str>) -> Result<(), Fault> {
+        let by = UnlockBy::from(&with);
+        let caller = self.admin(actor)?;
+        match method {
+            Some(method) => self.unlock_with(&caller, &by, method)?,
+            None => Vault::unlock(self, &caller, &by)?,
+        }
+        Ok(())
     }
 
     fn lock(&self, actor: &Actor) -> Result<(), Fault> {
@@ -297,6 +301,56 @@ impl Admin for Vault {
         self.request_key(actor, &request)
     }
 
+    fn identity_add(&self, actor: &Actor, add: wire::IdentityAdd) -> Result<(), Fault> {
+        let caller = self.admin(actor)?;
+        let current = current(&add.old_passphrase, &add.old_identity)?;
+        let name = add.name.as_deref().unwrap_or(super::protectors::MAIN);
+        let recipient = add.recipient.as_deref().map(crate::seal::parse_recipient).transpose();
+        let recipient = recipient.map_err(|e| Fault::Usage(e.to_string()))?;
+        let with = match (&add.passphrase, &recipient) {
+            (Some(passphrase), None) => Protection::Passphrase(passphrase),
+            (None, Some(recipient)) => Protection::Recipient(recipient),
+            _ => return Err(Fault::Usage("give exactly one of passphrase and recipient".into())),
+        };
+        Ok(self.protect(&caller, &current, name, &with, add.replace)?)
+    }
+
+    fn identity_remove(&self, actor: &Actor, name: &str) -> Result<(), Fault> {
+        Ok(self.unprotect(&self.admin(actor)?, name)?)
+    }
+
+    fn identity_list(&self, actor: &Actor) -> Result<Vec<wire::ProtectorInfo>, Fault> {
+        self.admin(actor)?;
+        let info = |(name, opened_by)| wire::ProtectorInfo {
+            name,
+            opened_by: match opened_by {
+                OpenedBy::Passphrase => "passphrase",
+                OpenedBy::Recipient => "recipient",
+                OpenedBy::Nothing => "nothing",
+                OpenedBy::Unknown => "unknown",
+            }
+            .into(),
+        };
+        Ok(self.protectors()?.into_iter().map(info).collect())
+    }
+
+    fn rekey(&self, actor: &Actor, rekey: wire::Rekey) -> Result<wire::Rekeyed, Fault> {
+        let caller = self.admin(actor)?;
+        let current = current(&rekey.old_passphrase, &rekey.old_identity)?;
+        let next = match (&rekey.passphrase, &rekey.identity) {
+            (Some(passphrase), None) => NextIdentity::Passphrase(passphrase),
+            (None, Some(text)) => NextIdentity::KeptByCaller(text),
+            _ => return Err(Fault::Usage("give exactly one of passphrase and identity".into())),
+        };
+        let done = self.rekey(&caller, &current, &next, rekey.drop_others);
+        if done.is_err() {
+            // What is left of it takes room; if that fails too, the next unlock sees to it.
+            let _ = self.finish_rekey();
+        }
+        let done = done?;
+        Ok(wire::Rekeyed { blobs: done.blobs, recipient: done.recipient, dropped: done.dropped })
+    }
+
     fn denied(&self, actor: &Actor, reason: &str) {
         self.refuse(audit::Operation::Control, "", None, &self.control(actor).who(), reason);
     }
@@ -465,6 +519,15 @@ impl From<VaultError> for Fault {
 /// The containers' folder, or one in it.
 fn removed_by_scope(path: &SecretPath) -> bool {
     matches!(path.names(), [first] | [first, _] if first.as_str() == super::change::CONTAINERS)
+}
+
+/// What opens the identity now.
+fn current<'a>(passphrase: &'a Option<Secret>, identity: &'a Option<Secret>) -> Result<UnlockBy<'a>, Fault> {
+    match (passphrase, identity) {
+        (Some(passphrase), None) => Ok(UnlockBy::Passphrase(passphrase)),
+        (None, Some(text)) => Ok(UnlockBy::Identity(text)),
+        _ => Err(Fault::Usage("give exactly one of old_passphrase and old_identity".into())),
+    }
 }
 
 fn entry(path: SecretPath, node: &Arc<Node>) -> Entry {

@@ -4,6 +4,7 @@
 
 use super::links::{confine, depth_in};
 use super::node::{Attr, Node};
+use super::on_change::{self, ON_CHANGE};
 use super::tree::Heritage;
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError, ruled};
@@ -249,6 +250,10 @@ impl Vault {
         next.meta.ctime = Timestamp::now();
         let displaced = target.as_ref().map(|(ino, _)| *ino);
         let replaced = target.filter(|(_, t)| t.last_number > 0);
+        // Who wants to hear of changes wants to hear of the name's: most tools write beside it and rename.
+        if let Some(wanted) = replaced.as_ref().and_then(|(_, t)| t.meta.xattrs.get(ON_CHANGE)) {
+            next.meta.xattrs.entry(ON_CHANGE.into()).or_insert_with(|| wanted.clone());
+        }
         if node.last_number > 0 {
             let heritage = match &replaced {
                 Some((_, t)) => {
@@ -392,7 +397,12 @@ impl Vault {
 
     /// Puts a node into the tree and marks it to be written.
     pub(super) fn put(&self, writer: &mut Writer, ino: Ino, node: Node) -> Result<(), VaultError> {
-        self.with_tree_mut(|tree| tree.put(ino, node))?;
+        let touched = self.with_tree_mut(|tree| {
+            let touched = on_change::touched(ino, tree.get(ino).map(|old| &**old), &node);
+            tree.put(ino, node);
+            touched
+        })?;
+        self.tell_unit(touched);
         writer.touch(ino);
         Ok(())
     }

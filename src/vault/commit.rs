@@ -1,6 +1,7 @@
 //! Committing content: checked, sealed, recorded, and on disk when it returns.
 
 use super::node::{Node, Record, Version};
+use super::on_change;
 use super::open::{WriteRight, denial_of};
 use super::tree::Heritage;
 use super::writer::Writer;
@@ -125,14 +126,18 @@ impl Vault {
         batch.nodes.extend(grave.map(|(grave, _)| (grave, None)));
         batch.blobs.extend(blob.map(|(key, bytes)| (key, Some(bytes))));
         self.flush_with(writer, batch, &BTreeMap::from([(ino, Record::Node(next.clone()))]))?;
-        self.with_tree_mut(|tree| {
+        let touched = self.with_tree_mut(|tree| {
             if let Some((path, _)) = &takes {
                 tree.exhume(path);
                 tree.forget_left(path);
             }
             tree.settle(recount);
+            let touched = on_change::touched(ino, tree.get(ino).map(|old| &**old), &next);
             tree.put(ino, next);
-        })
+            touched
+        })?;
+        self.tell_unit(touched);
+        Ok(())
     }
 
     /// Checks size and, by the name, that it is whole.

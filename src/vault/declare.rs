@@ -58,6 +58,8 @@ impl Vault {
         uid_map: UidMap,
     ) -> Result<Ino, VaultError> {
         let name = name_of(scope)?;
+        // A rekeying makes new keys for the scopes there are.
+        let _alone = self.sealing_anew();
         let mut writer = self.lock_writer();
         let (known, taken) = self.with_open(|o| (o.scopes.declared().count(), o.scopes.get(scope).is_some()))?;
         if taken {
@@ -125,6 +127,7 @@ impl Vault {
         scope: &Scope,
         purge: bool,
     ) -> Result<(Ino, (u64, u64)), VaultError> {
+        let _alone = self.sealing_anew();
         let mut writer = self.lock_writer();
         let found = self.with_open(|o| o.scopes.get(scope).map(|d| (d.ino, d.record.dir)))?;
         let (ino, dir) = found.ok_or(VaultError::NotFound)?;

@@ -26,6 +26,8 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`].
     pub fn check(&self, open: bool) -> Result<Checked, VaultError> {
+        // What is being sealed anew is there twice for a while.
+        let _alone = self.sealing_anew();
         let mut checked = Checked::default();
         let mut needed = HashSet::new();
         let nodes: Vec<Ino> = self.with_tree(|t| t.nodes().map(|(ino, _)| ino).collect())?;
@@ -119,7 +121,7 @@ impl Vault {
         self.with_tree(|t| t.grave(&grave.path).is_some_and(|(_, now)| now.versions == grave.versions))
     }
 
-    fn orphans(&self, needed: &HashSet<BlobKey>) -> Result<Vec<BlobKey>, VaultError> {
+    pub(super) fn orphans(&self, needed: &HashSet<BlobKey>) -> Result<Vec<BlobKey>, VaultError> {
         // Commits between the look at the tree and the look at the blobs are no orphans: hold them off, and look again.
         // Neither are blobs that go with the next transaction: make it now.
         let mut writer = self.lock_writer();

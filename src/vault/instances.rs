@@ -278,7 +278,10 @@ impl Vault {
     fn hold_recorded(&self, record: &InstanceRecord, patience: Duration) -> Result<(), String> {
         match caller::hold_again(&record.marks, patience).map_err(|doubt| doubt.to_string())? {
             Some(held) => self.registry.attach(record.id.clone(), held).map_err(|error| error.to_string()),
-            None => Ok(tracing::warn!(id = %record.id.id, "its first process cannot be looked at yet")),
+            None => {
+                tracing::warn!(id = %record.id.id, "its first process cannot be looked at yet");
+                Ok(())
+            }
         }
     }
 
@@ -371,7 +374,7 @@ fn check_id(id: &str) -> Result<(), VaultError> {
     }
 }
 
-fn seconds_until(at: Timestamp) -> u32 {
+pub(super) fn seconds_until(at: Timestamp) -> u32 {
     let now = Timestamp::now();
     let whole = at.secs.saturating_sub(now.secs).saturating_add(i64::from(at.nanos > now.nanos));
     u32::try_from(whole.max(0)).unwrap_or(u32::MAX)

@@ -3,7 +3,8 @@
 //! Owns the tree in memory, the keys while unlocked, and the order of things: decide, record, do, make durable. Every
 //! front (the filesystem, the control socket) comes through here; `access` alone makes the grants that open content.
 //!
-//! Locks, in this order: `writer` (one mutation at a time, held across its transaction), then `state` (readers share it;
+//! Locks, in this order: `sealing_anew` (whoever seals all blobs anew), then `writer` (one mutation at a time, held across
+//! its transaction), then `state` (readers share it;
 //! writers hold it for the moment of a change in memory). The publisher's `board` comes
 //! before both and is never asked for by who has one of them. Opening and reading take `state` alone, shared, and release it
 //! before they read a blob, ask /proc, or write the log.
@@ -20,10 +21,13 @@ mod history;
 mod instances;
 mod links;
 mod node;
+mod on_change;
 mod open;
 mod placed;
+mod protectors;
 mod publish;
 mod recovery;
+mod rekey;
 mod remove;
 mod ruled;
 mod scopes;
@@ -42,7 +46,9 @@ pub use declare::ScopeInfo;
 pub use error::VaultError;
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
+pub use on_change::{Action, ON_CHANGE, Touched, Verb};
 pub use open::{Opened, WriteRight};
+pub use rekey::{NextIdentity, Rekeyed};
 pub use scopes::Holder;
 pub use setup::{Recovery, create_store};
 pub use unlock::{UnlockBy, verify_store};
@@ -170,6 +176,9 @@ pub struct Vault {
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
     keeper: OnceLock<Arc<dyn Keeper>>,
+    on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
+    /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
+    sealing_anew: Mutex<()>,
     started: Instant,
 }
 
@@ -207,6 +216,8 @@ impl Vault {
             observer: OnceLock::new(),
             publisher: Publisher::default(),
             keeper: OnceLock::new(),
+            on_change: OnceLock::new(),
+            sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }
     }
@@ -279,6 +290,14 @@ impl Vault {
         found.ok_or(VaultError::NotFound)
     }
 
+    /// The node at a path; symlinks are not followed.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`].
+    pub fn find(&self, path: &SecretPath) -> Result<Ino, VaultError> {
+        self.with_tree(|tree| tree.find(path))?.ok_or(VaultError::NotFound)
+    }
+
     /// The entries of a directory: inode, what it is, name; sorted by name.
     ///
     /// # Errors
@@ -329,6 +348,10 @@ impl Vault {
 
     fn write_state(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sealing_anew(&self) -> MutexGuard<'_, ()> {
+        self.sealing_anew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_writer(&self) -> MutexGuard<'_, Writer> {

@@ -28,6 +28,7 @@ impl Vault {
     /// crash interrupts goes on at the next unlock.
     pub(super) fn change_recovery(&self, caller: &impl Caller, text: &str, add: bool) -> Result<u64, VaultError> {
         let recipient = seal::parse_recipient(text).map_err(|e| VaultError::Invalid(e.to_string()))?.to_string();
+        let _alone = self.sealing_anew();
         {
             let mut writer = self.lock_writer();
             let mut facts = writer.facts()?.clone();
@@ -57,6 +58,7 @@ impl Vault {
     /// # Errors
     /// As [`Vault::sync`].
     pub fn finish_resealing(&self) -> Result<u64, VaultError> {
+        let _alone = self.sealing_anew();
         let waiting = self.lock_writer().facts()?.resealing;
         if waiting { self.reseal_blobs() } else { Ok(0) }
     }

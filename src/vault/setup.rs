@@ -1,7 +1,8 @@
 //! Making a store: its identity, its keys, its first nodes.
 
 use super::node::{FACTS_INO, Facts, Node, Record};
-use super::unlock::{IDENTITY_FILE, INDEX_META};
+use super::protectors::{MAIN, Turn};
+use super::unlock::INDEX_META;
 use super::{VaultError, change::CONTAINERS};
 use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
 use crate::seal::{self, Protection, RecordKey};
@@ -62,8 +63,8 @@ pub fn create_store(
     batch.scopes.insert(Scope::Host.as_str().to_owned(), Some(seal::seal_key(&kek, &all)));
     batch.meta.insert(INDEX_META.to_owned(), Some(seal::seal_key(&index, &all)));
     match protection {
-        Protection::Passphrase(_) => {
-            Store::create(dir, &index, batch, &[(IDENTITY_FILE, &file)])?;
+        Protection::Passphrase(_) | Protection::Recipient(_) => {
+            Store::create(dir, &index, batch, &[(&Turn::Current.file_name(MAIN), &file)])?;
             Ok(None)
         }
         Protection::Plain => {

@@ -7,6 +7,7 @@ use super::VaultError;
 use super::node::{Grave, Node, Record, Version};
 use super::publish::PublishedIndex;
 use crate::model::{Ino, Kind, Name, Scope, SecretPath, Uid, XattrName};
+use crate::seal::BlobDigest;
 use crate::store::BlobKey;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -354,6 +355,23 @@ impl Tree {
             }
         }
         found
+    }
+
+    /// Every blob of `replaced` has another name and another digest from now on.
+    pub fn rename_blobs(&mut self, replaced: &HashMap<BlobKey, (BlobKey, BlobDigest)>) {
+        let rename = |versions: &mut [Version]| {
+            for version in versions {
+                if let Some((blob, digest)) = replaced.get(&version.blob) {
+                    (version.blob, version.digest) = (*blob, *digest);
+                }
+            }
+        };
+        self.nodes.values_mut().filter(|n| !n.versions.is_empty()).for_each(|n| rename(&mut Arc::make_mut(n).versions));
+        self.graves.values_mut().for_each(|(_, grave)| rename(&mut Arc::make_mut(grave).versions));
+        self.left.iter_mut().for_each(|left| rename(&mut left.versions));
+        let shared = std::mem::take(&mut self.shared);
+        let now = |blob: BlobKey| replaced.get(&blob).map_or(blob, |(new, _)| *new);
+        self.shared = shared.into_iter().map(|(blob, count)| (now(blob), count)).collect();
     }
 
     /// Everything that has a history: its record, by inode.

@@ -1,6 +1,7 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
 use super::node::{FACTS_INO, Facts, InstanceRecord, Record};
+use super::protectors;
 use super::scopes::Scopes;
 use super::tree::Tree;
 use super::writer::Writer;
@@ -12,14 +13,13 @@ use crate::model::{Ino, Scope};
 use crate::seal::{self, RecordKey, StoreIdentity};
 use crate::secret::{Kek, Secret};
 use crate::store::{Store, StoreError};
+use crate::wire::UnlockWith;
 use age::x25519;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// The identity file of a store that is opened with a passphrase.
-pub const IDENTITY_FILE: &str = "identity.age";
 /// Where the index key is: sealed to the identity and to the recovery recipients.
 pub const INDEX_META: &str = "index";
 
@@ -70,11 +70,19 @@ impl Vault {
     /// # Errors
     /// [`VaultError::WrongKey`] if that does not open it; [`VaultError::Damaged`]; [`VaultError::NothingToDo`].
     pub fn unlock(&self, caller: &impl Caller, by: &UnlockBy<'_>) -> Result<(), VaultError> {
+        self.unlock_with(caller, by, by.method())
+    }
+
+    /// The same with something that came by `method`: the log says which.
+    ///
+    /// # Errors
+    /// As [`Vault::unlock`].
+    pub fn unlock_with(&self, caller: &impl Caller, by: &UnlockBy<'_>, method: &str) -> Result<(), VaultError> {
         let was_locked = self.locked_since().is_some();
         let result = self.try_unlock(by);
         match &result {
             Ok(identity) => {
-                let recorded = self.record(audit::Operation::Unlock, "", None, &caller.who(), by.method());
+                let recorded = self.record(audit::Operation::Unlock, "", None, &caller.who(), method);
                 if was_locked && recorded.is_err() {
                     // An unlock that nobody will know of is none.
                     self.forget(&mut self.lock_writer());
@@ -87,13 +95,16 @@ impl Vault {
                 self.tell_containers();
             }
             Err(VaultError::NothingToDo(_)) => {}
-            Err(error) => self.refuse(audit::Operation::Unlock, "", None, &caller.who(), &error.to_string()),
+            Err(error) => {
+                let reason = format!("{method}: {error}");
+                self.refuse(audit::Operation::Unlock, "", None, &caller.who(), &reason);
+            }
         }
         result.map(|_| ())
     }
 
     fn try_unlock(&self, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
-        let identity = open_identity(&self.store, by)?;
+        let identity = protectors::open(&self.store, by)?;
         let mut writer = self.lock_writer();
         let unlocked = self.locked_since().is_none();
         if unlocked {
@@ -154,7 +165,7 @@ impl Vault {
     }
 
     /// Names, keys and KEKs leave the memory, and changes that are not on the disk.
-    fn forget(&self, writer: &mut Writer) {
+    pub(super) fn forget(&self, writer: &mut Writer) {
         *writer = Writer::default();
         let at = crate::model::Timestamp::now();
         *self.write_state() = State::Locked { since: Instant::now(), at };
@@ -236,6 +247,15 @@ impl Vault {
     }
 }
 
+impl<'a> From<&'a UnlockWith> for UnlockBy<'a> {
+    fn from(with: &'a UnlockWith) -> Self {
+        match with {
+            UnlockWith::Passphrase(passphrase) => UnlockBy::Passphrase(passphrase),
+            UnlockWith::Identity(text) | UnlockWith::Recovery(text) => UnlockBy::Identity(text),
+        }
+    }
+}
+
 impl UnlockBy<'_> {
     fn method(&self) -> &'static str {
         match self {
@@ -251,26 +271,13 @@ impl UnlockBy<'_> {
 /// # Errors
 /// As [`Vault::unlock`].
 pub fn verify_store(store: &Store, by: &UnlockBy<'_>) -> Result<(), VaultError> {
-    let identity = open_identity(store, by)?;
+    let identity = protectors::open(store, by)?;
     load(store, &index_key(store, &identity)?).map(|_| ())
 }
 
 fn index_key(store: &Store, identity: &StoreIdentity) -> Result<Secret, VaultError> {
     let sealed = store.meta(INDEX_META)?.ok_or_else(|| VaultError::Damaged("it has no index key".into()))?;
-    seal::open_key(identity.key(), &sealed).map_err(wrong_key)
-}
-
-fn open_identity(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
-    match by {
-        UnlockBy::Passphrase(passphrase) => {
-            let file = store.read_file(IDENTITY_FILE)?;
-            let file = file.ok_or_else(|| {
-                VaultError::WrongKey("this store has no passphrase; it opens with its keyfile".into())
-            })?;
-            seal::open_identity(&file, Some(passphrase)).map_err(wrong_key)
-        }
-        UnlockBy::Identity(text) | UnlockBy::Kept(text) => seal::open_identity(text.expose(), None).map_err(wrong_key),
-    }
+    seal::open_key(identity.key(), &sealed).map_err(protectors::wrong_key)
 }
 
 /// What a store holds, but for the blobs.
@@ -316,15 +323,4 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
     let audit = Anchor { count: verified.audit.count, head: verified.audit.head };
     Ok(Loaded { tree, scopes, instances, facts, audit })
-}
-
-fn wrong_key(error: seal::SealError) -> VaultError {
-    match error {
-        seal::SealError::NotForThisKey(_) => VaultError::WrongKey("this key is not one of the store's".into()),
-        seal::SealError::Format(what) => VaultError::WrongKey(format!("{what} is not in a known format")),
-        seal::SealError::WrongPassphrase
-        | seal::SealError::Tampered(_)
-        | seal::SealError::NotGranted
-        | seal::SealError::ArenaFull(_) => error.into(),
-    }
 }

@@ -55,6 +55,11 @@ impl Writer {
         self.facts_dirty = true;
     }
 
+    /// The facts are these on the disk already; nothing else waited.
+    pub fn turned_over(&mut self, facts: Facts) {
+        self.facts = Some(facts);
+    }
+
     /// The next number no inode ever had, if the disk knows that it may be given: another daemon must not give it to
     /// something else, since the kernel and open handles remember it.
     fn next_ino(&mut self) -> Result<Option<Ino>, VaultError> {

@@ -202,6 +202,8 @@ fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultErr
         "user.pinfold.expires" => humantime::parse_rfc3339_weak(text)
             .map(|_| ())
             .map_err(|_| invalid("a time in UTC, as in 2027-01-31T12:00:00Z")),
+        super::ON_CHANGE if super::Action::parse(text).is_some() => Ok(()),
+        super::ON_CHANGE => Err(invalid("reload: or restart: and a unit's full name, as in reload:nginx.service")),
         _ => Err(invalid("not a condition that this version knows")),
     }
 }

@@ -8,6 +8,7 @@ use super::{
     WhoReply,
 };
 use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
+use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -43,7 +44,8 @@ pub trait Admin: Send + Sync {
     /// How the daemon is; works while locked.
     fn status(&self, actor: &Actor) -> Result<Status, Fault>;
     /// Unlocks; [`Fault::NothingToDo`] if it is unlocked, [`Fault::Refused`] if that does not open it.
-    fn unlock(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault>;
+    /// `method` is how the caller says he came by it.
+    fn unlock(&self, actor: &Actor, with: UnlockWith, method: Option<&str>) -> Result<(), Fault>;
     /// Locks; [`Fault::NothingToDo`] if it is locked.
     fn lock(&self, actor: &Actor) -> Result<(), Fault>;
     /// Nodes, sorted by path, a directory before what is in it.
@@ -111,6 +113,14 @@ pub trait Admin: Send + Sync {
     fn key_request(&self, _: &Actor, _: KeyRequest) -> Result<(Secret, u32), Fault> {
         Err(not_here())
     }
+    /// Adds a protector of the identity, or replaces one.
+    fn identity_add(&self, actor: &Actor, add: IdentityAdd) -> Result<(), Fault>;
+    /// Removes a protector.
+    fn identity_remove(&self, actor: &Actor, name: &str) -> Result<(), Fault>;
+    /// The protectors.
+    fn identity_list(&self, actor: &Actor) -> Result<Vec<ProtectorInfo>, Fault>;
+    /// A new identity and new keys.
+    fn rekey(&self, actor: &Actor, rekey: Rekey) -> Result<Rekeyed, Fault>;
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
 }

@@ -63,6 +63,10 @@ methods! {
     GetPublished => "Published", Publications;
     KeyringList => "KeyringList", HeldKeys;
     KeyRequest => "KeyRequest", RequestedKey;
+    IdentityAdd => "IdentityAdd", Done;
+    IdentityRemove => "IdentityRemove", Done;
+    IdentityList => "IdentityList", Identities;
+    Rekey => "Rekey", Rekeyed;
 }
 
 /// How the daemon is.
@@ -70,7 +74,7 @@ methods! {
 #[serde(deny_unknown_fields)]
 pub struct GetStatus {}
 
-/// Gives the daemon what opens the store. Exactly one of the three.
+/// Gives the daemon what opens the store. Exactly one of the first three.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unlock {
@@ -83,6 +87,9 @@ pub struct Unlock {
     /// The text of the recovery identity, base64 on the wire.
     #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Secret>,
+    /// How the caller came by it, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// Forgets the store's identity; names become unknown, nothing opens.
@@ -245,6 +252,65 @@ pub struct Extract {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {}
+
+/// Adds a protector of the store's identity. Of the first two, and of the next two, exactly one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityAdd {
+    /// A passphrase that opens the identity now, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub old_passphrase: Option<Secret>,
+    /// The text of the identity, or of one that opens it now, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub old_identity: Option<Secret>,
+    /// The passphrase that is to open it too, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<Secret>,
+    /// The age recipient (`age1…`) whose identity is to open it too.
+    #[serde(default)]
+    pub recipient: Option<String>,
+    /// What it is called; `main` if null.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Whether one of that name is replaced.
+    #[serde(default, deserialize_with = "or_default")]
+    pub replace: bool,
+}
+
+/// Removes a protector. Not the last one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityRemove {
+    /// Which.
+    pub name: String,
+}
+
+/// The protectors of the identity.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityList {}
+
+/// Gives the store a new identity, a new index key, new keys for all scopes, and every blob a new file key. Of the first
+/// two, and of the next two, exactly one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rekey {
+    /// A passphrase that opens the identity now, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub old_passphrase: Option<Secret>,
+    /// The text of the identity, or of one that opens it now, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub old_identity: Option<Secret>,
+    /// The passphrase that the new identity is encrypted with, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<Secret>,
+    /// The text of the new identity, which the caller keeps himself, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Secret>,
+    /// Whether protectors are given up that cannot be made for the new identity; refused otherwise if there are any.
+    #[serde(default, deserialize_with = "or_default")]
+    pub drop_others: bool,
+}
 
 /// Null is as good as absent: clients with typed optional parameters send it.
 fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {

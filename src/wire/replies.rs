@@ -307,3 +307,30 @@ pub struct BackupReport {
     /// Its length.
     pub bytes: u64,
 }
+
+/// The protectors of the store's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Identities {
+    /// Any one of them opens it.
+    pub protectors: Vec<ProtectorInfo>,
+}
+
+/// One file that holds the identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectorInfo {
+    /// Its name.
+    pub name: String,
+    /// What opens it: `passphrase`, `recipient` or `unknown`.
+    pub opened_by: String,
+}
+
+/// The store has a new identity.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rekeyed {
+    /// How many blobs were sealed anew.
+    pub blobs: u64,
+    /// The new identity's public half.
+    pub recipient: String,
+    /// Protectors that are gone.
+    pub dropped: Vec<String>,
+}

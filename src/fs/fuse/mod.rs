@@ -6,6 +6,7 @@
 mod answer;
 mod errno;
 mod notify;
+mod poke;
 mod probe;
 mod session;
 

@@ -2,6 +2,7 @@
 //!
 //! From a thread of its own: a notification made inside a handler waits for a lock that the request holds.
 
+use super::poke::Poker;
 use crate::fs::wait::Waiting;
 use crate::model::{Ino, Name};
 use crate::sys::mount;
@@ -48,6 +49,8 @@ pub(super) struct Teller {
     overflows: AtomicU64,
     /// The connection, once it serves.
     device: OnceLock<OwnedFd>,
+    /// Once it serves: who makes watchers hear of what was told.
+    poker: OnceLock<Poker>,
 }
 
 impl Teller {
@@ -55,8 +58,8 @@ impl Teller {
     pub fn new(waiting: Arc<Waiting>, handles: Handles) -> (Arc<Self>, Tasks) {
         let (queue, tasks) = sync_channel(MAX_WAITING);
         let overflows = AtomicU64::new(0);
-        let device = OnceLock::new();
-        let teller = Teller { queue, names: Mutex::default(), waiting, handles, overflows, device };
+        let (device, poker) = (OnceLock::new(), OnceLock::new());
+        let teller = Teller { queue, names: Mutex::default(), waiting, handles, overflows, device, poker };
         (Arc::new(teller), Tasks(tasks))
     }
 
@@ -76,6 +79,11 @@ impl Teller {
     /// Everything the kernel remembers is to be asked for anew.
     pub fn forget(&self) {
         self.send(Task::Forget);
+    }
+
+    /// From now on whoever watches a changed file hears of it.
+    pub fn poke_with(&self, poker: Poker) {
+        let _ = self.poker.set(poker);
     }
 
     /// Runs the tasks until [`Teller::stop`]. `device` is the connection.
@@ -107,8 +115,13 @@ impl Teller {
                 Task::Change(Change::Entry { parent, name }) => {
                     let _ = notifier.inval_entry(INodeNo(parent.0), OsStr::new(name.as_str()));
                     let _ = notifier.inval_inode(INodeNo(parent.0), 0, 0);
+                    self.poker.get().inspect(|poker| poker.entry(parent, name));
                 }
-                Task::Change(Change::Node(ino)) | Task::Pages(ino) => {
+                Task::Change(Change::Node(ino)) => {
+                    let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
+                    self.poker.get().inspect(|poker| poker.node(ino));
+                }
+                Task::Pages(ino) => {
                     let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
                 }
                 Task::Change(Change::Nodes(inodes)) => {

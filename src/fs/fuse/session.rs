@@ -4,6 +4,7 @@
 //! through its own mount.
 
 use super::notify::{Handles, Teller};
+use super::poke::Poker;
 use super::{Adapter, Waiting};
 use crate::fs::Fs;
 use crate::fs::register::Register;
@@ -50,7 +51,8 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Begins to serve. `ended` is called when the session is over, however that came.
+    /// Begins to serve. `enter` is the first that the threads which answer do; `ended` is called when the session is over,
+    /// however that came.
     ///
     /// # Errors
     /// What open(2) of `/dev/fuse`, mount(2) or the handshake say; then nothing is mounted that was not before.
@@ -59,6 +61,7 @@ impl Mounted {
         mountpoint: &Path,
         mut connect: Connect,
         patience: Option<Duration>,
+        enter: fn(),
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let register = match &mut connect {
@@ -97,8 +100,10 @@ impl Mounted {
         let (session, device) = connected?;
         let started = device.try_clone().and_then(|second| {
             teller.serve(tasks, session.notifier(), second)?;
+            teller.poke_with(Poker::start(vault, mountpoint)?);
             vault.observe(Arc::clone(&teller) as Arc<dyn crate::vault::Observer>);
             let session = std::thread::Builder::new().name("fuse".into()).spawn(move || {
+                enter();
                 let result = session.run();
                 ended();
                 result

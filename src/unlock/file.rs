@@ -1,9 +1,11 @@
-//! What opens the store's identity, from where the configuration says: a passphrase file, or a key file.
+//! A passphrase file, or a key file.
 //!
-//! Returns a [`Secret`] and hands it to nobody. Later it will be the race of several methods; these two are the first.
+//! Owns what makes such a file safe to believe. Returns its bytes and hands them to nobody.
 
+use super::method::{Kind, Method, MethodError, Stop};
 use crate::secret::Secret;
 use crate::sys::arena::ArenaFull;
+use crate::wire::UnlockWith;
 use nix::unistd::geteuid;
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,9 +19,6 @@ pub const MAX: usize = 64 << 10;
 /// Why there is no secret.
 #[derive(Debug, Error)]
 pub enum UnlockError {
-    /// Both methods are configured; which one counts must not be a guess.
-    #[error("both a passphrase file and a key file are configured: [unlock] takes one")]
-    Both,
     /// It cannot be opened or read.
     #[error("cannot read {path}: {source}")]
     Read {
@@ -58,17 +57,46 @@ pub enum UnlockError {
     Memory(#[from] ArenaFull),
 }
 
-/// The secret that the configuration's `[unlock]` names: a passphrase, or an identity file's content; `None` if it names
-/// nothing. The caller knows which by what he gave.
-///
-/// # Errors
-/// [`UnlockError`]; [`UnlockError::Both`] if two are given.
-pub fn from_config(passphrase_file: Option<&Path>, keyfile: Option<&Path>) -> Result<Option<Secret>, UnlockError> {
-    match (passphrase_file, keyfile) {
-        (Some(_), Some(_)) => Err(UnlockError::Both),
-        (Some(path), None) => passphrase(path).map(Some),
-        (None, Some(path)) => read_private(path).map(Some),
-        (None, None) => Ok(None),
+/// A file that holds a passphrase, less one newline at its end.
+#[derive(Debug)]
+pub struct PassphraseFile(pub PathBuf);
+
+/// An unencrypted identity file: the store's own, or one that a protector of it is sealed to.
+#[derive(Debug)]
+pub struct Keyfile(pub PathBuf);
+
+/// Where the next key file waits until a rekeying is done: after a crash the store may have the one or the other.
+pub fn next_keyfile(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+impl Method for PassphraseFile {
+    fn name(&self) -> &str {
+        "passphrase file"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Ready
+    }
+
+    fn answer(&mut self, _: &Stop) -> Result<UnlockWith, MethodError> {
+        Ok(UnlockWith::Passphrase(passphrase(&self.0)?))
+    }
+}
+
+impl Method for Keyfile {
+    fn name(&self) -> &str {
+        "keyfile"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Ready
+    }
+
+    fn answer(&mut self, _: &Stop) -> Result<UnlockWith, MethodError> {
+        Ok(UnlockWith::Identity(read_private(&self.0)?))
     }
 }
 
@@ -142,10 +170,12 @@ mod tests {
             [(&b"pass \n"[..], &b"pass "[..]), (b"pass", b"pass"), (b"pass\r\n", b"pass"), (b"pass\n\n", b"pass\n")]
         {
             let path = file(&dir, content, 0o600);
-            assert_eq!(from_config(Some(&path), None).unwrap().unwrap().expose(), phrase);
-            assert_eq!(from_config(None, Some(&path)).unwrap().unwrap().expose(), content);
+            let stop = Stop::new(std::time::Instant::now()).unwrap();
+            let said = PassphraseFile(path.clone()).answer(&stop).unwrap();
+            assert!(matches!(said, UnlockWith::Passphrase(p) if p.expose() == phrase));
+            let said = Keyfile(path).answer(&stop).unwrap();
+            assert!(matches!(said, UnlockWith::Identity(i) if i.expose() == content));
         }
-        assert!(from_config(None, None).unwrap().is_none());
     }
 
     #[test]
@@ -174,7 +204,5 @@ mod tests {
         assert!(matches!(passphrase(&file(&dir, b"\n", 0o600)), Err(UnlockError::Empty(_))));
         assert_eq!(read_private(&file(&dir, &[7; MAX], 0o600)).unwrap().len(), MAX);
         assert!(matches!(read_private(&file(&dir, &[7; MAX + 1], 0o600)), Err(UnlockError::TooLarge(_))));
-        let path = file(&dir, b"x", 0o600);
-        assert!(matches!(from_config(Some(&path), Some(&path)), Err(UnlockError::Both)));
     }
 }
