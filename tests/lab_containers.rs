@@ -331,6 +331,35 @@ fn what_ends_a_key_ends_the_reading_and_nothing_else() {
 }
 
 #[test]
+fn a_key_with_the_containers_id_is_in_its_users_keyring() {
+    let daemon = two_scopes();
+    // A number that is nobody else's group.
+    put(&daemon, "containers/web/own", "4321", "their own");
+    let publish = ["publish", "containers/web/own", "--to", "4321", "--container", "web", "--as", "389ds"];
+    daemon.cli(&[&publish[..], &["--instance", "lab"]].concat()).ok();
+    let podman = Podman::new(&daemon, "runc");
+    for ids in [None, Some(WEB_IDS)] {
+        let web = podman.start(&Spec::of(&daemon, "web", "web", ids));
+        let search = format!("keyctl search @u user \"Internal (Software) Token:lab:{}:password\"", web.id);
+        // As that uid, in the user namespace that the container has: a busybox has no keyctl.
+        let inside = |uid: u32, script: &str| match ids {
+            None => sh(&format!("exec setpriv --reuid={uid} --regid={uid} --clear-groups sh -c '{script}'")),
+            Some(_) => sh(&format!("exec nsenter -t {} -U -S {uid} -G {uid} sh -c '{script}'", web.pid)),
+        };
+        let pipe = format!("keyctl pipe $({search})");
+        assert_eq!(inside(4321, &pipe).ok().text(), "their own", "{ids:?}");
+        assert_ne!(inside(4322, &search).code, 0, "{ids:?}: another uid");
+        if ids.is_some() {
+            let host = sh(&format!("setpriv --reuid=4321 --regid=4321 --clear-groups sh -c '{search}'"));
+            assert_ne!(host.code, 0, "the host's uid of that number");
+        }
+        daemon.cli(&["detach", &web.id]).ok();
+        wait_for("the key to go", Duration::from_secs(5), || (inside(4321, &search).code != 0).then_some(()));
+        web.remove();
+    }
+}
+
+#[test]
 fn an_instance_whose_init_has_gone_is_detached_within_a_second() {
     let daemon = two_scopes();
     let podman = Podman::new(&daemon, "crun");

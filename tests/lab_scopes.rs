@@ -223,38 +223,6 @@ fn the_matrix_mounted() {
     }
 }
 
-/// New keys for everybody: those inside read on, by the entry they had, and one that was cut off stays so.
-#[test]
-fn a_rekeying_is_not_seen_inside() {
-    let daemon = Daemon::start();
-    daemon.cli(&["scope", "add", "web"]).ok();
-    put(&daemon, "containers/web/pin", "x", &["-m", "0644"]);
-    let container = Container::attached(&daemon, "web", SAME, "web-1");
-    let cut = Container::attached(&daemon, "web", SAME, "web-2");
-    daemon.cli(&["detach", "web-2"]).ok();
-    let serial = || instance(&daemon, "web-1").expect("it is attached")["key_serial"].clone();
-    let (before, passphrase) = (serial(), daemon.file("passphrase").display().to_string());
-    let done = daemon.file("rekeyed");
-    let script = format!(
-        "exec 3</run/secrets/pin; for i in $(seq 400); do [ -e {} ] && break; sleep 0.1; done; cat <&3",
-        done.display()
-    );
-    let held = std::thread::scope(|threads| {
-        let reader = threads.spawn(|| container.sh(0, &script));
-        daemon.await_open("containers/web/pin", 0);
-        daemon.cli(&["rekey", "--old-passphrase-file", &passphrase, "--new-passphrase-file", &passphrase]).ok();
-        std::fs::write(&done, "").expect("a file");
-        reader.join().expect("it ran")
-    });
-    assert_eq!(held.quiet(), "x", "what was open before");
-    assert_eq!(container.sh(0, "cat /run/secrets/pin").quiet(), "x");
-    assert_eq!(serial(), before, "by the same entry");
-    cut.sh(0, "cat /run/secrets/pin").refused("");
-    put(&daemon, "containers/web/pin", "y", &[]);
-    assert_eq!(container.sh(0, "cat /run/secrets/pin").quiet(), "y");
-    daemon.cli(&["fsck", "--deep"]).ok();
-}
-
 /// What the kernel keeps of a private mapping is dropped with the key: the process that touches it again gets SIGBUS.
 #[test]
 fn a_mapping_ends_with_the_key_for_this_instance_alone() {
@@ -290,4 +258,36 @@ print(found, flush=True)";
     assert_eq!(readers[0].line(), "(7, 7)", "SIGBUS, both");
     // The pages are of the file: who may read on gets them anew.
     assert_eq!(readers[1].line(), "(0, 0)");
+}
+
+/// New keys for everybody: those inside read on, by the entry they had, and one that was cut off stays so.
+#[test]
+fn a_rekeying_is_not_seen_inside() {
+    let daemon = Daemon::start();
+    daemon.cli(&["scope", "add", "web"]).ok();
+    put(&daemon, "containers/web/pin", "x", &["-m", "0644"]);
+    let container = Container::attached(&daemon, "web", SAME, "web-1");
+    let cut = Container::attached(&daemon, "web", SAME, "web-2");
+    daemon.cli(&["detach", "web-2"]).ok();
+    let serial = || instance(&daemon, "web-1").expect("it is attached")["key_serial"].clone();
+    let (before, passphrase) = (serial(), daemon.file("passphrase").display().to_string());
+    let done = daemon.file("rekeyed");
+    let script = format!(
+        "exec 3</run/secrets/pin; for i in $(seq 400); do [ -e {} ] && break; sleep 0.1; done; cat <&3",
+        done.display()
+    );
+    let held = std::thread::scope(|threads| {
+        let reader = threads.spawn(|| container.sh(0, &script));
+        daemon.await_open("containers/web/pin", 0);
+        daemon.cli(&["rekey", "--old-passphrase-file", &passphrase, "--new-passphrase-file", &passphrase]).ok();
+        std::fs::write(&done, "").expect("a file");
+        reader.join().expect("it ran")
+    });
+    assert_eq!(held.quiet(), "x", "what was open before");
+    assert_eq!(container.sh(0, "cat /run/secrets/pin").quiet(), "x");
+    assert_eq!(serial(), before, "by the same entry");
+    cut.sh(0, "cat /run/secrets/pin").refused("");
+    put(&daemon, "containers/web/pin", "y", &[]);
+    assert_eq!(container.sh(0, "cat /run/secrets/pin").quiet(), "y");
+    daemon.cli(&["fsck", "--deep"]).ok();
 }
