@@ -4,7 +4,7 @@
 
 use super::links::{confine, depth_in};
 use super::node::{Attr, Node};
-use super::on_change::{self, ON_CHANGE};
+use super::on_change;
 use super::tree::Heritage;
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError, ruled};
@@ -250,10 +250,6 @@ impl Vault {
         next.meta.ctime = Timestamp::now();
         let displaced = target.as_ref().map(|(ino, _)| *ino);
         let replaced = target.filter(|(_, t)| t.last_number > 0);
-        // Who wants to hear of changes wants to hear of the name's: most tools write beside it and rename.
-        if let Some(wanted) = replaced.as_ref().and_then(|(_, t)| t.meta.xattrs.get(ON_CHANGE)) {
-            next.meta.xattrs.entry(ON_CHANGE.into()).or_insert_with(|| wanted.clone());
-        }
         if node.last_number > 0 {
             let heritage = match &replaced {
                 Some((_, t)) => {
