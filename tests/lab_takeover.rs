@@ -22,18 +22,27 @@ struct Unit {
 
 impl Unit {
     fn start(config: &str) -> Self {
+        Self::with(config, str::to_owned)
+    }
+
+    /// The unit that we ship, and the one for its failure, around a store of its own; changed by `change`.
+    fn with(config: &str, change: impl Fn(&str) -> String) -> Self {
         let daemon = Daemon::initialised(Setup { config: config.into(), ..Setup::default() });
         let home = daemon.file("store").parent().expect("it is in a folder").to_owned();
         let binary = home.join("pinfold");
         std::fs::copy(daemon::binary(), &binary).expect("a copy that can be replaced");
         let name = format!("{}.service", home.file_name().expect("it has a name").display());
-        let text = include_str!("../systemd/pinfold.service");
         let config = daemon.file("pinfold.toml");
-        let text = text
-            .replace("/usr/bin/pinfold ", &format!("{} --config {} ", binary.display(), config.display()))
-            .replace("OnFailure=pinfold-release.service\n", "");
+        let ours = |text: &str| {
+            text.replace("/usr/bin/pinfold ", &format!("{} --config {} ", binary.display(), config.display()))
+                .replace("pinfold-release.service", &format!("release-{name}"))
+        };
+        let text = ours(&change(include_str!("../systemd/pinfold.service")));
         assert!(text.contains("--hand-over") && text.contains("FileDescriptorStoreMax=16"));
-        std::fs::write(Path::new("/run/systemd/system").join(&name), text).expect("a unit of ours");
+        let units = Path::new("/run/systemd/system");
+        std::fs::write(units.join(&name), text).expect("a unit of ours");
+        let release = ours(include_str!("../systemd/pinfold-release.service"));
+        std::fs::write(units.join(format!("release-{name}")), release).expect("a unit of ours");
         sh("systemctl daemon-reload").ok();
         let unit = Unit { name, binary, daemon };
         sh(&format!("systemctl start {}", unit.name)).ok();
@@ -80,7 +89,10 @@ impl Drop for Unit {
                 let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
             }
         }
-        let _ = sh(&format!("systemctl stop {0}; rm -f /run/systemd/system/{0}; systemctl daemon-reload", self.name));
+        let _ = sh(&format!(
+            "systemctl stop {0}; rm -f /run/systemd/system/{0} /run/systemd/system/release-{0}; systemctl daemon-reload",
+            self.name
+        ));
     }
 }
 
@@ -365,6 +377,27 @@ fn a_container_whose_first_process_is_in_the_middle_of_an_exec_stays_attached() 
     assert!(instance(&unit.daemon, "web-1").is_some(), "it is as alive as before");
     wait_for("a read inside", PATIENCE, || (web.sh(0, "cat /run/secrets/pin").text() == "1234").then_some(()));
     assert_eq!(std::fs::read_to_string(format!("/proc/{}/comm", web.init)).expect("it runs").trim(), "sleep");
+}
+
+#[test]
+fn a_daemon_that_never_comes_back_leaves_nobody_waiting() {
+    let unit = Unit::with("", |text| text.replace("StartLimitBurst=250", "StartLimitBurst=5"));
+    unit.daemon.unlock();
+    let path = unit.daemon.path("pin");
+    sh(&format!("echo 1234 > {path}; chown 2001 {path}")).ok();
+    assert_eq!(ALICE.sh(&format!("cat {path}")).quiet(), "1234\n");
+    // An upgrade to something that does not start.
+    let script = "#!/bin/sh\ncase \"$*\" in *--hand-over*) exit 1 ;; esac\nexec \"$0.real\" \"$@\"\n";
+    std::fs::write(unit.binary.with_extension("new"), script).expect("a script");
+    let binary = unit.binary.display();
+    sh(&format!("chmod 755 {binary}.new; mv {binary} {binary}.real; mv {binary}.new {binary}")).ok();
+    unit.systemctl("kill --signal=KILL --kill-whom=main");
+    // It waits for a daemon that may still come, and is told when none will.
+    let waited = ALICE.sh(&format!("cat {path}"));
+    assert_ne!(waited.code, 0, "{}", waited.text());
+    wait_for("the end of the mount", PATIENCE, || daemon::connection(unit.daemon.root()).is_none().then_some(()));
+    assert_eq!(sh(&format!("systemctl is-failed {}", unit.name)).text().trim(), "failed");
+    sh(&format!("ls {}", unit.daemon.root().display())).ok();
 }
 
 /// How long readers wait, with as many secrets as PINFOLD_SECRETS says.

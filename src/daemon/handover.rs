@@ -196,3 +196,81 @@ pub fn withdraw() {
 fn keep(name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
     sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &[fd])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mount that nobody serves, and what its last daemon left.
+    struct Left {
+        dir: tempfile::TempDir,
+        device: OwnedFd,
+    }
+
+    impl Left {
+        fn new() -> Self {
+            let (dir, device) = (tempfile::tempdir().unwrap(), mount::open_fuse_device().unwrap());
+            mount::mount_fuse(dir.path(), device.as_fd(), "pinfold").unwrap();
+            Left { dir, device }
+        }
+
+        fn description(&self) -> Description {
+            let device = mount::mount_at(self.dir.path()).unwrap().unwrap().dev;
+            let mountpoint = self.dir.path().into();
+            Description { format: FORMAT, version: "9.9".into(), device, mountpoint, minor: 40, flags: 1 << 20 }
+        }
+
+        fn connection(&self, description: &[u8]) -> Result<Option<Connect>, Fault> {
+            let mut inherited = Inherited {
+                device: Some(self.device.try_clone().unwrap()),
+                description: Some(memfd::with("test", description).unwrap()),
+                ..Inherited::default()
+            };
+            inherited.connection(self.dir.path())
+        }
+    }
+
+    impl Drop for Left {
+        fn drop(&mut self) {
+            let _ = mount::unmount_detach(self.dir.path());
+        }
+    }
+
+    #[test]
+    fn what_this_binary_knows_is_taken_over() {
+        let left = Left::new();
+        let taken = left.connection(&serde_json::to_vec(&left.description()).unwrap()).unwrap();
+        let Some(Connect::Taken { offer, .. }) = taken else { panic!("it was not taken") };
+        assert_eq!(offer, Offer { minor: 40, flags: 1 << 20 });
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_refused_and_left_alone() {
+        let left = Left::new();
+        let other = |change: fn(&mut Description)| {
+            let mut description = left.description();
+            change(&mut description);
+            serde_json::to_vec(&description).unwrap()
+        };
+        for (bytes, why) in [
+            (other(|d| d.format = 2), "format 2, version 9.9"),
+            (other(|d| d.mountpoint = "/elsewhere".into()), "/elsewhere"),
+            (other(|d| d.device += 1), "something else is mounted"),
+            (b"{}".to_vec(), "missing field"),
+            (vec![b' '; DESCRIPTION_MAX + 1], "too large"),
+        ] {
+            let Err(Fault::Refused(text)) = left.connection(&bytes) else { panic!("{why}: it was taken") };
+            assert!(text.contains(why), "{why}: {text}");
+            assert!(connection::is_alive(left.device.as_fd()), "{why}: the mount was touched");
+        }
+    }
+
+    #[test]
+    fn what_is_not_mounted_any_more_is_begun_anew() {
+        let left = Left::new();
+        let description = serde_json::to_vec(&left.description()).unwrap();
+        mount::unmount_detach(left.dir.path()).unwrap();
+        assert!(left.connection(&description).unwrap().is_none());
+        assert!(Inherited::default().connection(left.dir.path()).unwrap().is_none());
+    }
+}
