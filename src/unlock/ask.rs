@@ -77,6 +77,7 @@ struct Question {
 
 impl Question {
     fn put(ask: &AskPassword, until: Instant) -> Result<Self, MethodError> {
+        clear_left_over(&ask.directory);
         let id = format!("pinfold-{}-{}", std::process::id(), ask.asked);
         let socket_path = ask.directory.join(format!("sck.{id}"));
         let _ = std::fs::remove_file(&socket_path);
@@ -121,10 +122,39 @@ impl Drop for Question {
     }
 }
 
+/// A daemon that was killed could not take its question away; nobody is to answer it.
+fn clear_left_over(directory: &Path) {
+    let Ok(files) = std::fs::read_dir(directory) else { return };
+    for file in files.flatten() {
+        let name = file.file_name();
+        let of = name.to_str().and_then(|n| n.split_once(".pinfold-")?.1.split_once('-')?.0.parse::<u32>().ok());
+        if of.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn what_a_killed_daemon_asked_is_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let (gone, here) = (child.id(), std::process::id());
+        child.wait().unwrap();
+        let names = [
+            format!("ask.pinfold-{gone}-1"),
+            format!("sck.pinfold-{gone}-1"),
+            format!("ask.pinfold-{here}-1"),
+            "ask.x".into(),
+        ];
+        names.iter().for_each(|name| std::fs::write(dir.path().join(name), "").unwrap());
+        clear_left_over(dir.path());
+        assert_eq!(names.map(|name| dir.path().join(name).exists()), [false, false, true, true]);
+    }
 
     fn await_question(directory: &Path) -> String {
         let until = Instant::now() + Duration::from_secs(10);

@@ -276,11 +276,12 @@ impl Vault {
             self.bury(writer, *target_ino, target, new_path)?;
         }
         let merged = replaced.is_some();
-        self.with_tree_mut(|tree| {
+        let touched = self.with_tree_mut(|tree| {
             if let Some(displaced) = displaced {
                 tree.remove(displaced);
                 tree.published().succeed(displaced, ino);
             }
+            let touched = on_change::touched(ino, tree.get(ino).map(|old| &**old), &next);
             tree.put(ino, next);
             if node.last_number > 0 {
                 if !merged {
@@ -288,7 +289,9 @@ impl Vault {
                 }
                 tree.note_left(old_path.to_owned(), ino, node);
             }
+            touched
         })?;
+        self.tell_unit(touched);
         if let Some(displaced) = displaced {
             writer.touch_unless_buried(displaced);
         }

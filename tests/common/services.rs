@@ -178,7 +178,8 @@ impl DirectoryServer {
     pub fn start_unanswered(&self) {
         sh(&format!("systemctl start --no-block {}", self.unit.name())).ok();
         let socket = wait_for("its question for the pin", Duration::from_secs(30), || {
-            let asked = sh("sed -n 's/^Socket=//p' /run/systemd/ask-password/ask.* 2>/dev/null").text();
+            let theirs = "grep -L '^Id=pinfold$' /run/systemd/ask-password/ask.* 2>/dev/null";
+            let asked = sh(&format!("{theirs} | xargs -r sed -n 's/^Socket=//p'")).text();
             (!asked.trim().is_empty()).then(|| asked.trim().to_owned())
         });
         sh(&format!("/lib/systemd/systemd-reply-password 0 {socket}")).ok();
