@@ -90,7 +90,8 @@ impl Drop for Unit {
             }
         }
         let _ = sh(&format!(
-            "systemctl stop {0}; rm -f /run/systemd/system/{0} /run/systemd/system/release-{0}; systemctl daemon-reload",
+            "systemctl stop {0}; rm -f /run/systemd/system/{0} /run/systemd/system/release-{0}; \
+             systemctl daemon-reload; systemctl reset-failed {0}",
             self.name
         ));
     }
