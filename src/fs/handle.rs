@@ -82,7 +82,7 @@ impl Handles {
         self.count.fetch_sub(how_many as u64, Ordering::Relaxed);
     }
 
-    /// Keeps content for a reader, under a new number. `version` is none for a file of pinfold's own.
+    /// Keeps content for a reader, under a new number.
     pub fn keep(&self, ino: Ino, opened: VaultOpened, uid: Uid) -> Result<Opened, FsError> {
         let charge = self.held.charge(Payer::of(uid, &opened.holder), opened.content.capacity())?;
         let entry = Registered { ino, blob: opened.blob, instance: opened.holder.instance(), locked_since: false };

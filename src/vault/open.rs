@@ -7,7 +7,7 @@ use super::world::SystemWorld;
 use super::{Caller, Vault, VaultError};
 use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit;
-use crate::model::{Ino, Kind, Scope, Subject, VersionNo};
+use crate::model::{Ino, Kind, Scope, VersionNo};
 use crate::seal;
 use crate::secret::{Kek, Secret};
 use crate::store::BlobKey;
@@ -96,6 +96,18 @@ impl Vault {
         wanted: Wanted,
         op: audit::Operation,
     ) -> Result<Opened, VaultError> {
+        self.open_granted(caller, ino, wanted, op, |node| self.grant(caller, ino, node, Operation::Read))
+    }
+
+    /// Opens what `grant` allows: the record and the content are the same whoever decides.
+    fn open_granted(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        wanted: Wanted,
+        op: audit::Operation,
+        grant: impl Fn(&Node) -> Result<(Grant, Holder, Kek), (Denial, Holder)>,
+    ) -> Result<Opened, VaultError> {
         let mut tries = 0;
         loop {
             let (node, path) = self.node_and_path(ino)?;
@@ -104,7 +116,7 @@ impl Vault {
             }
             let version = wanted.of(&node)?;
             let number = version.map(|v| v.number);
-            let (grant, holder, kek) = match self.grant(caller, ino, &node, Operation::Read) {
+            let (grant, holder, kek) = match grant(&node) {
                 Ok(all) => all,
                 Err((denial, holder)) => {
                     self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &denial.to_string());
@@ -143,26 +155,12 @@ impl Vault {
         blob: Option<BlobKey>,
         instance: Option<Ino>,
     ) -> Result<Opened, VaultError> {
-        let op = audit::Operation::Read;
-        let (node, path) = self.node_and_path(ino)?;
-        let version = blob.map_or(Wanted::Nothing, Wanted::Blob).of(&node)?;
-        let number = version.map(|v| v.number);
-        let holder = Holder { scope: node.scope.clone(), instance };
-        let refuse = |error: VaultError| {
-            self.refuse(op, &path, number.map(|n| n.0), &caller.who(), &error.to_string());
-            error
-        };
-        let world = SystemWorld { mountpoint: &self.limits.mountpoint };
-        let kek = self.kek(&holder);
-        let state = kek.as_ref().err().copied().unwrap_or(ScopeState::Alive);
-        let grant = access::resume(ino, &node.meta.conditions(), state, &world).map_err(|denial| {
-            self.follow_revocation(&holder, &denial);
-            refuse(denial.into())
-        })?;
-        let kek = kek.map_err(|state| refuse(denial_of(state).into()))?;
-        let content = self.decrypt(&grant, &kek, version).map_err(refuse)?;
-        self.record(op, &path, number.map(|n| n.0), &caller.who(), &grant.rule().to_string())?;
-        Ok(Opened { content, version: number, blob, holder })
+        let wanted = blob.map_or(Wanted::Nothing, Wanted::Blob);
+        self.open_granted(caller, ino, wanted, audit::Operation::Read, |node| {
+            let holder = Holder { scope: node.scope.clone(), instance };
+            let world = SystemWorld { mountpoint: &self.limits.mountpoint };
+            self.with_key(holder, |state| access::resume(ino, &node.meta.conditions(), state, &world))
+        })
     }
 
     /// As [`Vault::open_read`], of the version with this content; `None` for a file that was never written.
@@ -272,25 +270,24 @@ impl Vault {
         op: Operation,
     ) -> Result<(Grant, Holder, Kek), (Denial, Holder)> {
         match node.scope {
-            Scope::Host => self.grant_by(caller, Holder::daemon(&node.scope), ino, node, op),
+            Scope::Host => self.with_key(Holder::daemon(&node.scope), |state| self.judge(caller, ino, node, state, op)),
             Scope::Container(_) => {
                 let placed = Placed::new(caller);
-                self.grant_by(&placed, self.holder(&placed, &node.scope), ino, node, op)
+                let holder = self.holder(&placed, &node.scope);
+                self.with_key(holder, |state| self.judge(&placed, ino, node, state, op))
             }
         }
     }
 
-    fn grant_by(
+    /// What `judge` makes of the entry's state at this moment, and the key that the entry holds then.
+    fn with_key(
         &self,
-        caller: &impl Subject,
         holder: Holder,
-        ino: Ino,
-        node: &Node,
-        op: Operation,
+        judge: impl FnOnce(ScopeState) -> Result<Grant, Denial>,
     ) -> Result<(Grant, Holder, Kek), (Denial, Holder)> {
         let kek = self.kek(&holder);
         let state = kek.as_ref().err().copied().unwrap_or(ScopeState::Alive);
-        match (self.judge(caller, ino, node, state, op), kek) {
+        match (judge(state), kek) {
             (Ok(grant), Ok(kek)) => Ok((grant, holder, kek)),
             (Ok(_), Err(state)) => Err((denial_of(state), holder)),
             (Err(denial), _) => Err((denial, holder)),
