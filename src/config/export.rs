@@ -114,7 +114,7 @@ fn console<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Erro
 /// 1 h to 365 d.
 fn expires<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
-    let time = units::parse_duration(&text);
+    let time = super::parse_duration(&text);
     let time = time.ok_or_else(|| D::Error::custom("must be a duration like 90s, 2m, 12h or 30d"))?;
     units::bounded(time.as_secs(), 3_600, 365 * 86_400, "1h to 365d").map(Duration::from_secs)
 }
@@ -125,7 +125,7 @@ fn debounce<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let millis = match text.strip_suffix("ms") {
         Some(number) if number.bytes().all(|b| b.is_ascii_digit()) => number.parse().ok(),
         Some(_) => None,
-        None => units::parse_duration(&text).map(|time| time.as_secs().saturating_mul(1000)),
+        None => super::parse_duration(&text).map(|time| time.as_secs().saturating_mul(1000)),
     };
     let millis = millis.ok_or_else(|| D::Error::custom("must be a duration like 500ms or 2s"))?;
     units::bounded(millis, 0, 60_000, "0ms to 60s").map(Duration::from_millis)

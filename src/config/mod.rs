@@ -8,8 +8,8 @@ mod load;
 mod units;
 
 pub use export::{Export, SignWith};
+pub use crate::model::parse_duration;
 pub use load::{ConfigError, DEFAULT_FILE};
-pub use units::parse_duration;
 
 use crate::model::SecretPath;
 use serde::{Deserialize, Serialize};

@@ -382,12 +382,12 @@ impl Admin for Vault {
 
     fn signer_rotate(&self, actor: &Actor, rotate: wire::SignerRotate) -> Result<wire::SignerListing, Fault> {
         let (old, new) = (rotate.old_passphrase.as_ref(), rotate.passphrase.as_ref());
-        let made = Vault::signer_rotate(self, &self.admin(actor)?, old, new);
+        let made = self.rotate_signer(&self.admin(actor)?, old, new);
         self.signers_after(actor, audit::Operation::Rotate, made)
     }
 
     fn signer_revoke(&self, actor: &Actor, revoke: wire::SignerRevoke) -> Result<wire::SignerListing, Fault> {
-        let made = Vault::signer_revoke(self, &self.admin(actor)?, &revoke.fingerprint);
+        let made = self.revoke_signer(&self.admin(actor)?, &revoke.fingerprint);
         self.signers_after(actor, audit::Operation::Revoke, made)
     }
 

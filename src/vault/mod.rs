@@ -45,6 +45,7 @@ pub use change::{NewNode, Rename, SetAttr, TimeChange};
 pub use commit::Content;
 pub use declare::ScopeInfo;
 pub use error::VaultError;
+pub use export::{Errand, ErrandKind, ExportSettings};
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};

@@ -10,7 +10,7 @@ use crate::bundle::{PublicKey, ack};
 use crate::caller::Daemon;
 use crate::model::{HostName, Timestamp};
 use crate::policy::Host;
-use crate::vault::{Vault, VaultError};
+use crate::vault::Vault;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::PoisonError;

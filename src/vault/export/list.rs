@@ -97,13 +97,13 @@ impl List {
         }
         let host = plan.host(no);
         let admins = plan.policy().admins_of(&host.name).into_iter().map(|(user, because)| {
-            let files = taken.keys.get(user.as_str()).into_iter().flatten();
+            let files = taken.keys.get(user).into_iter().flatten();
             let mut keys: Vec<Item> = files
                 .filter_map(|ino| Some(Item { path: tree.path(*ino)?, ino: *ino, node: Arc::clone(tree.get(*ino)?) }))
                 .filter(|item| item.node.current().is_some())
                 .collect();
             keys.sort_by(|a, b| a.path.cmp(&b.path));
-            AdminItem { user, note: because.note, keys, home_keys: Vec::new() }
+            AdminItem { user: user.to_owned(), note: because.note.clone(), keys, home_keys: Vec::new() }
         });
         List { admins: admins.collect(), items: items.into_values().collect() }
     }
@@ -144,7 +144,7 @@ pub fn whole(entries: &[(String, EntryDigest)], recipient: &str, signer: &str, r
 
 /// The attributes of a node that go along. `on-change` makes a unit run on the host: only if it was asked for.
 pub fn xattrs<'n>(node: &'n Node, host: &Host) -> impl Iterator<Item = (&'n String, &'n Vec<u8>)> + use<'n> {
-    let on_change = host.options.get("on-change").is_some_and(|yes| yes == "yes");
+    let on_change = host.on_change();
     node.meta.xattrs.iter().filter(move |(name, _)| on_change || name.as_str() != ON_CHANGE)
 }
 

@@ -81,7 +81,7 @@ impl Vault {
             let (jobs, done) = self.prepare(some, again, signing, &mut names)?;
             all.extend(done);
             if let Some(signing) = signing {
-                all.extend(self.write(jobs, signing)?);
+                all.extend(self.write_bundles(jobs, signing)?);
             }
         }
         Ok(all)
@@ -181,7 +181,7 @@ impl Vault {
     }
 
     /// Writes the bundles, two at a time.
-    fn write(&self, jobs: Vec<Job>, signing: &Signing) -> Result<Vec<ExportedHost>, VaultError> {
+    fn write_bundles(&self, jobs: Vec<Job>, signing: &Signing) -> Result<Vec<ExportedHost>, VaultError> {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Vec::new());
         let work = || {

@@ -67,7 +67,7 @@ impl Outbox {
         let mut serials = Vec::new();
         for entry in entries {
             let name = entry?.file_name();
-            let serial = name.to_str().and_then(|name| name.strip_suffix(ENDING)).and_then(|n| n.parse().ok());
+            let serial = name.to_str().and_then(|name| name.strip_suffix(ENDING)).and_then(|n| n.parse::<u64>().ok());
             serials.extend(serial);
         }
         serials.sort_unstable();

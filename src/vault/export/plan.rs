@@ -196,7 +196,7 @@ impl Rules {
                 }
             }
             for (user, _) in policy.admins_of(&host.name) {
-                admins.entry(user).or_default().push(no);
+                admins.entry(user.to_owned()).or_default().push(no);
             }
         }
         let mut rules = Rules(HashMap::new());

@@ -10,7 +10,7 @@ use crate::wire::{Difference, PreviewChange, PreviewHost};
 
 impl Vault {
     /// For these hosts, or all; nothing is opened, nothing is made.
-    pub(super) fn preview(&self, hosts: Option<&[String]>) -> Result<Vec<PreviewHost>, VaultError> {
+    pub(in crate::vault) fn preview(&self, hosts: Option<&[String]>) -> Result<Vec<PreviewHost>, VaultError> {
         if self.locked_since().is_some() {
             return Err(VaultError::Locked);
         }

@@ -132,7 +132,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::NothingToDo`] if there is one.
-    pub(super) fn signer_first(&self, caller: &impl Caller, passphrase: Option<&Secret>) -> Result<(), VaultError> {
+    pub(in crate::vault) fn signer_first(&self, caller: &impl Caller, passphrase: Option<&Secret>) -> Result<(), VaultError> {
         let (signer, kept) = self.next_signer(passphrase)?;
         let mut writer = self.lock_writer();
         if self.with_exports(|exports| exports.signers().next().is_some())? {
@@ -148,7 +148,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Invalid`] if a passphrase is wanted, or there is no key yet.
-    pub(super) fn signer_rotate(
+    pub(in crate::vault) fn rotate_signer(
         &self,
         caller: &impl Caller,
         old_passphrase: Option<&Secret>,
@@ -186,7 +186,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::NotFound`]; [`VaultError::NothingToDo`]; [`VaultError::Invalid`] for the key that signs now.
-    pub(super) fn signer_revoke(&self, caller: &impl Caller, fingerprint: &str) -> Result<(), VaultError> {
+    pub(in crate::vault) fn revoke_signer(&self, caller: &impl Caller, fingerprint: &str) -> Result<(), VaultError> {
         let mut writer = self.lock_writer();
         let (found, newest, revoked) = self.with_exports(|exports| {
             let found = exports.signers().find(|(_, s)| s.fingerprint == fingerprint).cloned();
@@ -257,7 +257,7 @@ impl Vault {
     }
 
     /// The keys, for people.
-    pub(super) fn signer_listing(&self) -> Result<SignerListing, VaultError> {
+    pub(in crate::vault) fn signer_listing(&self) -> Result<SignerListing, VaultError> {
         let console = self.exporter.settings()?.console.to_string();
         let mut signers: Vec<SignerInfo> = self.with_exports(|exports| {
             let info = |s: &SignerRecord| SignerInfo {

@@ -91,7 +91,7 @@ impl Vault {
             }
             let mut hosts = self.follow(&touched);
             if touched.all {
-                self.take_up();
+                self.take_up_exports();
             }
             if aged.elapsed() >= AGEING {
                 aged = Instant::now();
@@ -198,7 +198,7 @@ impl Vault {
 
     /// Goes on where a daemon before this one stopped: bundles that were made and not delivered, drafts that were not
     /// finished.
-    fn take_up(&self) {
+    fn take_up_exports(&self) {
         let hosts = match self.exporter.plan().as_ref() {
             Some(plan) => Arc::clone(plan.policy()),
             None => return,
