@@ -70,6 +70,11 @@ pub fn max_secrets<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> 
     bounded(count(from)?, 1, 1_000_000, "1 to 1000000")
 }
 
+/// 1 to 64.
+pub fn parallel<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(count(from)?, 1, 64, "1 to 64")
+}
+
 /// 1 to 65,536.
 pub fn max_instances<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     bounded(count(from)?, 1, 65_536, "1 to 65536")
@@ -151,7 +156,7 @@ fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     u64::try_from(n).map_err(|_| D::Error::custom("cannot be negative"))
 }
 
-fn bounded<E: Error>(value: u64, least: u64, most: u64, bounds: &str) -> Result<u64, E> {
+pub(super) fn bounded<E: Error>(value: u64, least: u64, most: u64, bounds: &str) -> Result<u64, E> {
     if (least..=most).contains(&value) { Ok(value) } else { Err(E::custom(format_args!("must be {bounds}"))) }
 }
 

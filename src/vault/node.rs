@@ -1,6 +1,7 @@
 //! A node as the store keeps it: the plain form of a sealed record.
 
 use super::VaultError;
+use super::export::ExportRecord;
 use super::view::View;
 use crate::access::Object;
 use crate::caller::Marks;
@@ -205,6 +206,8 @@ pub enum Record {
     Scope(ScopeRecord),
     /// An attached instance.
     Instance(InstanceRecord),
+    /// A signing key, or what a host was sent.
+    Export(ExportRecord),
 }
 
 /// Where [`Facts`] are.

@@ -277,6 +277,7 @@ impl Vault {
         };
         let recipients = keys.recipients();
         let mut batch = Batch::default();
+        let mut resealed = Vec::new();
         self.store.each_node(&mut |ino, sealed| {
             let damaged = |what: String| crate::store::StoreError::Damaged(format!("record of inode {ino}: {what}"));
             let plain = old.record.open(ino, sealed).map_err(|e| damaged(e.to_string()))?;
@@ -285,6 +286,10 @@ impl Vault {
                 Record::Node(node) => rename(&mut node.versions, replaced),
                 Record::Grave(grave) => rename(&mut grave.versions, replaced),
                 Record::Facts(found) if ino == FACTS_INO => *found = facts.clone(),
+                Record::Export(export) => {
+                    export.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
+                    resealed.push((ino, export.clone()));
+                }
                 Record::Facts(_) | Record::Scope(_) | Record::Instance(_) => {}
             }
             batch.nodes.insert(ino, Some(keys.record.seal(ino, &record.encode())));
@@ -307,6 +312,9 @@ impl Vault {
         writer.turned_over(facts);
         if let State::Unlocked(open) = &mut *self.write_state() {
             open.tree.rename_blobs(replaced);
+            for (ino, export) in resealed {
+                open.exports.put(ino, export)?;
+            }
             open.keys = Arc::new(keys);
             // With the state held: who finds a node of now finds a key of now.
             for (_, instance) in open.scopes.instances() {
