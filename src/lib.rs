@@ -17,6 +17,7 @@ pub mod exit;
 pub mod fs;
 pub mod keyring;
 pub mod model;
+pub mod policy;
 pub mod seal;
 pub mod secret;
 pub mod store;

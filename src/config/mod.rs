@@ -7,8 +7,8 @@ mod export;
 mod load;
 mod units;
 
-pub use export::{Export, SignWith};
 pub use crate::model::parse_duration;
+pub use export::{Export, SignWith};
 pub use load::{ConfigError, DEFAULT_FILE};
 
 use crate::model::SecretPath;
