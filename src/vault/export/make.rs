@@ -215,6 +215,14 @@ impl Vault {
             }
             Err(error) => {
                 let error = error.to_string();
+                if self.is_ended() {
+                    return ExportedHost {
+                        host: name.to_string(),
+                        state: ExportState::Failed,
+                        serial: None,
+                        error: Some(error),
+                    };
+                }
                 tracing::error!(host = %name, serial = job.serial, %error, "no bundle could be made");
                 self.exporter.board().failed(name, &error, Some(job.serial));
                 // Its number is spent, and what it stood for was never there.
@@ -258,7 +266,11 @@ impl Vault {
         let mut content = |entry: usize| self.content_again(&contents, entry).map_err(Into::into);
         let sealed = bundle::seal(draft.file(), &plan, &mut content, &*signing.signer);
         let sealed = sealed.map_err(|e| VaultError::Failed(e.to_string()))?;
-        self.fault(Fault::Written)?;
+        if let Err(end) = self.fault(Fault::Written) {
+            // A crash removes no draft.
+            std::mem::forget(draft);
+            return Err(end);
+        }
         let files = contents.index.entries.iter().filter(|e| e.is_file()).count();
         let reason = format!("bundle {} for {}: {files} secrets, {} bytes", job.serial, job.host.name, sealed.size);
         self.record(audit::Operation::Export, "", None, &Daemon.who(), &reason)?;
@@ -289,6 +301,14 @@ impl Vault {
                 admin.home_keys = self.exporter.board().home_keys(&admin.user);
             }
         }
+    }
+
+    /// Whether a test has ended it: a crash clears nothing away.
+    fn is_ended(&self) -> bool {
+        #[cfg(test)]
+        return self.exporter.fault.lock().unwrap().is_some();
+        #[cfg(not(test))]
+        false
     }
 
     #[cfg(not(test))]

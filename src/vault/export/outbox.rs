@@ -146,7 +146,7 @@ mod tests {
     fn a_bundle_is_there_whole_or_not_at_all_and_old_ones_go() {
         let home = tempfile::tempdir().unwrap();
         let outbox = Outbox::of(&home.path().join("outbox"), &HostName::parse("h1").unwrap());
-        assert_eq!(outbox.serials().unwrap(), []);
+        assert!(outbox.serials().unwrap().is_empty());
         outbox.tidy().unwrap();
         for serial in [9, 10, 100, 1000, 1001] {
             let mut draft = outbox.draft(serial).unwrap();

@@ -45,7 +45,6 @@ impl Signing {
 pub(super) struct Current {
     pub fingerprint: String,
     pub revoked: Vec<String>,
-    pub needs_passphrase: bool,
 }
 
 impl Vault {
@@ -57,7 +56,6 @@ impl Vault {
             Some(Current {
                 fingerprint: newest.fingerprint.clone(),
                 revoked: revoked.collect(),
-                needs_passphrase: matches!(newest.kept, Kept::Passphrase(_)),
             })
         })
     }

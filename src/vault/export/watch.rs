@@ -198,7 +198,7 @@ impl Vault {
 
     /// Goes on where a daemon before this one stopped: bundles that were made and not delivered, drafts that were not
     /// finished.
-    fn take_up_exports(&self) {
+    pub(super) fn take_up_exports(&self) {
         let hosts = match self.exporter.plan().as_ref() {
             Some(plan) => Arc::clone(plan.policy()),
             None => return,
