@@ -6,8 +6,10 @@
 mod args;
 mod containers;
 mod doctor;
+mod export;
 mod failure;
 mod hook;
+mod hosts;
 mod identity;
 mod log;
 mod look;
@@ -18,6 +20,7 @@ mod publish;
 mod ready;
 mod release;
 mod show;
+mod signer;
 mod store;
 mod take;
 mod tree;
@@ -85,6 +88,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::doctor(&config, args),
         Command::Upcall(args) => upcall::upcall(&config, args),
         Command::Ready(args) => ready::ready(&config, &args),
+        Command::Export(args) => export::export(&config, args),
+        Command::Hosts(args) => hosts::hosts(&config, args),
+        Command::Signer(args) => signer::signer(&config, args),
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),
         Command::Rekey(args) => identity::rekey(&config, args),
