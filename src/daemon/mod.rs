@@ -3,6 +3,7 @@
 //! Owns the order of starting and stopping. Decides nothing about secrets.
 
 mod confine;
+mod export;
 mod handover;
 mod log;
 mod mountpoint;
@@ -106,6 +107,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     unlocking.settled();
     // After the unlock: what the last daemon published is there until it is put back.
     vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
+    export::start(&vault, &config).map_err(system("cannot start a thread"))?;
     let credentials = match inherited.credentials() {
         Some(listener) => {
             let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);
@@ -204,7 +206,10 @@ fn serve(vault: &Arc<Vault>, config: &Config, unlocking: &Unlocking, woken: &mps
     let mut unlocked_at = None::<Instant>;
     loop {
         match woken.recv_timeout(TICK) {
-            Ok(Wake::Signal(SIGHUP)) => tracing::info!("nothing is read again while the daemon runs; restart it"),
+            Ok(Wake::Signal(SIGHUP)) => {
+                tracing::info!("the policy is read again; for the configuration, restart the daemon");
+                vault.reload_policy();
+            }
             Ok(wake) => return wake,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,

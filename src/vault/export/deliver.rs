@@ -265,6 +265,11 @@ impl Vault {
         }
     }
 
+    /// Whether the daemon ends.
+    pub fn exports_ended(&self) -> bool {
+        self.exporter.board().stop
+    }
+
     fn errand(&self, name: &HostName, is_ack: bool) -> Option<Errand> {
         let record = self.host_record(name).ok()?;
         let (host, tries) = {
