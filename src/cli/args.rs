@@ -102,6 +102,9 @@ pub enum Command {
     Hosts(Json),
     /// List, make, rotate or revoke the keys that sign bundles
     Signer(SignerArgs),
+    /// Print the public keys in the home directories of the users that stdin names; the daemon runs it
+    #[command(hide = true)]
+    HomeKeys,
     /// Give the store's identity another passphrase
     Passwd(Passwd),
     /// Add, remove or list what opens the store's identity

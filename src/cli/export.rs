@@ -7,6 +7,7 @@ use super::{Failure, prompt, take, with_stdout};
 use crate::config::{Config, SignWith};
 use crate::control::client::Client;
 use crate::exit::Exit;
+use crate::model::Timestamp;
 use crate::secret::Secret;
 use crate::wire::{
     self, Difference, ExportPreview, ExportSign, ExportState, Exported, ExportedHost, GetHosts, HostInfo, PreviewHost,
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 const ASK: Duration = Duration::from_millis(250);
 /// Tries after which `--wait` waits no longer: the daemon goes on.
 const TRIES: u32 = 3;
+/// A next try that is further away than this is not waited for, in seconds.
+const SOON: i64 = 30;
 
 /// `export`
 #[derive(Debug, Args)]
@@ -208,7 +211,8 @@ fn done(host: &HostInfo, serial: u64) -> Option<Result<(), String>> {
     if host.delivered.is_some_and(|delivered| delivered >= serial) || host.deliver.is_none() {
         return Some(Ok(()));
     }
-    let given_up = host.tries >= TRIES || (host.tries > 0 && host.next_try.is_none());
+    let soon = |at: Timestamp| at.secs - Timestamp::now().secs <= SOON;
+    let given_up = host.tries >= TRIES || (host.tries > 0 && !host.next_try.is_some_and(soon));
     match &host.error {
         Some(error) if given_up => Some(Err(error.clone())),
         Some(_) | None => None,
@@ -319,7 +323,7 @@ mod tests {
             delivered,
             tries,
             error: error.map(Into::into),
-            next_try: retry.then(crate::model::Timestamp::now),
+            next_try: retry.then(Timestamp::now),
             ..HostInfo::default()
         };
         assert_eq!(done(&host(Some(7), 0, None, false), 7), Some(Ok(())));

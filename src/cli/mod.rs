@@ -9,6 +9,7 @@ mod doctor;
 mod export;
 mod failure;
 mod hook;
+mod home_keys;
 mod hosts;
 mod identity;
 mod log;
@@ -48,8 +49,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    if let Command::Poke = cli.command {
-        return poke::poke();
+    match cli.command {
+        Command::Poke => return poke::poke(),
+        Command::HomeKeys => return home_keys::home_keys(),
+        _ => {}
     }
     let config = Config::load(cli.config.as_deref())?;
     if let Command::Mount(args) = cli.command {
@@ -58,7 +61,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     guard(&config);
     match cli.command {
         Command::Init(args) => store::init(&config, args),
-        Command::Mount(_) | Command::Poke => unreachable!("they were taken above"),
+        Command::Mount(_) | Command::Poke | Command::HomeKeys => unreachable!("they were taken above"),
         Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),

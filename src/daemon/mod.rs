@@ -5,6 +5,7 @@
 mod confine;
 mod export;
 mod handover;
+mod home_keys;
 mod log;
 mod mountpoint;
 pub mod offline;
@@ -107,7 +108,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     unlocking.settled();
     // After the unlock: what the last daemon published is there until it is put back.
     vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
-    export::start(&vault, &config).map_err(system("cannot start a thread"))?;
+    let exports = export::Exports::start(&vault, &config).map_err(system("cannot start a thread"))?;
     let credentials = match inherited.credentials() {
         Some(listener) => {
             let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);
@@ -131,6 +132,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(credentials);
     ends.stop(&vault);
+    exports.stop(&vault);
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
         note(&vault, audit::Operation::Stop);
         server.leave();
