@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod credentials;
 pub mod daemon;
+pub mod delivery;
 pub mod enrol;
 pub mod exit;
 pub mod fs;

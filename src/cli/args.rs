@@ -78,6 +78,8 @@ pub enum Command {
     /// Attach or detach the container whose OCI state is on stdin (for runtimes: mount-helpers/hooks.d)
     #[command(hide = true)]
     OciHook(OciHook),
+    /// Check the policy, or show what it says
+    Policy(super::policy_args::Policy),
     /// Give a secret to a user as a key in his keyring
     Publish(Publish),
     /// Take a published secret back
@@ -745,6 +747,10 @@ mod tests {
             "pinfold instances --json",
             "pinfold oci-hook createRuntime",
             "pinfold oci-hook poststop",
+            "pinfold policy check",
+            "pinfold policy check /p --json",
+            "pinfold policy show --json --host h1 /p",
+            "pinfold policy show --user u1",
             "pinfold publish svc/pin --to dirsrv",
             "pinfold publish svc/pin --to 389:389 --instance a --container web --as 389ds --timeout 12h --json",
             "pinfold publish svc/pin --to nut --description pinfold:{name}",
@@ -793,6 +799,7 @@ mod tests {
             "pinfold attach web --pid 1 --timeout 0s",
             "pinfold attach web --pid 1 --timeout soon",
             "pinfold detach",
+            "pinfold policy",
             "pinfold publish svc/pin",
             "pinfold publish svc/pin --to a --as 389ds --description x",
             "pinfold publish svc/pin --to a --timeout 0s",

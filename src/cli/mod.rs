@@ -16,6 +16,8 @@ mod log;
 mod look;
 mod names;
 mod poke;
+mod policy;
+mod policy_args;
 mod prompt;
 mod publish;
 mod ready;
@@ -86,6 +88,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::CheckConfig(args) => store::check_config(&config, args),
         Command::Publish(args) => publish::publish(&config, args),
         Command::Unpublish(args) => publish::unpublish(&config, args),
+        Command::Policy(args) => policy::policy(&config, args),
         Command::Published(args) => publish::published(&config, args),
         Command::Keyring(args) => publish::keyring(&config, args),
         Command::Doctor(args) => doctor::doctor(&config, args),

@@ -175,7 +175,7 @@ fn host_line(line: &Line<'_>, rest: &[Word<'_>]) -> Result<Host, Vec<Fault>> {
     };
     let mut columns = BTreeMap::from([("name".to_owned(), name.column), ("recipient".to_owned(), recipient.column)]);
     let mut key = recipient.text.to_owned();
-    if ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| key.starts_with(kind)) {
+    if ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| key.starts_with(kind)) && !key.contains(':') {
         let Some((second, after)) = rest.split_first() else {
             return Err(vec![fault(end, format!("expected the key after '{}'", short(recipient.text)))]);
         };
