@@ -107,6 +107,12 @@ pub enum Command {
     /// Print the public keys in the home directories of the users that stdin names; the daemon runs it
     #[command(hide = true)]
     HomeKeys,
+    /// Look at the bundle on stdin and do nothing else; an import runs it
+    #[command(hide = true)]
+    ImportCheck {
+        /// What is trusted, and the time, as JSON
+        question: String,
+    },
     /// Give the store's identity another passphrase
     Passwd(Passwd),
     /// Add, remove or list what opens the store's identity

@@ -12,6 +12,7 @@ mod hook;
 mod home_keys;
 mod hosts;
 mod identity;
+mod import_check;
 mod log;
 mod look;
 mod names;
@@ -51,9 +52,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    match cli.command {
+    match &cli.command {
         Command::Poke => return poke::poke(),
         Command::HomeKeys => return home_keys::home_keys(),
+        Command::ImportCheck { question } => return import_check::import_check(question),
         _ => {}
     }
     let config = Config::load(cli.config.as_deref())?;
@@ -63,7 +65,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     guard(&config);
     match cli.command {
         Command::Init(args) => store::init(&config, args),
-        Command::Mount(_) | Command::Poke | Command::HomeKeys => unreachable!("they were taken above"),
+        Command::Mount(_) | Command::Poke | Command::HomeKeys | Command::ImportCheck { .. } => {
+            unreachable!("they were taken above")
+        }
         Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),
