@@ -2,6 +2,8 @@
 //!
 //! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
 
+use super::export::ExportArgs;
+use super::signer::SignerArgs;
 use crate::exit::Exit;
 use crate::wire::UidMap;
 use clap::error::ErrorKind;
@@ -96,6 +98,21 @@ pub enum Command {
     /// Open and close the files that stdin names, for whoever watches them; the daemon runs it
     #[command(hide = true)]
     Poke,
+    /// Make the bundles of other hosts now, or show what they would change
+    Export(ExportArgs),
+    /// Show how far the bundles of each host got
+    Hosts(Json),
+    /// List, make, rotate or revoke the keys that sign bundles
+    Signer(SignerArgs),
+    /// Print the public keys in the home directories of the users that stdin names; the daemon runs it
+    #[command(hide = true)]
+    HomeKeys,
+    /// Look at the bundle on stdin and do nothing else; an import runs it
+    #[command(hide = true)]
+    ImportCheck {
+        /// What is trusted, and the time, as JSON
+        question: String,
+    },
     /// Give the store's identity another passphrase
     Passwd(Passwd),
     /// Add, remove or list what opens the store's identity

@@ -6,9 +6,13 @@
 mod args;
 mod containers;
 mod doctor;
+mod export;
 mod failure;
 mod hook;
+mod home_keys;
+mod hosts;
 mod identity;
+mod import_check;
 mod log;
 mod look;
 mod names;
@@ -20,6 +24,7 @@ mod publish;
 mod ready;
 mod release;
 mod show;
+mod signer;
 mod store;
 mod take;
 mod tree;
@@ -47,8 +52,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    if let Command::Poke = cli.command {
-        return poke::poke();
+    match &cli.command {
+        Command::Poke => return poke::poke(),
+        Command::HomeKeys => return home_keys::home_keys(),
+        Command::ImportCheck { question } => return import_check::import_check(question),
+        _ => {}
     }
     let config = Config::load(cli.config.as_deref())?;
     if let Command::Mount(args) = cli.command {
@@ -57,7 +65,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     guard(&config);
     match cli.command {
         Command::Init(args) => store::init(&config, args),
-        Command::Mount(_) | Command::Poke => unreachable!("they were taken above"),
+        Command::Mount(_) | Command::Poke | Command::HomeKeys | Command::ImportCheck { .. } => {
+            unreachable!("they were taken above")
+        }
         Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),
@@ -88,6 +98,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::doctor(&config, args),
         Command::Upcall(args) => upcall::upcall(&config, args),
         Command::Ready(args) => ready::ready(&config, &args),
+        Command::Export(args) => export::export(&config, args),
+        Command::Hosts(args) => hosts::hosts(&config, args),
+        Command::Signer(args) => signer::signer(&config, args),
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),
         Command::Rekey(args) => identity::rekey(&config, args),

@@ -49,6 +49,7 @@ impl Admin for Vault {
             audit_count: head.count,
             ..Status::default()
         };
+        (status.hosts, status.hosts_waiting, status.hosts_failing) = self.export_counts();
         match &*self.read_state() {
             State::Locked { at, .. } => {
                 status.locked = true;

@@ -59,6 +59,8 @@ struct Live {
     /// When a bundle that could not be made is made again.
     remake_at: Option<Instant>,
     remakes: u32,
+    /// Whether the error is that no bundle could be made.
+    unmade: bool,
 }
 
 /// When a bundle that was just made is to be delivered.
@@ -97,7 +99,10 @@ pub(super) struct Board {
     pub policy_error: Option<String>,
     /// Why nothing can be signed.
     pub signer_error: Option<String>,
-    home_keys: HashMap<String, Vec<String>>,
+    /// By admin, as they were last read.
+    pub home_keys: HashMap<String, Vec<String>>,
+    /// Some were never read.
+    pub home_keys_wanted: bool,
     pub stop: bool,
 }
 
@@ -131,7 +136,7 @@ impl Board {
     pub fn made(&mut self, host: &Host, notes: Vec<String>, wanted: Wanted) {
         let live = self.live(&host.name);
         (live.error, live.notes, live.unsigned) = (None, notes, false);
-        (live.tries, live.remakes, live.remake_at) = (0, 0, None);
+        (live.tries, live.remakes, live.remake_at, live.unmade) = (0, 0, None, false);
         live.deliver_at = (wanted == Wanted::Now).then(Instant::now);
         (live.ack_at, live.ack_tries) = (None, 0);
     }
@@ -139,8 +144,8 @@ impl Board {
     /// It has what it should.
     pub fn unchanged(&mut self, host: &HostName) {
         let live = self.live(host);
-        live.unsigned = false;
-        if live.remake_at.take().is_some() {
+        (live.unsigned, live.remake_at) = (false, None);
+        if std::mem::take(&mut live.unmade) {
             live.error = None;
         }
     }
@@ -154,7 +159,7 @@ impl Board {
     /// mends.
     pub fn failed(&mut self, host: &HostName, error: &str, serial: Option<u64>) {
         let live = self.live(host);
-        live.error = Some(error.to_owned());
+        (live.error, live.unmade) = (Some(error.to_owned()), true);
         if serial.is_some() {
             live.remake_at = Some(Instant::now() + REMAKE * 2u32.saturating_pow(live.remakes.min(5)));
             live.remakes += 1;
@@ -184,6 +189,15 @@ impl Board {
         }
     }
 
+    /// As [`Board::deliver_now`], though it would be tried later.
+    pub fn deliver_at_once(&mut self, host: &HostName) {
+        let live = self.live(host);
+        if live.deliver_at.is_some() && !live.busy {
+            (live.deliver_at, live.tries) = (Some(Instant::now()), 0);
+        }
+        self.deliver_now(host);
+    }
+
     /// An acknowledgement is to be looked for.
     pub fn ack_now(&mut self, host: &HostName) {
         let live = self.live(host);
@@ -208,11 +222,6 @@ impl Board {
             next_try: live.deliver_at.filter(|_| live.tries > 0).map(at),
             pending: live.busy || live.deliver_at.is_some(),
         }
-    }
-
-    /// The keys in a home directory, as they were last read.
-    pub fn home_keys(&self, user: &str) -> Vec<String> {
-        self.home_keys.get(user).cloned().unwrap_or_default()
     }
 
     /// What is due first: host and whether it is an acknowledgement, or how long to wait for it.
@@ -263,6 +272,16 @@ impl Vault {
                 }
             }
         }
+    }
+
+    /// Nothing more is made or brought: the daemon ends.
+    pub fn stop_exports(&self) {
+        self.exporter.stop();
+    }
+
+    /// Whether the daemon ends.
+    pub fn exports_ended(&self) -> bool {
+        self.exporter.board().stop
     }
 
     fn errand(&self, name: &HostName, is_ack: bool) -> Option<Errand> {

@@ -103,7 +103,7 @@ impl Vault {
         let (mut jobs, mut done) = (Vec::new(), Vec::new());
         for (no, mut list) in hosts.iter().zip(lists) {
             let host = plan.host(*no);
-            self.add_home_keys(&mut list);
+            let known = self.add_home_keys(&mut list);
             let record = self.host_record(&host.name)?;
             let outcome = |state, serial, error: Option<String>| ExportedHost {
                 host: host.name.to_string(),
@@ -112,6 +112,11 @@ impl Vault {
                 error,
             };
             let newest = (record.serial > 0).then_some(record.serial);
+            if let Err(error) = known {
+                self.exporter.board().failed(&host.name, &error, None);
+                done.push(outcome(ExportState::Failed, newest, Some(error)));
+                continue;
+            }
             let recipient = match Recipient::parse(&host.recipient) {
                 Ok(recipient) => recipient,
                 Err(error) => {
@@ -291,16 +296,6 @@ impl Vault {
         numbers.sort_unstable();
         numbers.dedup();
         Ok(numbers)
-    }
-
-    /// The keys in the admins' home directories, where that was asked for.
-    fn add_home_keys(&self, list: &mut List) {
-        let wanted = self.exporter.settings().is_ok_and(|settings| settings.export.home_keys);
-        if wanted {
-            for admin in &mut list.admins {
-                admin.home_keys = self.exporter.board().home_keys(&admin.user);
-            }
-        }
     }
 
     /// Whether a test has ended it: a crash clears nothing away.

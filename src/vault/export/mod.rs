@@ -9,6 +9,7 @@
 
 mod content;
 mod deliver;
+mod home;
 mod list;
 mod make;
 mod outbox;

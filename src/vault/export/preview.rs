@@ -24,10 +24,14 @@ impl Vault {
 
     fn preview_host(&self, plan: &Plan, no: HostNo, names: &mut Names) -> Result<PreviewHost, VaultError> {
         let host = plan.host(no);
-        let list = self.with_tree(|tree| List::of(tree, plan, no))?;
+        let mut list = self.with_tree(|tree| List::of(tree, plan, no))?;
+        let known = self.add_home_keys(&mut list);
         let now = list.digests(host, names);
         let record = self.host_record(&host.name)?;
-        let error = Recipient::parse(&host.recipient).err();
+        let error = Recipient::parse(&host.recipient)
+            .map_err(|e| format!("line {} of the policy: its recipient: {e}", host.because.line))
+            .and(known)
+            .err();
         let mut changes = differences(&record, &now);
         for change in &mut changes {
             change.because(plan, no);
@@ -35,7 +39,7 @@ impl Vault {
         Ok(PreviewHost {
             host: host.name.to_string(),
             entries: now.len() as u64,
-            error: error.map(|e| format!("line {} of the policy: its recipient: {e}", host.because.line)),
+            error,
             changes,
         })
     }

@@ -6,6 +6,7 @@ use super::outbox::Outbox;
 use crate::audit::Operation;
 use crate::caller::Control;
 use crate::config::SignWith;
+use crate::model::HostName;
 use crate::policy::Host;
 use crate::vault::{Vault, VaultError};
 use crate::wire::{Actor, Export, ExportSign, ExportState, Exported, ExportedHost, Fault, HostInfo, SignerListing};
@@ -55,6 +56,16 @@ impl Vault {
             (Self::chosen(plan, hosts)?, policy)
         };
         let mut made = self.make(&numbers, again, signing)?;
+        // Whoever asks by hand may have mended what stood in the way.
+        for host in made.iter().filter(|host| host.state == ExportState::Unchanged) {
+            if let Ok(name) = HostName::parse(&host.host) {
+                let behind = self.host_record(&name).is_ok_and(|record| record.serial > record.delivered);
+                if behind {
+                    self.exporter.board().deliver_at_once(&name);
+                }
+            }
+        }
+        self.exporter.due.notify_all();
         let place: HashMap<&str, usize> = order.hosts().iter().enumerate().map(|(i, h)| (h.name.as_str(), i)).collect();
         made.sort_by_key(|host| place.get(host.host.as_str()).copied());
         if hosts.is_none() && made.iter().all(|host: &ExportedHost| host.state != ExportState::Failed) {
