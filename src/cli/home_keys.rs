@@ -11,7 +11,8 @@ use nix::unistd::User;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The most users, files of one user, and bytes of one file.
@@ -53,17 +54,18 @@ fn keys_in(home: &Path) -> io::Result<Vec<String>> {
         Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP) => return Ok(Vec::new()),
         Err(errno) => return Err(errno.into()),
     };
-    let mut names: Vec<std::ffi::CString> = Vec::new();
-    for entry in nix::dir::Dir::from_fd(ssh.try_clone()?)?.iter() {
-        let entry = entry?;
-        if entry.file_name().to_bytes().ends_with(b".pub") {
-            names.push(entry.file_name().to_owned());
+    let mut names = Vec::new();
+    // The folder that is open, whatever its name means by now.
+    for entry in std::fs::read_dir(format!("/proc/self/fd/{}", ssh.as_raw_fd()))? {
+        let name = entry?.file_name();
+        if name.as_bytes().ends_with(b".pub") {
+            names.push(name);
         }
     }
     names.sort();
     let mut keys = Vec::new();
     for name in names.iter().take(FILES_MAX) {
-        let Ok(file) = openat(ssh.as_fd(), name.as_c_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()) else { continue };
+        let Ok(file) = openat(ssh.as_fd(), name.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()) else { continue };
         let file = File::from(file);
         if !file.metadata()?.is_file() {
             continue;
