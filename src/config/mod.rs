@@ -3,9 +3,11 @@
 //! Owns the keys; `docs/configuration.md` is the table for readers, and a test keeps the two together. A wrong file is an
 //! error that names the line, never a silent default.
 
+mod import;
 mod load;
 mod units;
 
+pub use import::{AccountsOf, ImportFrom};
 pub use load::{ConfigError, DEFAULT_FILE};
 pub use units::parse_duration;
 
@@ -67,6 +69,13 @@ pub struct Config {
     /// For how long the store stays unlocked; for ever without it.
     #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
     pub lock_after: Option<Duration>,
+    /// Where bundles are uploaded to; `inbox` in the store's folder without it.
+    #[serde(deserialize_with = "units::maybe_path")]
+    pub inbox: Option<PathBuf>,
+    /// What is taken from consoles.
+    pub import: ImportFrom,
+    /// The accounts of admins that consoles name.
+    pub accounts: AccountsOf,
     /// What the daemon unlocks the store with at start.
     #[serde(deserialize_with = "units::unlock")]
     pub unlock: UnlockFrom,
@@ -198,6 +207,9 @@ impl Default for Config {
             confine: true,
             on_change: OnChange::default(),
             lock_after: None,
+            inbox: None,
+            import: ImportFrom::default(),
+            accounts: AccountsOf::default(),
             unlock: UnlockFrom::default(),
         }
     }
@@ -223,6 +235,10 @@ impl Config {
             ("audit_log", Some(&self.audit_log)),
             ("unlock.passphrase_file", self.unlock.passphrase_file.as_ref()),
             ("unlock.keyfile", self.unlock.keyfile.as_ref()),
+            ("inbox", self.inbox.as_ref()),
+            ("import.identity", self.import.identity.as_ref()),
+            ("import.ack_dir", self.import.ack_dir.as_ref()),
+            ("accounts.home", self.accounts.home.as_ref()),
         ];
         for (key, path) in ours {
             if path.is_some_and(|p| p.starts_with(&self.mountpoint)) {
@@ -238,6 +254,11 @@ impl Config {
             return Err(ConfigError::Conflict("'mountpoint' and 'audit_log' may not lie below 'store'".into()));
         }
         Ok(())
+    }
+
+    /// Where bundles are uploaded to.
+    pub fn inbox(&self) -> PathBuf {
+        self.inbox.clone().unwrap_or_else(|| self.store.join("inbox"))
     }
 
     /// The group id of `admin_group`.

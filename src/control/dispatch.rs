@@ -15,6 +15,7 @@ use crate::wire::{
     GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
     Unpublished,
 };
+use crate::wire::{Accounts, Consoles, GetAccounts, GetConsoles, Import, Join, Leave, NoteAccount};
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
 use std::io::{self, Write};
 
@@ -150,6 +151,18 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             admin.identity_list(actor).map(|protectors| Identities { protectors })
         })?,
         Rekey::NAME => one::<Rekey>(call, out, |rekey| admin.rekey(actor, rekey))?,
+        Join::NAME => one::<Join>(call, out, |join| admin.join(actor, join))?,
+        GetConsoles::NAME => one::<GetConsoles>(call, out, |GetConsoles {}| {
+            admin.consoles(actor).map(|consoles| Consoles { consoles })
+        })?,
+        Leave::NAME => one::<Leave>(call, out, |leave| admin.leave(actor, leave))?,
+        Import::NAME => one::<Import>(call, out, |import| admin.import(actor, import))?,
+        GetAccounts::NAME => one::<GetAccounts>(call, out, |GetAccounts {}| {
+            admin.accounts(actor).map(|accounts| Accounts { accounts })
+        })?,
+        NoteAccount::NAME => {
+            one::<NoteAccount>(call, out, |note| admin.note_account(actor, note).map(|()| Done {}))?;
+        }
         _ => return Err(call.unknown().into()),
     }
     Ok(())

@@ -18,7 +18,9 @@ mod endings;
 mod error;
 mod fsck;
 mod history;
+mod import;
 mod instances;
+mod kept;
 mod links;
 mod node;
 mod on_change;
@@ -44,6 +46,10 @@ pub use change::{NewNode, Rename, SetAttr, TimeChange};
 pub use commit::Content;
 pub use declare::ScopeInfo;
 pub use error::VaultError;
+pub use import::{
+    AUTHORIZED_KEYS, AccountRecord, AdminRecord, Check, ConsoleRecord, INCOMING, LastImport, Settings as ImportSettings,
+    is_account_name, mark,
+};
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
@@ -177,6 +183,7 @@ pub struct Vault {
     publisher: Publisher,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
+    imports: OnceLock<ImportSettings>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
     sealing_anew: Mutex<()>,
     started: Instant,
@@ -191,6 +198,7 @@ struct Unlocked {
     tree: Tree,
     keys: Arc<Keys>,
     scopes: Scopes,
+    consoles: import::Consoles,
 }
 
 impl Unlocked {
@@ -217,6 +225,7 @@ impl Vault {
             publisher: Publisher::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
+            imports: OnceLock::new(),
             sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }

@@ -1,6 +1,7 @@
 //! A node as the store keeps it: the plain form of a sealed record.
 
 use super::VaultError;
+use super::import::ConsoleRecord;
 use super::view::View;
 use crate::access::Object;
 use crate::caller::Marks;
@@ -205,6 +206,8 @@ pub enum Record {
     Scope(ScopeRecord),
     /// An attached instance.
     Instance(InstanceRecord),
+    /// A console that was joined.
+    Console(Box<ConsoleRecord>),
 }
 
 /// Where [`Facts`] are.

@@ -1,5 +1,6 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
+use super::import::Consoles;
 use super::node::{FACTS_INO, Facts, InstanceRecord, Record};
 use super::protectors;
 use super::scopes::Scopes;
@@ -112,7 +113,7 @@ impl Vault {
             return Ok(identity);
         }
         let index = index_key(&self.store, &identity)?;
-        let Loaded { tree, mut scopes, instances, facts, audit } = load(&self.store, &index)?;
+        let Loaded { tree, mut scopes, instances, consoles, facts, audit } = load(&self.store, &index)?;
         // Once: what is anchored later is anchored by this daemon, which has had the log open all the time.
         if !self.audit_compared.load(Ordering::Relaxed) {
             if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
@@ -126,7 +127,7 @@ impl Vault {
         }
         let ended = self.take_up(&keys, &mut scopes, instances)?;
         writer.begin(facts);
-        *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys), scopes }));
+        *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys), scopes, consoles }));
         for (ino, record, why) in &ended {
             self.note_end(record, why);
             writer.touch(*ino);
@@ -285,6 +286,7 @@ struct Loaded {
     tree: Tree,
     scopes: Scopes,
     instances: Vec<(Ino, InstanceRecord)>,
+    consoles: Consoles,
     facts: Facts,
     audit: Anchor,
 }
@@ -296,6 +298,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let mut facts = None;
     let mut declared = Vec::new();
     let mut instances = Vec::new();
+    let mut consoles = Consoles::default();
     let mut load = |ino, sealed: &[u8]| {
         let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
         let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
@@ -305,9 +308,17 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
             Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
             Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
-            Record::Facts(_) | Record::Node(_) | Record::Grave(_) | Record::Scope(_) | Record::Instance(_) => {
-                return Err(damaged(&"out of place"));
+            Record::Console(console) if ino != FACTS_INO => {
+                if consoles.put(ino, *console) {
+                    return Err(damaged(&"a console that is there twice"));
+                }
             }
+            Record::Facts(_)
+            | Record::Node(_)
+            | Record::Grave(_)
+            | Record::Scope(_)
+            | Record::Instance(_)
+            | Record::Console(_) => return Err(damaged(&"out of place")),
         }
         Ok(())
     };
@@ -322,5 +333,5 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     }
     let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
     let audit = Anchor { count: verified.audit.count, head: verified.audit.head };
-    Ok(Loaded { tree, scopes, instances, facts, audit })
+    Ok(Loaded { tree, scopes, instances, consoles, facts, audit })
 }

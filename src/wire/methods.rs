@@ -3,6 +3,7 @@
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
 use super::containers::*;
+use super::import::*;
 use super::publish::*;
 use super::replies::*;
 use super::{base64, time};
@@ -67,6 +68,12 @@ methods! {
     IdentityRemove => "IdentityRemove", Done;
     IdentityList => "IdentityList", Identities;
     Rekey => "Rekey", Rekeyed;
+    Join => "Join", Joined;
+    GetConsoles => "Consoles", Consoles;
+    Leave => "Leave", Left;
+    Import => "Import", ImportReport;
+    GetAccounts => "Accounts", Accounts;
+    NoteAccount => "NoteAccount", Done;
 }
 
 /// How the daemon is.

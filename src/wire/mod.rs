@@ -10,6 +10,7 @@ mod call;
 mod containers;
 mod fault;
 mod frame;
+mod import;
 mod methods;
 mod offline;
 mod publish;
@@ -22,6 +23,7 @@ pub use call::{Call, Reply, read_reply, service, write_call, write_error, write_
 pub use containers::*;
 pub use fault::{CallError, Fault};
 pub use frame::{Frame, FrameError, FrameReader, FrameWriter, LARGE_FRAME, limit_for};
+pub use import::*;
 pub use methods::*;
 pub use offline::{InitReport, NewRecovery, Protection, RestoreReport};
 pub use publish::*;
