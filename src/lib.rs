@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod bundle;
 pub mod caller;
 pub mod cli;
 pub mod config;
@@ -19,6 +20,7 @@ pub mod model;
 pub mod seal;
 pub mod secret;
 pub mod store;
+pub mod stream;
 pub mod sys;
 pub mod unlock;
 pub mod upcall;

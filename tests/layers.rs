@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Every module and its rank. A module uses modules of lower rank only. What is not here may not be there.
 const RANKS: &[(u8, &[&str])] = &[
     (0, &["secret", "sys", "exit"]),
-    (1, &["model"]),
+    (1, &["model", "stream"]),
     (2, &["config", "policy", "enrol", "view", "wire"]),
     (3, &["access", "caller", "store", "unlock", "audit", "cert", "bundle"]),
     (4, &["seal", "keyring"]),

@@ -1,11 +1,11 @@
 //! Blobs: one age v1 file for each version of a secret.
 
 use super::header::{Header, Refused};
-use super::stanza::{Capture, Tap};
 use super::{SealError, payload};
 use crate::access::Grant;
 use crate::model::Ino;
 use crate::secret::{Kek, Secret};
+use crate::stream::{Capture, Tap};
 use age::x25519;
 use sha2::{Digest, Sha256};
 

@@ -10,7 +10,6 @@ use age_core::secrecy::ExposeSecret;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
-use std::cell::RefCell;
 use std::collections::HashSet;
 use zeroize::Zeroizing;
 
@@ -53,61 +52,4 @@ pub(super) fn unwrap_with(kek: &Kek, salt: &[u8], body: &[u8]) -> Option<Zeroizi
     let cipher = ChaCha20Poly1305::new((&*key).into());
     cipher.decrypt_in_place_detached(&[0; 12].into(), b"", &mut *file_key, tag.into()).ok()?;
     Some(file_key)
-}
-
-/// Remembers the file key that an identity found, so that the payload can be opened in place.
-pub(super) struct Capture<'a> {
-    identity: &'a dyn age::Identity,
-    found: RefCell<Option<Zeroizing<[u8; 16]>>>,
-}
-
-impl<'a> Capture<'a> {
-    pub(super) fn new(identity: &'a dyn age::Identity) -> Self {
-        Capture { identity, found: RefCell::new(None) }
-    }
-
-    pub(super) fn into_key(self) -> Option<Zeroizing<[u8; 16]>> {
-        self.found.into_inner()
-    }
-}
-
-impl age::Identity for Capture<'_> {
-    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
-        self.identity.unwrap_stanza(stanza)
-    }
-
-    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, age::DecryptError>> {
-        let result = self.identity.unwrap_stanzas(stanzas)?;
-        if let Ok(key) = &result {
-            *self.found.borrow_mut() = Some(Zeroizing::new(*key.expose_secret()));
-        }
-        Some(result)
-    }
-}
-
-/// Wraps a file key to several recipients and remembers it, so that the payload can be sealed in place.
-pub(super) struct Tap<'a> {
-    recipients: &'a [&'a dyn age::Recipient],
-    made: RefCell<Option<Zeroizing<[u8; 16]>>>,
-}
-
-impl<'a> Tap<'a> {
-    pub(super) fn new(recipients: &'a [&'a dyn age::Recipient]) -> Self {
-        Tap { recipients, made: RefCell::new(None) }
-    }
-
-    pub(super) fn into_key(self) -> Option<Zeroizing<[u8; 16]>> {
-        self.made.into_inner()
-    }
-}
-
-impl age::Recipient for Tap<'_> {
-    fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
-        let mut stanzas = Vec::new();
-        for recipient in self.recipients {
-            stanzas.extend(recipient.wrap_file_key(file_key)?.0);
-        }
-        *self.made.borrow_mut() = Some(Zeroizing::new(*file_key.expose_secret()));
-        Ok((stanzas, HashSet::new()))
-    }
 }
