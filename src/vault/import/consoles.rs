@@ -214,9 +214,9 @@ fn info(record: &ConsoleRecord) -> ConsoleInfo {
 
 /// What this machine is called.
 fn this_machine() -> Result<HostName, VaultError> {
-    let name = nix::unistd::gethostname().map_err(|e| VaultError::Failed(format!("this machine has no name: {e}")))?;
-    let name = name.to_string_lossy();
-    HostName::parse(&name).map_err(|e| VaultError::Invalid(format!("{e}; say what the console calls this host")))
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let name = name.map_err(|e| VaultError::Failed(format!("this machine has no name: {e}")))?;
+    HostName::parse(name.trim()).map_err(|e| VaultError::Invalid(format!("{e}; say what the console calls this host")))
 }
 
 /// The recipient of an SSH host key: what lies beside it as `.pub`.

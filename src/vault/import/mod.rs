@@ -25,7 +25,7 @@ pub use record::{AccountRecord, AdminRecord, ConsoleRecord, LastImport};
 pub(super) use record::Consoles;
 
 use super::node::Record;
-use super::{Caller, Change, State, Vault, VaultError};
+use super::{Caller, Vault, VaultError};
 use crate::audit;
 use crate::bundle::{self, Checked, Refusal};
 use crate::model::{ConsoleName, Ino, SecretPath, Timestamp};

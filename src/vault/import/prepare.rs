@@ -6,7 +6,7 @@
 
 use super::draft::Sealed;
 use super::names::Names;
-use super::place::{self, Lies, Place};
+use super::place::{self, Lies};
 use super::record::{ConsoleRecord, Consoles};
 use crate::access::{Operation, ScopeState};
 use crate::bundle::{self, EntryKind};
