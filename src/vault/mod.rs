@@ -47,8 +47,8 @@ pub use commit::Content;
 pub use declare::ScopeInfo;
 pub use error::VaultError;
 pub use import::{
-    AUTHORIZED_KEYS, AccountRecord, AdminRecord, Check, ConsoleRecord, INCOMING, LastImport, Settings as ImportSettings,
-    is_account_name, mark,
+    AUTHORIZED_KEYS, AccountRecord, AdminRecord, Check, ConsoleRecord, INCOMING, LastImport,
+    Settings as ImportSettings, is_account_name, mark,
 };
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};

@@ -2,12 +2,12 @@
 //!
 //! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
 
+use super::{AccountInfo, ConsoleInfo, Import, ImportReport, Join, Joined, Leave, Left, NoteAccount};
 use super::{Attach, Fsck, InstanceEntry, Remove, Removed, Rollback, ScopeAdd, ScopeEntry, ScopeRemove};
 use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
-use super::{AccountInfo, ConsoleInfo, Import, ImportReport, Join, Joined, Leave, Left, NoteAccount};
 use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
 use crate::model::SecretPath;

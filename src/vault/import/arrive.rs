@@ -97,7 +97,9 @@ impl Vault {
             match self.acknowledge(&record, &arrived, &report) {
                 Ok(path) => report.ack = Some(path.display().to_string()),
                 // The import is done, whoever hears of it.
-                Err(error) => tracing::error!(%error, console = %arrived.console, "no acknowledgement could be written"),
+                Err(error) => {
+                    tracing::error!(%error, console = %arrived.console, "no acknowledgement could be written")
+                }
             }
         }
         Ok(report)

@@ -26,15 +26,8 @@ pub(super) fn at(_: Point) -> Result<(), VaultError> {
 }
 
 #[cfg(test)]
-pub(super) const ALL: [Point; 7] = [
-    Point::Checked,
-    Point::Prepared,
-    Point::Planned,
-    Point::Recorded,
-    Point::Durable,
-    Point::Shown,
-    Point::Told,
-];
+pub(super) const ALL: [Point; 7] =
+    [Point::Checked, Point::Prepared, Point::Planned, Point::Recorded, Point::Durable, Point::Shown, Point::Told];
 
 /// What happens at a point.
 #[cfg(test)]
