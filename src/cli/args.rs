@@ -2,6 +2,7 @@
 //!
 //! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
 
+use super::import_args::{Accounts, Import, Join, Leave};
 use crate::exit::Exit;
 use crate::wire::UidMap;
 use clap::error::ErrorKind;
@@ -100,6 +101,14 @@ pub enum Command {
     Identity(Identity),
     /// Give the store a new identity and new keys, and seal everything anew
     Rekey(Rekey),
+    /// Trust a console, from which this host takes secrets; or list those that are trusted
+    Join(Join),
+    /// Trust a console no more
+    Leave(Leave),
+    /// Take in a bundle of a console
+    Import(Import),
+    /// List the accounts of admins that consoles name; make them, and remove those that are gone
+    Accounts(Accounts),
 }
 
 /// Output for programs.
@@ -754,6 +763,15 @@ mod tests {
             "pinfold identity ls --json",
             "pinfold rekey --old-passphrase-file /p --new-passphrase-file /q --drop-others",
             "pinfold rekey --new-keyfile /k --json",
+            "pinfold join hq --signer /hq.pub --prefix site-a --host web1 --json",
+            "pinfold join --list --json",
+            "pinfold leave hq --keep",
+            "pinfold leave hq --remove",
+            "pinfold import /b.pfb --pretend",
+            "pinfold import - --dry-run --partial --json",
+            "pinfold import --inbox --watch",
+            "pinfold accounts ls --json",
+            "pinfold accounts apply --pretend",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -788,6 +806,14 @@ mod tests {
             "pinfold publish svc/pin --to a --timeout soon",
             "pinfold keyring",
             "pinfold ready --timeout soon",
+            "pinfold join hq",
+            "pinfold join hq --list",
+            "pinfold leave hq",
+            "pinfold leave hq --keep --remove",
+            "pinfold import",
+            "pinfold import /b --inbox",
+            "pinfold import /b --watch",
+            "pinfold accounts",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));
