@@ -220,7 +220,7 @@ fn make(accounts: &AccountsOf, group: &str, account: &AccountInfo) -> Result<(),
     // A password that nothing matches, and an account that sshd does not call locked.
     command.args(["--no-create-home", "--no-user-group", "--password", "*", "--gid", group]);
     command.arg("--comment").arg(mark(&account.console)).arg("--home-dir").arg(home).arg("--shell").arg(shell);
-    run(command.arg("--").arg(&account.user)).map(drop)
+    Ok(run(command.arg("--").arg(&account.user))?)
 }
 
 /// Nobody logs in any more, then the sessions end if that is asked for, then the account goes.

@@ -95,6 +95,12 @@ pub enum Command {
     /// Open and close the files that stdin names, for whoever watches them; the daemon runs it
     #[command(hide = true)]
     Poke,
+    /// Look at the bundle on stdin and do nothing else; an import runs it
+    #[command(hide = true)]
+    ImportCheck {
+        /// What is trusted, and the time, as JSON
+        question: String,
+    },
     /// Give the store's identity another passphrase
     Passwd(Passwd),
     /// Add, remove or list what opens the store's identity

@@ -161,10 +161,7 @@ mod tests {
         tell(&mut out, &report).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[0],
-            "bundle 7 of hq: partial: 1002 added, 1 changed, 0 removed, 4 unchanged, 3 refused"
-        );
+        assert_eq!(lines[0], "bundle 7 of hq: partial: 1002 added, 1 changed, 0 removed, 4 unchanged, 3 refused");
         assert_eq!(&lines[1000..], ["+ a999", "+ and 2 more", "~ b", "! c\\u{1b}: no", "! and 2 more"]);
         assert_eq!(outcome(&report).unwrap(), Exit::Ok);
         let refused = ImportReport { outcome: Outcome::Refused, code: Some("older".into()), ..report };

@@ -11,15 +11,14 @@ use crate::control::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::model::Timestamp;
 use crate::wire::{self, ImportReport, Outcome};
-use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -168,17 +167,17 @@ impl Inbox {
 
     /// The names of what could be bundles, the newest serial first: one that is older is not needed then.
     fn names(&self, folder: &OwnedFd) -> Result<Vec<OsString>, Failure> {
-        let failed = |e: nix::Error| Failure::new(Exit::Failed, format!("the inbox: {}", e.desc().to_lowercase()));
-        let again = openat(folder, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
-        let mut dir = Dir::from_fd(again).map_err(failed)?;
+        let failed = |e: io::Error| Failure::new(Exit::Failed, format!("the inbox: {}", e.to_string().to_lowercase()));
+        // By the descriptor: the path may be another folder's by now.
+        let dir = std::fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd())).map_err(failed)?;
         let mut names: Vec<(u64, OsString)> = Vec::new();
-        for entry in dir.iter().take(NAMES_MAX) {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
+        for entry in dir.take(NAMES_MAX) {
+            let name = entry.map_err(failed)?.file_name();
+            let bytes = name.as_bytes();
             // As the glob *.pfb has it: what is hidden is still being uploaded.
-            let Some(stem) = name.strip_suffix(b".pfb").filter(|_| name[0] != b'.') else { continue };
+            let Some(stem) = bytes.strip_suffix(b".pfb").filter(|_| bytes[0] != b'.') else { continue };
             let serial = std::str::from_utf8(stem).ok().and_then(|stem| stem.parse().ok()).unwrap_or(0);
-            names.push((serial, OsStr::from_bytes(name).to_owned()));
+            names.push((serial, name));
         }
         names.sort_by(|a, b| b.cmp(a));
         Ok(names.into_iter().map(|(_, name)| name).collect())
@@ -277,7 +276,8 @@ impl Inbox {
         }
         let _ = io::Write::write_all(
             &mut io::stderr(),
-            format!("pinfold: {} was refused: {}\n", super::show::visible(&name), super::show::visible(reason)).as_bytes(),
+            format!("pinfold: {} was refused: {}\n", super::show::visible(&name), super::show::visible(reason))
+                .as_bytes(),
         );
     }
 

@@ -12,6 +12,7 @@ mod hook;
 mod identity;
 mod import;
 mod import_args;
+mod import_check;
 mod inbox;
 mod incoming;
 mod join;
@@ -54,6 +55,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     if let Command::Poke = cli.command {
         return poke::poke();
     }
+    if let Command::ImportCheck { question } = &cli.command {
+        return import_check::import_check(question);
+    }
     let config = Config::load(cli.config.as_deref())?;
     if let Command::Mount(args) = cli.command {
         return store::mount(config, args);
@@ -61,7 +65,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     guard(&config);
     match cli.command {
         Command::Init(args) => store::init(&config, args),
-        Command::Mount(_) | Command::Poke => unreachable!("they were taken above"),
+        Command::Mount(_) | Command::Poke | Command::ImportCheck { .. } => unreachable!("they were taken above"),
         Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),

@@ -5,6 +5,7 @@
 pub mod apart;
 pub mod arena;
 pub mod child;
+pub mod confine;
 pub mod connection;
 pub mod keyctl;
 pub mod keyring_child;
