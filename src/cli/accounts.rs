@@ -59,7 +59,12 @@ pub fn accounts(config: &Config, args: &Accounts) -> Result<Exit, Failure> {
                 Ok(show::columns(out, &[Side::Left; 4], &rows)?)
             })?;
         }
-        AccountsAction::Apply { pretend } => look_after(config, &mut client, *pretend)?,
+        AccountsAction::Apply { pretend } => {
+            let mut done = Vec::new();
+            let looked = look_after(config, &mut client, *pretend, &mut done);
+            with_stdout(|out| done.iter().try_for_each(|line| Ok(writeln!(out, "{}", visible(line))?)))?;
+            looked?;
+        }
     }
     Ok(Exit::Ok)
 }
@@ -75,11 +80,12 @@ fn row(account: &AccountInfo) -> Vec<String> {
     vec![visible(&account.user).into_owned(), state, format!("for {}", visible(&account.console)), comment]
 }
 
-/// Makes what is missing and removes what is gone. One that cannot be is told and does not keep the others.
+/// Makes what is missing and removes what is gone; `done` gets a line for each. One that cannot be is told and does not keep
+/// the others.
 ///
 /// # Errors
 /// If no group is configured, or the daemon does not answer; the last account that failed.
-pub fn look_after(config: &Config, client: &mut Client, pretend: bool) -> Result<(), Failure> {
+pub fn look_after(config: &Config, client: &mut Client, pretend: bool, done: &mut Vec<String>) -> Result<(), Failure> {
     let Some(group) = &config.accounts.group else {
         return Err(Failure::usage("no accounts are looked after here").hint("accounts.group in the configuration"));
     };
@@ -92,13 +98,16 @@ pub fn look_after(config: &Config, client: &mut Client, pretend: bool) -> Result
     for (account, todo) in todo {
         if pretend {
             if todo != Todo::Nothing {
-                say(&format!("{}: {}", account.user, would(todo)));
+                done.push(format!("{}: {}", account.user, would(todo)));
             }
             continue;
         }
-        if let Err(failure) = one(config, client, group, &account, todo) {
-            say(&format!("{}: {}", account.user, failure.message()));
-            failed = Some(failure);
+        match one(config, client, group, &account, todo) {
+            Ok(what) => done.extend(what.map(|what| format!("{}: {what}", account.user))),
+            Err(failure) => {
+                warn(&format!("account {}: {}", account.user, failure.message()));
+                failed = Some(failure.about(&account.user));
+            }
         }
     }
     failed.map_or(Ok(()), Err)
@@ -150,16 +159,23 @@ fn would(todo: Todo) -> &'static str {
     }
 }
 
-fn one(config: &Config, client: &mut Client, group: &str, account: &AccountInfo, todo: Todo) -> Result<(), Failure> {
+/// What was done, in a word.
+fn one(
+    config: &Config,
+    client: &mut Client,
+    group: &str,
+    account: &AccountInfo,
+    todo: Todo,
+) -> Result<Option<&'static str>, Failure> {
     let mut note = |state, uid| {
         let (console, user) = (account.console.clone(), account.user.clone());
         client.call(&NoteAccount { console, user, state, uid }).map(drop).map_err(Failure::from)
     };
     match todo {
-        Todo::Nothing => Ok(()),
+        Todo::Nothing => Ok(None),
         Todo::Foreign => Err(Failure::new(Exit::Refused, "it exists, and was not made by pinfold: it is left alone")),
-        Todo::Adopt(uid) => note(AccountState::Made, Some(uid)),
-        Todo::Forget => note(AccountState::Gone, None),
+        Todo::Adopt(uid) => note(AccountState::Made, Some(uid)).map(|()| Some("made before")),
+        Todo::Forget => note(AccountState::Gone, None).map(|()| Some("gone")),
         Todo::Make => {
             // The daemon took the name, and it reached passwd(5) through nobody else; still, it becomes an argument.
             if !is_account_name(&account.user) {
@@ -173,8 +189,7 @@ fn one(config: &Config, client: &mut Client, group: &str, account: &AccountInfo,
             match find(&account.user) {
                 Some((uid, comment)) if uid != 0 && comment == mark(&account.console) => {
                     note(AccountState::Made, Some(uid))?;
-                    say(&format!("{}: made, uid {uid}", account.user));
-                    Ok(())
+                    Ok(Some("made"))
                 }
                 _ => Err(Failure::new(Exit::Failed, "useradd made another account than it was asked for")),
             }
@@ -182,8 +197,7 @@ fn one(config: &Config, client: &mut Client, group: &str, account: &AccountInfo,
         Todo::Remove(uid) => {
             remove(&config.accounts, account, uid)?;
             note(AccountState::Gone, None)?;
-            say(&format!("{}: removed", account.user));
-            Ok(())
+            Ok(Some("removed"))
         }
     }
 }
@@ -296,9 +310,10 @@ fn run(command: &mut Command) -> Result<(), Failed> {
     if status.success() { Ok(()) } else { Err(Failed(format!("{name}: {status}"), status.code())) }
 }
 
-fn say(what: &str) {
+/// Says what went wrong beside what was asked for.
+pub fn warn(what: &str) {
     // Where stderr is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "pinfold: account {}", visible(what));
+    let _ = writeln!(std::io::stderr(), "pinfold: warning: {}", visible(what));
 }
 
 #[cfg(test)]

@@ -36,8 +36,14 @@ pub fn import(config: &Config, args: Import) -> Result<Exit, Failure> {
     let pretend = args.pretend.then_some(true);
     let report = client.call(&wire::Import { file: copy.name().into(), pretend, partial })?;
     drop(copy);
-    after(config, &mut client, &report);
-    with_stdout(|out| if args.json { show::json(out, &report) } else { tell(out, &report) })?;
+    let accounts = after(config, &mut client, &report);
+    with_stdout(|out| {
+        if args.json {
+            return show::json(out, &report);
+        }
+        tell(out, &report)?;
+        accounts.iter().try_for_each(|line| Ok(writeln!(out, "account {}", visible(line))?))
+    })?;
     outcome(&report)
 }
 
@@ -60,21 +66,20 @@ fn inbox(config: &Config, args: &Import, partial: Option<bool>) -> Result<Exit, 
 }
 
 /// What follows an import that the daemon did: the console may fetch the acknowledgement, the accounts are looked after. Either may
-/// fail without making the import a failure.
-pub fn after(config: &Config, client: &mut Client, report: &ImportReport) {
-    let said = |what: &str, failure: &Failure| {
-        let _ = writeln!(std::io::stderr(), "pinfold: {what}: {}", visible(failure.message()));
-    };
+/// fail without making the import a failure. What was done about accounts, a line each.
+pub fn after(config: &Config, client: &mut Client, report: &ImportReport) -> Vec<String> {
+    let mut done = Vec::new();
     if let Err(failure) = super::incoming::copy_ack(config, report) {
-        said("the acknowledgement could not be put where the console fetches it", &failure);
+        accounts::warn(&format!("the console cannot fetch the acknowledgement: {}", failure.message()));
     }
     let applied = matches!(report.outcome, Outcome::Applied | Outcome::Partial);
-    if applied
-        && config.accounts.group.is_some()
-        && let Err(failure) = accounts::look_after(config, client, false)
-    {
-        said("the accounts of admins could not be looked after", &failure);
+    if applied && config.accounts.group.is_some() {
+        // Each that failed was told.
+        if let Err(failure) = accounts::look_after(config, client, false, &mut done) {
+            accounts::warn(&format!("not all accounts of admins are as they should be: {}", failure.message()));
+        }
     }
+    done
 }
 
 /// What was done, a line each.

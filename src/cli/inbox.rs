@@ -5,7 +5,7 @@
 //! only the copy counts.
 
 use super::incoming::{Incoming, Unfit, private_folder};
-use super::{Failure, import};
+use super::{Failure, accounts, import};
 use crate::config::Config;
 use crate::control::client::{Client, ClientError};
 use crate::exit::Exit;
@@ -274,11 +274,7 @@ impl Inbox {
         if let Err(error) = kept.and_then(|()| self.forget_oldest()) {
             tracing::warn!(%error, "what was refused is not kept");
         }
-        let _ = io::Write::write_all(
-            &mut io::stderr(),
-            format!("pinfold: {} was refused: {}\n", super::show::visible(&name), super::show::visible(reason))
-                .as_bytes(),
-        );
+        accounts::warn(&format!("{name} was refused: {reason}"));
     }
 
     /// Takes a name away, if it still is that file's: what was put in its place meanwhile is for the next look.
