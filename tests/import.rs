@@ -5,19 +5,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "common/console.rs"]
+#[allow(dead_code, reason = "each test executable uses its part")]
+mod console;
+
+use console::Console;
 use pinfold::audit::{Log, Settings as LogSettings, WhenFull};
-use pinfold::bundle::{self, Chain, Entry, EntryKind, Head, Index, KeySigner, Plan, Recipient, Sha256Hex, Signer, ack};
+use pinfold::bundle::ack;
 use pinfold::caller::{Callers, Daemon};
 use pinfold::config::Config;
 use pinfold::control::Server;
-use pinfold::model::{ConsoleName, HostName, SecretPath, Timestamp};
+use pinfold::model::{ConsoleName, HostName, SecretPath};
 use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
 use pinfold::vault::{Limits, Recovery, UnlockBy, Vault, create_store};
 use pinfold::wire::{Actor, Admin, Reveal};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
@@ -155,66 +159,22 @@ fn secret(text: &str) -> Secret {
     Secret::copy_of(text.as_bytes()).unwrap()
 }
 
-/// A console that joined hosts trust.
-struct Console {
-    signer: KeySigner,
-    recipient: String,
-    ack: String,
-}
-
-impl Console {
-    fn join(rig: &Rig) -> Console {
-        let signer = KeySigner::generate().unwrap();
-        let key = rig.at("hq.pub");
-        std::fs::write(&key, format!("{} hq\n", signer.public())).unwrap();
-        let joined = rig.json(&["join", "hq", "--signer", key.to_str().unwrap(), "--host", "here", "--json"], 0);
-        let line = joined["line"].as_str().unwrap();
-        let words: Vec<&str> = line.split(' ').collect();
-        assert_eq!(words[..2], ["host", "here"], "{line}");
-        let ack = words[3].strip_prefix("ack=").unwrap().to_owned();
-        Console { signer, recipient: words[2].into(), ack }
-    }
-
-    fn bundle(&self, serial: u64, files: &[(&str, &str)]) -> Vec<u8> {
-        let now = Timestamp::now();
-        let head = Head {
-            console: ConsoleName::parse("hq").unwrap(),
-            host: HostName::parse("here").unwrap(),
-            serial,
-            created: now,
-            expires: Timestamp { secs: now.secs + 1000, nanos: 0 },
-        };
-        let entries = files.iter().map(|(at, content)| Entry {
-            path: SecretPath::parse(at).unwrap(),
-            kind: EntryKind::File {
-                size: content.len() as u64,
-                sha256: Sha256Hex(Sha256::digest(content).into()),
-                version: 1,
-            },
-            owner: "root".into(),
-            group: "root".into(),
-            mode: 0o600,
-            acl: None,
-            default_acl: None,
-            xattrs: Vec::new(),
-            mtime: now,
-        });
-        let index = Index { entries: entries.collect(), admins: Vec::new() };
-        let recipients = [Recipient::parse(&self.recipient).unwrap()];
-        let plan = Plan { head: &head, recipients: &recipients, index: &index, chain: &Chain::default(), revoked: &[] };
-        let file = tempfile::tempfile().unwrap();
-        let mut content = |n: usize| Ok(secret(files[n].1));
-        bundle::seal(&file, &plan, &mut content, &self.signer).unwrap();
-        let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        bytes
+impl Rig {
+    /// A console that this host has joined.
+    fn console(&self) -> Console {
+        let mut console = Console::new();
+        let key = self.at("hq.pub");
+        std::fs::write(&key, format!("{} hq\n", console.signer())).unwrap();
+        let joined = self.json(&["join", "hq", "--signer", key.to_str().unwrap(), "--host", "here", "--json"], 0);
+        console.knows(joined["line"].as_str().unwrap());
+        console
     }
 }
 
 #[test]
 fn a_bundle_comes_by_file_or_by_stdin() {
     let rig = Rig::new("");
-    let console = Console::join(&rig);
+    let console = rig.console();
     let file = rig.at("1.pfb");
     let name = file.to_str().unwrap();
     std::fs::write(&file, console.bundle(1, &[("a", "one"), ("b", "two")])).unwrap();
@@ -247,9 +207,9 @@ fn a_bundle_comes_by_file_or_by_stdin() {
 
     let listed = rig.json(&["join", "--list", "--json"], 0);
     assert_eq!((&listed[0]["console"], &listed[0]["serial"]), (&"hq".into(), &2.into()));
-    let key = bundle::PublicKey::parse(&console.ack).unwrap();
+    let key = console.ack.as_ref().unwrap();
     let bytes = std::fs::read(rig.at("acks/hq.ack")).unwrap();
-    let said = ack::check(&bytes, &key, &ConsoleName::parse("hq").unwrap(), &HostName::parse("here").unwrap()).unwrap();
+    let said = ack::check(&bytes, key, &ConsoleName::parse("hq").unwrap(), &HostName::parse("here").unwrap()).unwrap();
     assert_eq!((said.serial, said.outcome), (2, ack::Outcome::Applied));
     assert_eq!(std::fs::metadata(rig.at("acks/hq.ack")).unwrap().mode() & 0o777, 0o644);
     rig.run(&["leave", "hq", "--remove"], 0);
@@ -260,7 +220,7 @@ fn a_bundle_comes_by_file_or_by_stdin() {
 #[test]
 fn of_what_was_uploaded_the_newest_counts_and_nothing_stays() {
     let rig = Rig::new("");
-    let console = Console::join(&rig);
+    let console = rig.console();
     assert_eq!(rig.sweep(), [] as [Value; 0]);
     for serial in [3, 1, 2, 10] {
         rig.upload(&format!("{serial}.pfb"), &console.bundle(serial, &[("a", &serial.to_string())]));
@@ -287,7 +247,7 @@ fn of_what_was_uploaded_the_newest_counts_and_nothing_stays() {
 #[test]
 fn whatever_is_no_plain_file_of_the_uploader_s_goes_unread() {
     let rig = Rig::new("");
-    let console = Console::join(&rig);
+    let console = rig.console();
     let inbox = rig.at("inbox");
     let good = console.bundle(1, &[("a", "1")]);
     let outside = rig.at("outside.pfb");
@@ -345,7 +305,7 @@ fn whatever_is_no_plain_file_of_the_uploader_s_goes_unread() {
 #[test]
 fn ten_thousand_pieces_of_junk_do_no_harm() {
     let rig = Rig::new("");
-    let console = Console::join(&rig);
+    let console = rig.console();
     for n in 0..10_000 {
         let path = rig.at("inbox").join(format!("{}.pfb", 1_000_000 + n));
         std::fs::write(&path, "junk").unwrap();
@@ -366,7 +326,7 @@ fn ten_thousand_pieces_of_junk_do_no_harm() {
 #[test]
 fn swapping_a_file_under_the_sweep_gains_nothing() {
     let rig = Rig::new("");
-    let console = Console::join(&rig);
+    let console = rig.console();
     let inbox = rig.at("inbox");
     let prize = rig.at("prize");
     std::fs::write(&prize, "only root reads this").unwrap();
@@ -416,7 +376,7 @@ fn swapping_a_file_under_the_sweep_gains_nothing() {
 #[test]
 fn while_it_is_locked_what_was_uploaded_waits() {
     let rig = Rig::new("");
-    let console = Console::join(&rig);
+    let console = rig.console();
     rig.upload("1.pfb", &console.bundle(1, &[("a", "1")]));
     rig.vault.lock(&Daemon).unwrap();
     rig.run(&["import", "--inbox"], 4);

@@ -7,6 +7,7 @@ mod accounts;
 mod args;
 mod containers;
 mod doctor;
+mod doctor_host;
 mod failure;
 mod hook;
 mod identity;
