@@ -53,7 +53,7 @@ pub struct Import {
     #[arg(long)]
     pub inbox: bool,
     /// Stay, and import whatever is uploaded from now on
-    #[arg(long, requires = "inbox")]
+    #[arg(long, requires = "inbox", conflicts_with = "file")]
     pub watch: bool,
     /// Show what would be done, and do nothing
     #[arg(long, visible_alias = "dry-run", conflicts_with = "inbox")]
