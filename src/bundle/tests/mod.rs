@@ -1,5 +1,11 @@
 //! What the tests of bundles share: a console, a host, and an identity that counts how often it is asked.
 
+mod hostile;
+mod inner;
+mod outer;
+mod rotation;
+mod signers;
+
 use super::*;
 use crate::model::{ConsoleName, HostName, SecretPath, Timestamp};
 use crate::secret::Secret;

@@ -1,0 +1,290 @@
+//! Who signs: keys of our own, real agents, agents that misbehave, tokens, and people who sign later.
+
+use super::outer::{code, taken_apart};
+use super::*;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A real ssh-agent, gone with the test.
+struct Agent {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Agent {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent");
+        let process = Command::new("ssh-agent")
+            .args(["-D", "-a"])
+            .arg(&socket)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("ssh-agent is there: make deps");
+        let mut agent = Agent { folder, process };
+        // It says its socket's name once that is there.
+        let mut said = [0; 1];
+        agent.process.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        agent
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("agent")
+    }
+
+    fn add(&self, kind: &[&str], name: &str) -> PublicKeyText {
+        let key = self.folder.path().join(name);
+        let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-t"]).args(kind).arg("-f").arg(&key).status();
+        assert!(made.unwrap().success());
+        self.run("ssh-add", &["-q", key.to_str().unwrap()]);
+        PublicKeyText(std::fs::read_to_string(key.with_extension("pub")).unwrap())
+    }
+
+    fn run(&self, program: &str, args: &[&str]) {
+        let done = Command::new(program).args(args).env("SSH_AUTH_SOCK", self.socket()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
+struct PublicKeyText(String);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_key_in_a_real_agent_signs_as_one_of_our_own() {
+    let agent = Agent::start();
+    // Others before and after it are no obstacle.
+    agent.add(&["ecdsa"], "first");
+    let text = agent.add(&["ed25519"], "ours").0;
+    agent.add(&["rsa"], "last");
+    let key = PublicKey::parse(&text).unwrap();
+    let signer = AgentSigner::new(&agent.socket(), key.fingerprint(), PATIENCE).unwrap();
+    assert_eq!(*signer.public(), key);
+    let world = World::new();
+    let trust = Trust::new(world.console.clone(), world.host.clone(), key.clone());
+    assert_eq!(code(&world, &world.seal_as(&world.head(), &signer), &trust), "taken");
+    // Ed25519 is deterministic: the same bytes as ssh-keygen's own.
+    let message = agent.folder.path().join("message");
+    std::fs::write(&message, "hello").unwrap();
+    agent.run(
+        "ssh-keygen",
+        &[
+            "-q",
+            "-Y",
+            "sign",
+            "-n",
+            "pinfold-bundle",
+            "-f",
+            agent.folder.path().join("ours.pub").to_str().unwrap(),
+            message.to_str().unwrap(),
+        ],
+    );
+    let theirs = std::fs::read_to_string(agent.folder.path().join("message.sig")).unwrap();
+    assert_eq!(signer.sign("pinfold-bundle", b"hello").unwrap().armor(), theirs);
+    let parsed = SshSig::parse(&theirs).unwrap();
+    assert!(key.verifies("pinfold-bundle", b"hello", &parsed) && !key.verifies("file", b"hello", &parsed));
+    // The agent loses it, is locked, and goes.
+    agent.run("ssh-add", &["-q", "-d", agent.folder.path().join("ours").to_str().unwrap()]);
+    assert!(signer.sign("x", b"y").unwrap_err().to_string().contains("it refuses, or is locked"));
+    let gone = AgentSigner::new(&agent.socket(), key.fingerprint(), PATIENCE);
+    assert!(matches!(gone, Err(SignError::NoSuchKey(_))), "{gone:?}");
+    drop(agent);
+    assert!(matches!(signer.sign("x", b"y"), Err(SignError::Agent { .. })));
+}
+
+/// Answers a connection with these bytes, then keeps it open until the other side closes it.
+fn agent_that_says(answer: &'static [u8]) -> (tempfile::TempDir, std::thread::JoinHandle<()>) {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(folder.path().join("agent")).unwrap();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 5];
+        stream.read_exact(&mut request).unwrap();
+        let _ = stream.write_all(answer);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    });
+    (folder, thread)
+}
+
+#[test]
+fn an_agent_that_hangs_or_raves_costs_a_bounded_time() {
+    let key = World::new().signer().public().fingerprint();
+    let ask = |socket: &Path, patience| AgentSigner::new(socket, key, patience).unwrap_err().to_string();
+    let short = Duration::from_millis(200);
+    for (answer, told) in [
+        (&b""[..], "does not answer in time"),
+        (b"\0\0\0", "does not answer in time"),
+        (b"\0\0\0\x05\x0c\0\0", "does not answer in time"),
+        (b"\0\0\0\0", "garbled"),
+        (b"\xff\xff\xff\xff", "garbled"),
+        (b"\0\0\0\x01\x05", "it refuses, or is locked"),
+        (b"\0\0\0\x01\x63", "answers something else"),
+        (b"\0\0\0\x05\x0c\xff\xff\xff\xff", "its list of keys is garbled"),
+        (b"\0\0\0\x09\x0c\0\0\0\x01\xff\xff\xff\xff", "its list of keys is garbled"),
+        (b"\0\0\0\x0d\x0c\0\0\0\x01\0\0\0\0\0\0\0\0", "has no key"),
+    ] {
+        let begun = Instant::now();
+        let (folder, thread) = agent_that_says(answer);
+        let said = ask(&folder.path().join("agent"), short);
+        assert!(said.contains(told), "{answer:?}: {said}");
+        assert!(begun.elapsed() < PATIENCE, "{answer:?}");
+        thread.join().unwrap();
+    }
+    // One that accepts nobody: its queue is full.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent");
+    let listener = socket2_with_no_queue(&socket);
+    let _waiting: Vec<_> = (0..2).map(|_| std::os::unix::net::UnixStream::connect(&socket)).collect();
+    assert!(ask(&socket, short).contains("in time"));
+    drop(listener);
+    assert!(ask(&folder.path().join("none"), short).contains("No such file"));
+}
+
+fn socket2_with_no_queue(path: &Path) -> std::os::fd::OwnedFd {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+    use std::os::fd::AsRawFd;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(fd.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    listen(&fd, Backlog::new(1).unwrap()).unwrap();
+    fd
+}
+
+/// What a FIDO token with an Ed25519 key does (PROTOCOL.u2f), in software.
+struct Token {
+    key: aws_lc_rs::signature::Ed25519KeyPair,
+    public: PublicKey,
+}
+
+impl Token {
+    fn new() -> Self {
+        use aws_lc_rs::signature::KeyPair;
+        let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
+        let point: [u8; 32] = key.public_key().as_ref().try_into().unwrap();
+        let data = ssh_key::public::SkEd25519::new(ssh_key::public::Ed25519PublicKey(point), "ssh:");
+        Token { key, public: PublicKey::new(ssh_key::public::KeyData::SkEd25519(data)).unwrap() }
+    }
+}
+
+impl Signer for Token {
+    fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    fn sign(&self, namespace: &str, message: &[u8]) -> Result<SshSig, SignError> {
+        let flags_and_counter = [1, 0, 0, 0, 7];
+        let mut signed = Sha256::digest(b"ssh:").to_vec();
+        signed.extend(flags_and_counter);
+        signed.extend(Sha256::digest(SshSig::to_sign(namespace, message)));
+        let mut bytes = self.key.sign(&signed).as_ref().to_vec();
+        bytes.extend(flags_and_counter);
+        let signature = ssh_key::Signature::new(ssh_key::Algorithm::SkEd25519, bytes).unwrap();
+        Ok(SshSig::new(&self.public, namespace, signature).unwrap())
+    }
+}
+
+#[test]
+fn a_token_signs_and_is_rotated_to_and_from() {
+    let mut world = World::new();
+    let (token, head, first) = (Token::new(), world.head(), world.trust(0));
+    assert!(token.public().to_string().starts_with("sk-ssh-ed25519@openssh.com "));
+    assert_eq!(PublicKey::parse(&token.public().one_word()).unwrap(), token.public);
+    let mut chain = Chain::default();
+    chain.rotate(&world.console, world.signer(), token.public(), NOW).unwrap();
+    world.chain = chain.clone();
+    let bundle = world.seal_as(&head, &token);
+    assert_eq!(code(&world, &bundle, &first), "taken");
+    let after = KeySigner::generate().unwrap();
+    chain.rotate(&world.console, &token, after.public(), NOW).unwrap();
+    world.chain = chain;
+    world.keys.push(after);
+    assert_eq!(code(&world, &world.seal(), &first), "taken");
+    // As stock OpenSSH sees it.
+    let folder = tempfile::tempdir().unwrap();
+    let (manifest, signature, _) = taken_apart(&bundle);
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("sig"), signature).unwrap();
+    std::fs::write(at("allowed"), format!("console.example {}\n", token.public())).unwrap();
+    let mut verify = Command::new("ssh-keygen")
+        .args(["-Y", "verify", "-I", "console.example", "-n", "pinfold-bundle", "-f"])
+        .arg(at("allowed"))
+        .arg("-s")
+        .arg(at("sig"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    verify.stdin.take().unwrap().write_all(&manifest).unwrap();
+    assert!(verify.wait().unwrap().success());
+}
+
+#[test]
+fn a_bundle_that_is_signed_later_is_none_until_then() {
+    let world = World::new();
+    let (head, index, trust) = (world.head(), world.index(), world.trust(0));
+    let recipients = [world.identity.0.to_public().into()];
+    let plan = Plan { head: &head, recipients: &recipients, index: &index, chain: &world.chain, revoked: &[] };
+    let contents: Vec<_> = std::iter::once(&b""[..]).chain(world.files.iter().map(|(_, c)| &c[..])).collect();
+    let file = tempfile::tempfile().unwrap();
+    let made = seal_unsigned(&file, &plan, &mut |n| Ok(Secret::copy_of(contents[n])?), world.signer().public());
+    let made = made.unwrap();
+    assert_eq!(made.size, file.metadata().unwrap().len());
+    assert_eq!(code(&world, &file, &trust), "unsigned");
+    let other = KeySigner::generate().unwrap();
+    assert!(matches!(finish(&file, &other), Err(SealError::OtherSigner { .. })));
+    let (manifest, bytes) = to_be_signed(&file).unwrap();
+    assert_eq!(manifest, made.manifest);
+    let wrong = other.sign(BUNDLE_NAMESPACE, &bytes).unwrap();
+    assert!(matches!(finish_with(&file, &wrong), Err(SealError::Sign(SignError::Wrong))));
+    let elsewhere = world.signer().sign("file", &bytes).unwrap();
+    assert!(matches!(finish_with(&file, &elsewhere), Err(SealError::Sign(SignError::Wrong))));
+    assert_eq!(code(&world, &file, &trust), "unsigned", "it is as it was");
+    assert_eq!(finish(&file, world.signer()).unwrap(), made);
+    assert_eq!(finish(&file, world.signer()).unwrap(), made, "twice does no harm");
+    assert_eq!(code(&world, &file, &trust), "taken");
+    // What was changed meanwhile is not signed.
+    let len = file.metadata().unwrap().len();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", len - 1500).unwrap();
+    assert!(matches!(to_be_signed(&file), Err(SealError::Refused(r)) if r.code() == "other-payload"));
+}
+
+#[test]
+fn keys_recipients_and_fingerprints_are_taken_in_few_forms() {
+    let key = World::new().signer().public().clone();
+    let line = key.to_string();
+    for same in [line.clone(), format!(" {line} somebody@desk\n"), key.one_word(), line.replace(' ', "  ")] {
+        assert_eq!(PublicKey::parse(&same), Ok(key.clone()), "{same}");
+    }
+    let fingerprint = key.fingerprint();
+    assert_eq!(Fingerprint::parse(&fingerprint.to_string()), Ok(fingerprint));
+    for bad in ["", "ssh-ed25519", "ssh-ed25519 AAAA", "AAAA", &line[..40], &"x".repeat(5000)] {
+        assert_eq!(PublicKey::parse(bad), Err(KeyError::NotAKey), "{bad}");
+        assert!(Recipient::parse(bad).is_err(), "{bad}");
+        assert!(Fingerprint::parse(bad).is_err(), "{bad}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for kind in ["rsa", "ecdsa"] {
+        let path = folder.path().join(kind);
+        let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-t", kind, "-f"]).arg(&path).status();
+        assert!(made.unwrap().success());
+        let text = std::fs::read_to_string(path.with_extension("pub")).unwrap();
+        assert_eq!(PublicKey::parse(&text), Err(KeyError::Kind), "{kind}");
+        assert!(matches!(Recipient::parse(&text), Err(RecipientError::Kind(_))), "{kind}");
+    }
+    // A host's own key opens what was encrypted to it.
+    assert_eq!(Recipient::parse(&format!("{line} root@h1")).unwrap().to_string(), line);
+    assert_eq!(Recipient::parse(&key.one_word()).unwrap().to_string(), line);
+    let age1 = age::x25519::Identity::generate().to_public().to_string();
+    assert_eq!(Recipient::parse(&age1).unwrap().to_string(), age1);
+    assert!(Recipient::parse("age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t").is_err());
+}
