@@ -12,7 +12,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (0, &["secret", "sys", "exit"]),
     (1, &["model", "stream"]),
     (2, &["config", "policy", "enrol", "view", "wire"]),
-    (3, &["access", "caller", "store", "unlock", "audit", "cert", "bundle"]),
+    (3, &["access", "caller", "store", "unlock", "audit", "cert", "bundle", "delivery"]),
     (4, &["seal", "keyring"]),
     (5, &["vault"]),
     (6, &["fs", "upcall", "control", "credentials"]),

@@ -100,8 +100,10 @@ operations! {
     Revoke = "revoke",
     /// A certificate was renewed.
     Renew = "renew",
-    /// A bundle was made for a host.
+    /// A bundle was made for a host, or a secret was opened for one.
     Export = "export",
+    /// A signing key was made, or was used by its passphrase.
+    Sign = "sign",
     /// A bundle of a console was taken in.
     Import = "import",
     /// The policy was changed.

@@ -2,7 +2,9 @@
 //!
 //! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
 
+use super::export::ExportArgs;
 use super::import_args::{Accounts, Import, Join, Leave};
+use super::signer::SignerArgs;
 use crate::exit::Exit;
 use crate::wire::UidMap;
 use clap::error::ErrorKind;
@@ -77,6 +79,8 @@ pub enum Command {
     /// Attach or detach the container whose OCI state is on stdin (for runtimes: mount-helpers/hooks.d)
     #[command(hide = true)]
     OciHook(OciHook),
+    /// Check the policy, or show what it says
+    Policy(super::policy_args::Policy),
     /// Give a secret to a user as a key in his keyring
     Publish(Publish),
     /// Take a published secret back
@@ -95,6 +99,15 @@ pub enum Command {
     /// Open and close the files that stdin names, for whoever watches them; the daemon runs it
     #[command(hide = true)]
     Poke,
+    /// Make the bundles of other hosts now, or show what they would change
+    Export(ExportArgs),
+    /// Show how far the bundles of each host got
+    Hosts(Json),
+    /// List, make, rotate or revoke the keys that sign bundles
+    Signer(SignerArgs),
+    /// Print the public keys in the home directories of the users that stdin names; the daemon runs it
+    #[command(hide = true)]
+    HomeKeys,
     /// Look at the bundle on stdin and do nothing else; an import runs it
     #[command(hide = true)]
     ImportCheck {
@@ -749,6 +762,10 @@ mod tests {
             "pinfold instances --json",
             "pinfold oci-hook createRuntime",
             "pinfold oci-hook poststop",
+            "pinfold policy check",
+            "pinfold policy check /p --json",
+            "pinfold policy show --json --host h1 /p",
+            "pinfold policy show --user u1",
             "pinfold publish svc/pin --to dirsrv",
             "pinfold publish svc/pin --to 389:389 --instance a --container web --as 389ds --timeout 12h --json",
             "pinfold publish svc/pin --to nut --description pinfold:{name}",
@@ -806,6 +823,7 @@ mod tests {
             "pinfold attach web --pid 1 --timeout 0s",
             "pinfold attach web --pid 1 --timeout soon",
             "pinfold detach",
+            "pinfold policy",
             "pinfold publish svc/pin",
             "pinfold publish svc/pin --to a --as 389ds --description x",
             "pinfold publish svc/pin --to a --timeout 0s",

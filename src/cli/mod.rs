@@ -8,8 +8,11 @@ mod args;
 mod containers;
 mod doctor;
 mod doctor_host;
+mod export;
 mod failure;
+mod home_keys;
 mod hook;
+mod hosts;
 mod identity;
 mod import;
 mod import_args;
@@ -21,11 +24,14 @@ mod log;
 mod look;
 mod names;
 mod poke;
+mod policy;
+mod policy_args;
 mod prompt;
 mod publish;
 mod ready;
 mod release;
 mod show;
+mod signer;
 mod store;
 mod take;
 mod tree;
@@ -53,11 +59,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    if let Command::Poke = cli.command {
-        return poke::poke();
-    }
-    if let Command::ImportCheck { question } = &cli.command {
-        return import_check::import_check(question);
+    match &cli.command {
+        Command::Poke => return poke::poke(),
+        Command::HomeKeys => return home_keys::home_keys(),
+        Command::ImportCheck { question } => return import_check::import_check(question),
+        _ => {}
     }
     let config = Config::load(cli.config.as_deref())?;
     if let Command::Mount(args) = cli.command {
@@ -66,7 +72,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     guard(&config);
     match cli.command {
         Command::Init(args) => store::init(&config, args),
-        Command::Mount(_) | Command::Poke | Command::ImportCheck { .. } => unreachable!("they were taken above"),
+        Command::Mount(_) | Command::Poke | Command::HomeKeys | Command::ImportCheck { .. } => {
+            unreachable!("they were taken above")
+        }
         Command::Release(args) => release::release(&config, &args),
         Command::Unlock(args) => unlock::unlock(&config, args),
         Command::Lock => store::lock(&config),
@@ -91,11 +99,15 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::CheckConfig(args) => store::check_config(&config, args),
         Command::Publish(args) => publish::publish(&config, args),
         Command::Unpublish(args) => publish::unpublish(&config, args),
+        Command::Policy(args) => policy::policy(&config, args),
         Command::Published(args) => publish::published(&config, args),
         Command::Keyring(args) => publish::keyring(&config, args),
         Command::Doctor(args) => doctor::doctor(&config, args),
         Command::Upcall(args) => upcall::upcall(&config, args),
         Command::Ready(args) => ready::ready(&config, &args),
+        Command::Export(args) => export::export(&config, args),
+        Command::Hosts(args) => hosts::hosts(&config, args),
+        Command::Signer(args) => signer::signer(&config, args),
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),
         Command::Rekey(args) => identity::rekey(&config, args),

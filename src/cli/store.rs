@@ -114,6 +114,10 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     }
     line("open", &format!("{} handles, {} waiting", status.open_handles, status.waiting))?;
     line("memory", &format!("{} locked of {}", show::bytes(status.arena_used), show::bytes(status.arena_size)))?;
+    if status.hosts > 0 {
+        let (all, waiting, failing) = (status.hosts, status.hosts_waiting, status.hosts_failing);
+        line("hosts", &format!("{all}, {waiting} waiting, {failing} failing"))?;
+    }
     let head: String = status.audit_head.chars().take(16).collect();
     line("audit", &format!("{} lines, head {head}", status.audit_count))
 }

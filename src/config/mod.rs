@@ -3,13 +3,15 @@
 //! Owns the keys; `docs/configuration.md` is the table for readers, and a test keeps the two together. A wrong file is an
 //! error that names the line, never a silent default.
 
+mod export;
 mod import;
 mod load;
 mod units;
 
+pub use crate::model::parse_duration;
+pub use export::{Export, SignWith};
 pub use import::{AccountsOf, ImportFrom};
 pub use load::{ConfigError, DEFAULT_FILE};
-pub use units::parse_duration;
 
 use crate::model::SecretPath;
 use serde::{Deserialize, Serialize};
@@ -66,6 +68,14 @@ pub struct Config {
     pub confine: bool,
     /// What happens when a secret changes.
     pub on_change: OnChange,
+    /// Who gets what: the hosts this machine is the console of. No file is no host.
+    #[serde(deserialize_with = "units::path")]
+    pub policy: PathBuf,
+    /// Where bundles wait for their delivery; `outbox` in the store's folder without it.
+    #[serde(deserialize_with = "units::maybe_path")]
+    pub outbox: Option<PathBuf>,
+    /// How bundles are made and sent.
+    pub export: Export,
     /// For how long the store stays unlocked; for ever without it.
     #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
     pub lock_after: Option<Duration>,
@@ -206,6 +216,9 @@ impl Default for Config {
             credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
             confine: true,
             on_change: OnChange::default(),
+            policy: "/etc/pinfold/policy".into(),
+            outbox: None,
+            export: Export::default(),
             lock_after: None,
             inbox: None,
             import: ImportFrom::default(),
@@ -233,6 +246,9 @@ impl Config {
             ("store", Some(&self.store)),
             ("control", Some(&self.control)),
             ("audit_log", Some(&self.audit_log)),
+            ("policy", Some(&self.policy)),
+            ("outbox", self.outbox.as_ref()),
+            ("export.agent_socket", self.export.agent_socket.as_ref()),
             ("unlock.passphrase_file", self.unlock.passphrase_file.as_ref()),
             ("unlock.keyfile", self.unlock.keyfile.as_ref()),
             ("inbox", self.inbox.as_ref()),
@@ -254,6 +270,11 @@ impl Config {
             return Err(ConfigError::Conflict("'mountpoint' and 'audit_log' may not lie below 'store'".into()));
         }
         Ok(())
+    }
+
+    /// Where bundles wait for their delivery.
+    pub fn outbox(&self) -> PathBuf {
+        self.outbox.clone().unwrap_or_else(|| self.store.join("outbox"))
     }
 
     /// Where bundles are uploaded to.

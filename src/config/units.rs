@@ -3,6 +3,7 @@
 //! Owns the parsing and the bounds. A failure here gets its line from the TOML reader.
 
 use super::UnlockFrom;
+use crate::model::parse_duration;
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serializer};
 use std::path::PathBuf;
@@ -83,6 +84,11 @@ pub fn max_secrets<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> 
     bounded(count(from)?, 1, 1_000_000, "1 to 1000000")
 }
 
+/// 1 to 64.
+pub fn parallel<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(count(from)?, 1, 64, "1 to 64")
+}
+
 /// 1 to 65,536.
 pub fn max_instances<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     bounded(count(from)?, 1, 65_536, "1 to 65536")
@@ -125,20 +131,6 @@ pub fn write_duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok
     to.collect_str(&format_args!("{}s", duration.as_secs()))
 }
 
-/// `90s`, `2m`, `12h`, `30d`; `None` for anything else.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let split = text.len().checked_sub(1)?;
-    let (number, unit) = (text.get(..split)?, text.get(split..)?);
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    digits(number)?.checked_mul(seconds).map(Duration::from_secs)
-}
-
 /// Bytes: an integer, or text with `KiB`, `MiB` or `GiB`.
 fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     struct Size;
@@ -178,23 +170,13 @@ fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     u64::try_from(n).map_err(|_| D::Error::custom("cannot be negative"))
 }
 
-fn bounded<E: Error>(value: u64, least: u64, most: u64, bounds: &str) -> Result<u64, E> {
+pub(super) fn bounded<E: Error>(value: u64, least: u64, most: u64, bounds: &str) -> Result<u64, E> {
     if (least..=most).contains(&value) { Ok(value) } else { Err(E::custom(format_args!("must be {bounds}"))) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations() {
-        for (text, secs) in [("90s", 90), ("2m", 120), ("12h", 43_200), ("30d", 2_592_000), ("0s", 0)] {
-            assert_eq!(parse_duration(text), Some(Duration::from_secs(secs)), "{text}");
-        }
-        for bad in ["", "s", "90", "-1s", "+1s", "1.5h", "1 s", "1w", "9999999999999999999d", "1é"] {
-            assert_eq!(parse_duration(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn sizes() {

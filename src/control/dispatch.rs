@@ -13,6 +13,10 @@ use crate::wire::{
     Who, service,
 };
 use crate::wire::{
+    Export, ExportPreview, ExportSign, GetHosts, HostListing, Previews, SignerInit, SignerList, SignerRevoke,
+    SignerRotate,
+};
+use crate::wire::{
     GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
     Unpublished,
 };
@@ -151,6 +155,20 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             admin.identity_list(actor).map(|protectors| Identities { protectors })
         })?,
         Rekey::NAME => one::<Rekey>(call, out, |rekey| admin.rekey(actor, rekey))?,
+        Export::NAME => one::<Export>(call, out, |export| admin.export(actor, export))?,
+        ExportPreview::NAME => {
+            let previews = admin.export_preview(actor, call.parameters()?)?;
+            parts(previews, call.more, out, |hosts| Previews { hosts })?;
+        }
+        ExportSign::NAME => one::<ExportSign>(call, out, |sign| admin.export_sign(actor, sign))?,
+        GetHosts::NAME => {
+            let GetHosts {} = call.parameters()?;
+            parts(admin.hosts(actor)?, call.more, out, |hosts| HostListing { hosts })?;
+        }
+        SignerList::NAME => one::<SignerList>(call, out, |SignerList {}| admin.signers(actor))?,
+        SignerInit::NAME => one::<SignerInit>(call, out, |init| admin.signer_init(actor, init))?,
+        SignerRotate::NAME => one::<SignerRotate>(call, out, |rotate| admin.signer_rotate(actor, rotate))?,
+        SignerRevoke::NAME => one::<SignerRevoke>(call, out, |revoke| admin.signer_revoke(actor, revoke))?,
         Join::NAME => one::<Join>(call, out, |join| admin.join(actor, join))?,
         GetConsoles::NAME => {
             one::<GetConsoles>(call, out, |GetConsoles {}| admin.consoles(actor).map(|consoles| Consoles { consoles }))?
@@ -223,6 +241,22 @@ fn listing(entries: Vec<Entry>, more: bool, out: &mut Replies<'_>) -> Result<(),
         part.entries.push(entry);
     }
     Ok(out.plain(&part, false)?)
+}
+
+/// One part for each, if the caller takes parts: how long one is, only the tree bounds.
+fn parts<T, R: serde::Serialize>(
+    all: Vec<T>,
+    more: bool,
+    out: &mut Replies<'_>,
+    reply: impl Fn(Vec<T>) -> R,
+) -> Result<(), Stop> {
+    if !more {
+        return Ok(out.plain(&reply(all), false)?);
+    }
+    for one in all {
+        out.plain(&reply(vec![one]), true)?;
+    }
+    Ok(out.plain(&reply(Vec::new()), false)?)
 }
 
 fn backup(admin: &dyn Admin, actor: &Actor, out: &mut Replies<'_>) -> Result<(), Stop> {

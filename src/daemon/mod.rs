@@ -3,7 +3,9 @@
 //! Owns the order of starting and stopping. Decides nothing about secrets.
 
 mod confine;
+mod export;
 mod handover;
+mod home_keys;
 mod imports;
 mod log;
 mod mountpoint;
@@ -107,6 +109,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     unlocking.settled();
     // After the unlock: what the last daemon published is there until it is put back.
     vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
+    let exports = export::Exports::start(&vault, &config).map_err(system("cannot start a thread"))?;
     let credentials = match inherited.credentials() {
         Some(listener) => {
             let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);
@@ -130,6 +133,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(credentials);
     ends.stop(&vault);
+    exports.stop(&vault);
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
         note(&vault, audit::Operation::Stop);
         server.leave();
@@ -207,7 +211,10 @@ fn serve(vault: &Arc<Vault>, config: &Config, unlocking: &Unlocking, woken: &mps
     let mut unlocked_at = None::<Instant>;
     loop {
         match woken.recv_timeout(TICK) {
-            Ok(Wake::Signal(SIGHUP)) => tracing::info!("nothing is read again while the daemon runs; restart it"),
+            Ok(Wake::Signal(SIGHUP)) => {
+                tracing::info!("the policy is read again; for the configuration, restart the daemon");
+                vault.reload_policy();
+            }
             Ok(wake) => return wake,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Wake::SessionEnded,

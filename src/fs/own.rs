@@ -157,6 +157,9 @@ fn metrics(vault: &Vault) -> String {
         ),
         ("arena_used_bytes", "Locked memory in use.", status.arena_used),
         ("arena_size_bytes", "Locked memory in all.", status.arena_size),
+        ("hosts", "Hosts that this machine is the console of; 0 while locked.", status.hosts),
+        ("hosts_waiting", "Hosts whose bundle waits to be delivered or signed.", status.hosts_waiting),
+        ("hosts_failing", "Hosts with something wrong: no bundle, or no delivery.", status.hosts_failing),
         ("audit_lines", "Lines the audit log has seen.", status.audit_count),
         ("uptime_seconds", "Since the daemon started.", status.uptime),
     ] {

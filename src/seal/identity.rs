@@ -9,9 +9,9 @@ use std::str::FromStr;
 use zeroize::{Zeroize, Zeroizing};
 
 /// scrypt's cost for a new identity: 2^17 rounds, 128 MiB. This crate's own tests have none of the time.
-const WORK_FACTOR: u8 = if cfg!(test) { 8 } else { 17 };
+pub(super) const WORK_FACTOR: u8 = if cfg!(test) { 8 } else { 17 };
 /// The most that is worked for an identity somebody else made.
-const MAX_WORK_FACTOR: u8 = 22;
+pub(super) const MAX_WORK_FACTOR: u8 = 22;
 /// The largest identity file that is read.
 const MAX_FILE: usize = 64 * 1024;
 
@@ -179,7 +179,7 @@ fn parse_identity(text: &[u8]) -> Result<StoreIdentity, SealError> {
     }
 }
 
-fn passphrase_text(passphrase: &Secret) -> Result<SecretString, SealError> {
+pub(super) fn passphrase_text(passphrase: &Secret) -> Result<SecretString, SealError> {
     let text = std::str::from_utf8(passphrase.expose()).map_err(|_| SealError::Format("the passphrase (not UTF-8)"))?;
     if text.is_empty() {
         return Err(SealError::Format("the passphrase (empty)"));

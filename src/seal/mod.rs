@@ -6,6 +6,7 @@
 mod blob;
 mod header;
 mod identity;
+mod own;
 mod payload;
 mod record;
 mod stanza;
@@ -15,6 +16,7 @@ pub use identity::{
     OpenedBy, Protection, StoreIdentity, make_identity, new_identity, open_identity, open_identity_with,
     parse_recipient, protect_identity,
 };
+pub use own::{open_own, open_with_passphrase, seal_own, seal_with_passphrase};
 pub use record::RecordKey;
 
 use crate::sys::arena::ArenaFull;

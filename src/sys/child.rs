@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -15,6 +16,41 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     // SAFETY: the closure runs in the forked child before exec, where only async-signal-safe calls are allowed: it makes
     // one system call that reads no memory, and allocates nothing.
     unsafe { command.pre_exec(leave_session) };
+    command
+}
+
+/// As [`command`], for a program whose end is awaited by the thread that starts it, and asked for with a signal to its
+/// group: it leads a session and a group of its own, without a terminal; it has the standard descriptors and `keep`, under
+/// the number that has here, and no other; SIGTERM comes when the thread ends; no file grows beyond `file_max`.
+pub fn alone(program: impl AsRef<OsStr>, keep: Option<OwnedFd>, file_max: Option<u64>) -> Command {
+    let mut command = command(program);
+    let detach = move || {
+        // SAFETY: setsid takes nothing, prctl two numbers, close_range three; none of them touches memory of ours.
+        unsafe {
+            if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // Before Linux 5.11 there is no such flag; what Rust opens closes at exec anyway. Not closed now: among them
+            // is the pipe by which the parent hears that exec failed.
+            libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        }
+        if let Some(fd) = &keep {
+            // SAFETY: the closure owns the descriptor, so the number is that of an open one; F_SETFD takes a number.
+            if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        if let Some(most) = file_max {
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            // SAFETY: setrlimit reads the structure, which lives through the call.
+            if unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: as in `command`: system calls only, and what the closure holds was made before the fork.
+    unsafe { command.pre_exec(detach) };
     command
 }
 

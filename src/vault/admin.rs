@@ -49,6 +49,7 @@ impl Admin for Vault {
             audit_count: head.count,
             ..Status::default()
         };
+        (status.hosts, status.hosts_waiting, status.hosts_failing) = self.export_counts();
         match &*self.read_state() {
             State::Locked { at, .. } => {
                 status.locked = true;
@@ -349,6 +350,46 @@ impl Admin for Vault {
         }
         let done = done?;
         Ok(wire::Rekeyed { blobs: done.blobs, recipient: done.recipient, dropped: done.dropped })
+    }
+
+    fn export(&self, actor: &Actor, export: wire::Export) -> Result<wire::Exported, Fault> {
+        self.admin(actor)?;
+        self.request_export(&export)
+    }
+
+    fn export_preview(&self, actor: &Actor, asked: wire::ExportPreview) -> Result<Vec<wire::PreviewHost>, Fault> {
+        self.admin(actor)?;
+        Ok(self.preview(asked.hosts.as_deref())?)
+    }
+
+    fn export_sign(&self, actor: &Actor, sign: wire::ExportSign) -> Result<wire::Exported, Fault> {
+        self.request_sign(&self.admin(actor)?, &sign)
+    }
+
+    fn hosts(&self, actor: &Actor) -> Result<Vec<wire::HostInfo>, Fault> {
+        self.admin(actor)?;
+        self.request_hosts()
+    }
+
+    fn signers(&self, actor: &Actor) -> Result<wire::SignerListing, Fault> {
+        self.admin(actor)?;
+        Ok(self.signer_listing()?)
+    }
+
+    fn signer_init(&self, actor: &Actor, init: wire::SignerInit) -> Result<wire::SignerListing, Fault> {
+        let made = self.signer_first(&self.admin(actor)?, init.passphrase.as_ref());
+        self.signers_after(actor, audit::Operation::Sign, made)
+    }
+
+    fn signer_rotate(&self, actor: &Actor, rotate: wire::SignerRotate) -> Result<wire::SignerListing, Fault> {
+        let (old, new) = (rotate.old_passphrase.as_ref(), rotate.passphrase.as_ref());
+        let made = self.rotate_signer(&self.admin(actor)?, old, new);
+        self.signers_after(actor, audit::Operation::Rotate, made)
+    }
+
+    fn signer_revoke(&self, actor: &Actor, revoke: wire::SignerRevoke) -> Result<wire::SignerListing, Fault> {
+        let made = self.revoke_signer(&self.admin(actor)?, &revoke.fingerprint);
+        self.signers_after(actor, audit::Operation::Revoke, made)
     }
 
     fn join(&self, actor: &Actor, join: wire::Join) -> Result<wire::Joined, Fault> {

@@ -16,11 +16,11 @@ mod containers;
 mod declare;
 mod endings;
 mod error;
+mod export;
 mod fsck;
 mod history;
 mod import;
 mod instances;
-mod kept;
 mod links;
 mod node;
 mod on_change;
@@ -46,6 +46,7 @@ pub use change::{NewNode, Rename, SetAttr, TimeChange};
 pub use commit::Content;
 pub use declare::ScopeInfo;
 pub use error::VaultError;
+pub use export::{Errand, ErrandKind, ExportSettings};
 pub use import::{
     AUTHORIZED_KEYS, AccountRecord, AdminRecord, Check, ConsoleRecord, INCOMING, LastImport,
     Settings as ImportSettings, is_account_name, mark,
@@ -68,6 +69,7 @@ use crate::caller::{Callers, Control, Daemon, Process, Registry};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
+use export::{Exporter, Records};
 use node::Node;
 use publish::Publisher;
 use scopes::Scopes;
@@ -181,6 +183,7 @@ pub struct Vault {
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
+    exporter: Exporter,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
     imports: OnceLock<ImportSettings>,
@@ -198,6 +201,7 @@ struct Unlocked {
     tree: Tree,
     keys: Arc<Keys>,
     scopes: Scopes,
+    exports: Records,
     consoles: import::Consoles,
 }
 
@@ -223,6 +227,7 @@ impl Vault {
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
             publisher: Publisher::default(),
+            exporter: Exporter::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
             imports: OnceLock::new(),
@@ -385,6 +390,7 @@ impl Vault {
                 let result = f(open);
                 let (touched, succeeded) = open.tree.published().take_touched();
                 self.publisher.touch(touched, succeeded);
+                self.exporter.touch(open.tree.take_exported());
                 Ok(result)
             }
             State::Locked { .. } => Err(VaultError::Locked),
@@ -501,7 +507,11 @@ impl Vault {
     fn tell(&self, change: Change) {
         match change {
             Change::Locked => self.withdraw_all("locked"),
-            Change::Unlocked | Change::CutOff(_) => self.publisher.touch_all(),
+            Change::Unlocked => {
+                self.publisher.touch_all();
+                self.exporter.touch_all();
+            }
+            Change::CutOff(_) => self.publisher.touch_all(),
             Change::Entry { .. } | Change::Node(_) | Change::Nodes(_) => {}
         }
         if let Some(observer) = self.observer.get() {
@@ -541,6 +551,7 @@ impl Vault {
     /// after a clean end shows. For the end of the daemon.
     pub fn shutdown(&self) {
         self.publisher.stop();
+        self.exporter.stop();
         self.withdraw_all("the daemon ends");
         self.audit.shutdown();
         let mut writer = self.lock_writer();

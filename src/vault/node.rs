@@ -1,6 +1,7 @@
 //! A node as the store keeps it: the plain form of a sealed record.
 
 use super::VaultError;
+use super::export::ExportRecord;
 use super::import::ConsoleRecord;
 use super::view::View;
 use crate::access::Object;
@@ -206,6 +207,8 @@ pub enum Record {
     Scope(ScopeRecord),
     /// An attached instance.
     Instance(InstanceRecord),
+    /// A signing key, or what a host was sent.
+    Export(ExportRecord),
     /// A console that was joined.
     Console(Box<ConsoleRecord>),
 }

@@ -9,7 +9,6 @@
 //! until then. A marker in the store says what a crash interrupted: the next unlock clears away what belongs to neither.
 
 use super::instances::seconds_until;
-use super::kept::Kept;
 use super::node::{FACTS_INO, Node, Record, Version};
 use super::protectors::{self, MAIN, Turn};
 use super::scopes::Instance;
@@ -277,11 +276,9 @@ impl Vault {
             revoked: facts.revoked.clone(),
         };
         let recipients = keys.recipients();
-        let lost = || VaultError::Damaged("the key of this host is missing".into());
-        let host_old = fresh.old.get(&Scope::Host).ok_or_else(lost)?;
-        let host_new = kek(fresh.new.get(&Scope::Host).ok_or_else(lost)?)?;
         let mut consoles = self.with_open(|open| open.consoles.clone())?;
         let mut batch = Batch::default();
+        let mut resealed = Vec::new();
         self.store.each_node(&mut |ino, sealed| {
             let damaged = |what: String| crate::store::StoreError::Damaged(format!("record of inode {ino}: {what}"));
             let plain = old.record.open(ino, sealed).map_err(|e| damaged(e.to_string()))?;
@@ -290,12 +287,12 @@ impl Vault {
                 Record::Node(node) => rename(&mut node.versions, replaced),
                 Record::Grave(grave) => rename(&mut grave.versions, replaced),
                 Record::Facts(found) if ino == FACTS_INO => *found = facts.clone(),
+                Record::Export(export) => {
+                    export.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
+                    resealed.push((ino, export.clone()));
+                }
                 Record::Console(console) => {
-                    let mut reseal = |kept: &mut Kept| {
-                        *kept = self.reseal_kept(kept, host_old, &host_new).map_err(|e| damaged(e.to_string()))?;
-                        Ok::<_, crate::store::StoreError>(())
-                    };
-                    console.keys().try_for_each(&mut reseal)?;
+                    console.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
                     consoles.put(ino, (**console).clone());
                 }
                 Record::Facts(_) | Record::Scope(_) | Record::Instance(_) => {}
@@ -320,6 +317,9 @@ impl Vault {
         writer.turned_over(facts);
         if let State::Unlocked(open) = &mut *self.write_state() {
             open.tree.rename_blobs(replaced);
+            for (ino, export) in resealed {
+                open.exports.put(ino, export)?;
+            }
             open.keys = Arc::new(keys);
             open.consoles = consoles;
             // With the state held: who finds a node of now finds a key of now.

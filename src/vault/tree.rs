@@ -4,6 +4,7 @@
 //! store.
 
 use super::VaultError;
+use super::export::ExportTouched;
 use super::node::{Grave, Node, Record, Version};
 use super::publish::PublishedIndex;
 use crate::model::{Ino, Kind, Name, Scope, SecretPath, Uid, XattrName};
@@ -33,6 +34,7 @@ pub struct Tree {
     files: u64,
     left: VecDeque<Left>,
     published: PublishedIndex,
+    exported: ExportTouched,
 }
 
 /// How much is in a scope.
@@ -180,6 +182,11 @@ impl Tree {
         &mut self.published
     }
 
+    /// What changed of what hosts may get, since this was last asked.
+    pub fn take_exported(&mut self) -> ExportTouched {
+        std::mem::take(&mut self.exported)
+    }
+
     /// All secrets with publications.
     pub fn all_published(&self) -> std::collections::BTreeSet<Ino> {
         self.published.all()
@@ -189,6 +196,7 @@ impl Tree {
     pub fn put(&mut self, ino: Ino, node: Node) {
         let old = self.unlink(ino);
         self.published.note(ino, old.as_deref(), Some(&node));
+        self.exported.note(ino, old.as_deref(), Some(&node));
         if let Some(name) = &node.name {
             self.entries.entry(node.parent).or_default().insert(name.clone(), ino);
         }
@@ -203,6 +211,7 @@ impl Tree {
     pub fn remove(&mut self, ino: Ino) -> Option<Arc<Node>> {
         let node = self.unlink(ino)?;
         self.published.note(ino, Some(&node), None);
+        self.exported.note(ino, Some(&node), None);
         self.entries.remove(&ino);
         Some(node)
     }

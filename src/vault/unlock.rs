@@ -1,5 +1,6 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
+use super::export::Records;
 use super::import::Consoles;
 use super::node::{FACTS_INO, Facts, InstanceRecord, Record};
 use super::protectors;
@@ -113,7 +114,7 @@ impl Vault {
             return Ok(identity);
         }
         let index = index_key(&self.store, &identity)?;
-        let Loaded { tree, mut scopes, instances, consoles, facts, audit } = load(&self.store, &index)?;
+        let Loaded { tree, mut scopes, instances, exports, consoles, facts, audit } = load(&self.store, &index)?;
         // Once: what is anchored later is anchored by this daemon, which has had the log open all the time.
         if !self.audit_compared.load(Ordering::Relaxed) {
             if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
@@ -127,7 +128,8 @@ impl Vault {
         }
         let ended = self.take_up(&keys, &mut scopes, instances)?;
         writer.begin(facts);
-        *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys), scopes, consoles }));
+        let unlocked = Unlocked { tree, keys: Arc::new(keys), scopes, exports, consoles };
+        *self.write_state() = State::Unlocked(Box::new(unlocked));
         for (ino, record, why) in &ended {
             self.note_end(record, why);
             writer.touch(*ino);
@@ -286,6 +288,7 @@ struct Loaded {
     tree: Tree,
     scopes: Scopes,
     instances: Vec<(Ino, InstanceRecord)>,
+    exports: Records,
     consoles: Consoles,
     facts: Facts,
     audit: Anchor,
@@ -298,6 +301,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let mut facts = None;
     let mut declared = Vec::new();
     let mut instances = Vec::new();
+    let mut exports = Vec::new();
     let mut consoles = Consoles::default();
     let mut load = |ino, sealed: &[u8]| {
         let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
@@ -308,6 +312,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
             Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
             Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
+            Record::Export(export) if ino != FACTS_INO => exports.push((ino, export)),
             Record::Console(console) if ino != FACTS_INO => {
                 if consoles.put(ino, *console) {
                     return Err(damaged(&"a console that is there twice"));
@@ -318,6 +323,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             | Record::Grave(_)
             | Record::Scope(_)
             | Record::Instance(_)
+            | Record::Export(_)
             | Record::Console(_) => return Err(damaged(&"out of place")),
         }
         Ok(())
@@ -331,7 +337,9 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             return Err(VaultError::Damaged(format!("the scope {name} has no folder, or is there twice")));
         }
     }
+    let mut records = Records::default();
+    exports.into_iter().try_for_each(|(ino, record)| records.put(ino, record))?;
     let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
     let audit = Anchor { count: verified.audit.count, head: verified.audit.head };
-    Ok(Loaded { tree, scopes, instances, consoles, facts, audit })
+    Ok(Loaded { tree, scopes, instances, exports: records, consoles, facts, audit })
 }

@@ -8,6 +8,10 @@ use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
+use super::{
+    Export, ExportPreview, ExportSign, Exported, HostInfo, PreviewHost, SignerInit, SignerListing, SignerRevoke,
+    SignerRotate,
+};
 use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
 use crate::model::SecretPath;
@@ -114,6 +118,38 @@ pub trait Admin: Send + Sync {
     fn key_request(&self, _: &Actor, _: KeyRequest) -> Result<(Secret, u32), Fault> {
         Err(not_here())
     }
+    /// Makes bundles; what became of each host.
+    fn export(&self, _: &Actor, _: Export) -> Result<Exported, Fault> {
+        Err(no_console())
+    }
+    /// What would change.
+    fn export_preview(&self, _: &Actor, _: ExportPreview) -> Result<Vec<PreviewHost>, Fault> {
+        Err(no_console())
+    }
+    /// Makes bundles, signed with a key under a passphrase.
+    fn export_sign(&self, _: &Actor, _: ExportSign) -> Result<Exported, Fault> {
+        Err(no_console())
+    }
+    /// The hosts.
+    fn hosts(&self, _: &Actor) -> Result<Vec<HostInfo>, Fault> {
+        Err(no_console())
+    }
+    /// The signing keys.
+    fn signers(&self, _: &Actor) -> Result<SignerListing, Fault> {
+        Err(no_console())
+    }
+    /// Makes the first signing key.
+    fn signer_init(&self, _: &Actor, _: SignerInit) -> Result<SignerListing, Fault> {
+        Err(no_console())
+    }
+    /// Makes the next one.
+    fn signer_rotate(&self, _: &Actor, _: SignerRotate) -> Result<SignerListing, Fault> {
+        Err(no_console())
+    }
+    /// Revokes a former one.
+    fn signer_revoke(&self, _: &Actor, _: SignerRevoke) -> Result<SignerListing, Fault> {
+        Err(no_console())
+    }
     /// Adds a protector of the identity, or replaces one.
     fn identity_add(&self, actor: &Actor, add: IdentityAdd) -> Result<(), Fault>;
     /// Removes a protector.
@@ -148,6 +184,11 @@ pub trait Admin: Send + Sync {
     }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
+}
+
+/// For a core that is nobody's console.
+fn no_console() -> Fault {
+    Fault::Failed("nothing is exported here".into())
 }
 
 /// For a core without consoles.

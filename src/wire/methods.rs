@@ -3,6 +3,7 @@
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
 use super::containers::*;
+use super::export::*;
 use super::import::*;
 use super::publish::*;
 use super::replies::*;
@@ -68,6 +69,14 @@ methods! {
     IdentityRemove => "IdentityRemove", Done;
     IdentityList => "IdentityList", Identities;
     Rekey => "Rekey", Rekeyed;
+    Export => "Export", Exported;
+    ExportPreview => "ExportPreview", Previews;
+    ExportSign => "ExportSign", Exported;
+    GetHosts => "Hosts", HostListing;
+    SignerList => "SignerList", SignerListing;
+    SignerInit => "SignerInit", SignerListing;
+    SignerRotate => "SignerRotate", SignerListing;
+    SignerRevoke => "SignerRevoke", SignerListing;
     Join => "Join", Joined;
     GetConsoles => "Consoles", Consoles;
     Leave => "Leave", Left;

@@ -51,6 +51,15 @@ pub struct Status {
     pub audit_head: String,
     /// How many lines the audit log has seen since the store was made.
     pub audit_count: u64,
+    /// Hosts that this machine is the console of; 0 while locked.
+    #[serde(default)]
+    pub hosts: u64,
+    /// Those for which a bundle waits to be delivered or signed.
+    #[serde(default)]
+    pub hosts_waiting: u64,
+    /// Those with something wrong.
+    #[serde(default)]
+    pub hosts_failing: u64,
 }
 
 /// One scope and its entry in the kernel keyring.

@@ -9,6 +9,7 @@ pub mod containers;
 pub mod daemon;
 pub mod process;
 pub mod services;
+pub mod sshd;
 pub mod tried;
 pub mod unshared;
 

@@ -4,7 +4,7 @@
 //! yes, and nothing of its content before all of its payload was found to be what was signed.
 
 use super::prepare::Preparing;
-use super::record::ConsoleRecord;
+use super::record::{ConsoleRecord, OwnKey};
 use super::{ACKS, Arrived, INCOMING, Mode, Ready, accounts, fault, refused};
 use crate::audit;
 use crate::bundle::{Checked, Contents, KeySigner, Refusal, Trust, ack};
@@ -181,7 +181,8 @@ impl Vault {
             let identity = host_key(self.import_settings().identity.as_deref())?;
             return Ok(checked.open(&identity)?);
         };
-        let text = self.open_kept(kept)?;
+        let index = &self.keys()?.index;
+        let text = OwnKey::Identity.open(&record.console, index, kept).map_err(VaultError::from)?;
         let identity = seal::open_identity(text.expose(), None).map_err(VaultError::from)?;
         Ok(checked.open(identity.key())?)
     }
@@ -235,7 +236,8 @@ impl Vault {
         let (console, host) = (record.console.clone(), record.host.clone());
         let said = ack::Ack::new(console, host, arrived.serial, Timestamp::now(), outcome, reason);
         let failed = |e: &dyn std::fmt::Display| VaultError::Failed(e.to_string());
-        let signer = KeySigner::from_seed(self.open_kept(&record.ack)?).map_err(|e| failed(&e))?;
+        let signer = KeySigner::from_seed(OwnKey::Ack.open(&record.console, &self.keys()?.index, &record.ack)?)
+            .map_err(|e| failed(&e))?;
         let bytes = ack::make(&said, &signer).map_err(|e| failed(&e))?;
         let folder = self.store.dir().join(ACKS);
         let path = folder.join(format!("{}.ack", record.console));

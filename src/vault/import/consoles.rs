@@ -4,14 +4,13 @@
 //! acknowledgements are signed with. The private halves are sealed in the console's record.
 
 use super::draft::{Draft, Finished};
-use super::record::ConsoleRecord;
+use super::record::{ConsoleRecord, OwnKey};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::bundle::{KeySigner, PublicKey, Recipient, Signer};
 use crate::caller::Daemon;
 use crate::model::{ConsoleName, HostName, Kind, SecretPath, Timestamp};
 use crate::seal;
-use crate::vault::kept::Kept;
 use crate::vault::{Caller, Vault, VaultError};
 use crate::wire::{ConsoleInfo, Join, Joined, Left};
 use std::collections::BTreeSet;
@@ -90,14 +89,19 @@ impl Vault {
             Some(host) => host,
             None => this_machine()?,
         };
+        let keys = self.keys()?;
         let (identity, recipient) = match &self.import_settings().identity {
             Some(file) => (None, public_half(file)?),
             None => {
                 let identity = seal::make_identity();
-                (Some(self.seal_kept(&identity.text()?)?), identity.recipient().to_string())
+                (
+                    Some(OwnKey::Identity.seal(&console, &keys.index, &identity.text()?)),
+                    identity.recipient().to_string(),
+                )
             }
         };
-        let (ack, ack_public) = self.new_ack_key()?;
+        let signer = KeySigner::generate().map_err(|e| VaultError::Failed(e.to_string()))?;
+        let (ack, ack_public) = (OwnKey::Ack.seal(&console, &keys.index, signer.seed()), signer.public().clone());
         Ok(ConsoleRecord {
             console,
             host,
@@ -116,11 +120,6 @@ impl Vault {
             joined: Timestamp::now(),
             last: None,
         })
-    }
-
-    fn new_ack_key(&self) -> Result<(Kept, PublicKey), VaultError> {
-        let signer = KeySigner::generate().map_err(|e| VaultError::Failed(e.to_string()))?;
-        Ok((self.seal_kept(signer.seed())?, signer.public().clone()))
     }
 
     /// The joined consoles, by name.

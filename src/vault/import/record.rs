@@ -4,7 +4,8 @@
 
 use crate::bundle::{Fingerprint, PublicKey};
 use crate::model::{ConsoleName, HostName, Ino, SecretPath, Timestamp};
-use crate::vault::kept::Kept;
+use crate::seal::{SealError, open_own, seal_own};
+use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,10 +29,10 @@ pub struct ConsoleRecord {
     pub serial: u64,
     /// Whom it seals to: an age recipient, or an SSH host key.
     pub recipient: String,
-    /// The identity of that recipient (the text of an age identity); `None` if it is the configured SSH host key.
-    pub identity: Option<Kept>,
-    /// The seed of the key that acknowledgements are signed with.
-    pub ack: Kept,
+    /// The identity of that recipient (the text of an age identity), sealed under the index key; `None` if it is the configured SSH host key.
+    pub identity: Option<Vec<u8>>,
+    /// The seed of the key that acknowledgements are signed with, sealed so too.
+    pub ack: Vec<u8>,
     /// Its public half.
     pub ack_public: PublicKey,
     /// The paths that came from it.
@@ -46,10 +47,41 @@ pub struct ConsoleRecord {
     pub last: Option<LastImport>,
 }
 
+/// Which of the two keys of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnKey {
+    /// What opens bundles.
+    Identity,
+    /// What signs acknowledgements.
+    Ack,
+}
+
+impl OwnKey {
+    /// A key opens under its own label alone.
+    fn label(self, console: &ConsoleName) -> String {
+        match self {
+            OwnKey::Identity => format!("import/{console}/identity"),
+            OwnKey::Ack => format!("import/{console}/ack"),
+        }
+    }
+
+    pub fn seal(self, console: &ConsoleName, index: &Secret, key: &Secret) -> Vec<u8> {
+        seal_own(index, &self.label(console), key)
+    }
+
+    pub fn open(self, console: &ConsoleName, index: &Secret, sealed: &[u8]) -> Result<Secret, SealError> {
+        open_own(index, &self.label(console), sealed)
+    }
+}
+
 impl ConsoleRecord {
-    /// The keys that are sealed in it.
-    pub(in crate::vault) fn keys(&mut self) -> impl Iterator<Item = &mut Kept> {
-        self.identity.iter_mut().chain(std::iter::once(&mut self.ack))
+    /// The same keys under another index key.
+    pub(in crate::vault) fn reseal(&mut self, old: &Secret, new: &Secret) -> Result<(), SealError> {
+        let Self { console, identity, ack, .. } = self;
+        for (which, sealed) in identity.iter_mut().map(|i| (OwnKey::Identity, i)).chain([(OwnKey::Ack, ack)]) {
+            *sealed = which.seal(console, new, &which.open(console, old, sealed)?);
+        }
+        Ok(())
     }
 }
 

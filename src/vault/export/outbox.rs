@@ -1,0 +1,169 @@
+//! The outbox: `HOST/SERIAL.pfb`, bundles that wait for their delivery.
+//!
+//! Owns the names in it and the order in which a file becomes visible: whole, on the disk, and only then under its name.
+
+use crate::model::HostName;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// How many bundles of a host are kept once the newest was delivered, that one included.
+pub const KEEP: usize = 3;
+/// What a bundle's name ends in.
+const ENDING: &str = ".pfb";
+/// What the name of one begins with that is being written.
+const UNFINISHED: &str = ".new-";
+
+/// The bundles of one host.
+pub struct Outbox(PathBuf);
+
+/// A bundle being written. Dropped unfinished, it is removed.
+pub struct Draft {
+    dir: PathBuf,
+    temp: PathBuf,
+    serial: u64,
+    file: File,
+    finished: bool,
+}
+
+impl Outbox {
+    /// Where the bundles of this host are. Makes no folder.
+    pub fn of(outbox: &Path, host: &HostName) -> Self {
+        Outbox(outbox.join(host.as_str()))
+    }
+
+    /// The file of a serial number.
+    pub fn file(&self, serial: u64) -> PathBuf {
+        self.0.join(format!("{serial}{ENDING}"))
+    }
+
+    /// Whether there is one.
+    pub fn has(&self, serial: u64) -> bool {
+        std::fs::symlink_metadata(self.file(serial)).is_ok_and(|m| m.is_file())
+    }
+
+    /// Begins the file of a serial number; folders are made 0700.
+    ///
+    /// # Errors
+    /// What the filesystem says.
+    pub fn draft(&self, serial: u64) -> io::Result<Draft> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let temp = self.0.join(format!("{UNFINISHED}{serial}"));
+        let _ = std::fs::remove_file(&temp);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temp)?;
+        Ok(Draft { dir: self.0.clone(), temp, serial, file, finished: false })
+    }
+
+    /// The serial numbers that are there, ascending.
+    ///
+    /// # Errors
+    /// What the filesystem says; no folder is no bundle.
+    pub fn serials(&self) -> io::Result<Vec<u64>> {
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut serials = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let serial = name.to_str().and_then(|name| name.strip_suffix(ENDING)).and_then(|n| n.parse::<u64>().ok());
+            serials.extend(serial);
+        }
+        serials.sort_unstable();
+        Ok(serials)
+    }
+
+    /// Removes what nobody needs: all but the newest few, and what was never finished.
+    ///
+    /// # Errors
+    /// What the filesystem says.
+    pub fn tidy(&self) -> io::Result<()> {
+        let serials = self.serials()?;
+        for serial in serials.iter().take(serials.len().saturating_sub(KEEP)) {
+            std::fs::remove_file(self.file(*serial))?;
+        }
+        Ok(())
+    }
+
+    /// Removes drafts that a crash left. Nobody may be writing one.
+    ///
+    /// # Errors
+    /// What the filesystem says.
+    pub fn clear_drafts(&self) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED)) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Draft {
+    /// What to write to.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Puts what was written on the disk, and then under its name.
+    ///
+    /// # Errors
+    /// What the filesystem says; then there is no such bundle.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.temp, self.dir.join(format!("{}{ENDING}", self.serial)))?;
+        self.finished = true;
+        File::open(&self.dir)?.sync_all()?;
+        // The host's own folder may be new.
+        match self.dir.parent() {
+            Some(outbox) => File::open(outbox)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = std::fs::remove_file(&self.temp);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_bundle_is_there_whole_or_not_at_all_and_old_ones_go() {
+        let home = tempfile::tempdir().unwrap();
+        let outbox = Outbox::of(&home.path().join("outbox"), &HostName::parse("h1").unwrap());
+        assert!(outbox.serials().unwrap().is_empty());
+        outbox.tidy().unwrap();
+        for serial in [9, 10, 100, 1000, 1001] {
+            let mut draft = outbox.draft(serial).unwrap();
+            draft.file().write_all(b"x").unwrap();
+            assert!(!outbox.has(serial));
+            draft.finish().unwrap();
+            assert!(outbox.has(serial));
+        }
+        drop(outbox.draft(2000).unwrap());
+        assert_eq!(outbox.serials().unwrap(), [9, 10, 100, 1000, 1001]);
+        outbox.tidy().unwrap();
+        assert_eq!(outbox.serials().unwrap(), [100, 1000, 1001]);
+        std::fs::write(home.path().join("outbox/h1/.new-7"), "half").unwrap();
+        outbox.clear_drafts().unwrap();
+        assert_eq!(std::fs::read_dir(home.path().join("outbox/h1")).unwrap().count(), 3);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&home.path().join("outbox/h1")), 0o700);
+        assert_eq!(mode(&outbox.file(1000)), 0o600);
+    }
+}
