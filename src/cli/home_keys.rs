@@ -65,9 +65,7 @@ fn keys_in(home: &Path) -> io::Result<Vec<String>> {
     names.sort();
     let mut keys = Vec::new();
     for name in names.iter().take(FILES_MAX) {
-        let Ok(file) = openat(ssh.as_fd(), name.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()) else {
-            continue;
-        };
+        let Ok(file) = openat(ssh.as_fd(), name.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()) else { continue };
         let file = File::from(file);
         if !file.metadata()?.is_file() {
             continue;
