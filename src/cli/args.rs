@@ -3,6 +3,7 @@
 //! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
 
 use super::export::ExportArgs;
+use super::import_args::{Accounts, Import, Join, Leave};
 use super::signer::SignerArgs;
 use crate::exit::Exit;
 use crate::wire::UidMap;
@@ -119,6 +120,14 @@ pub enum Command {
     Identity(Identity),
     /// Give the store a new identity and new keys, and seal everything anew
     Rekey(Rekey),
+    /// Trust a console, from which this host takes secrets; or list those that are trusted
+    Join(Join),
+    /// Trust a console no more
+    Leave(Leave),
+    /// Take in a bundle of a console
+    Import(Import),
+    /// List the accounts of admins that consoles name; make them, and remove those that are gone
+    Accounts(Accounts),
 }
 
 /// Output for programs.
@@ -777,6 +786,15 @@ mod tests {
             "pinfold identity ls --json",
             "pinfold rekey --old-passphrase-file /p --new-passphrase-file /q --drop-others",
             "pinfold rekey --new-keyfile /k --json",
+            "pinfold join hq --signer /hq.pub --prefix site-a --host web1 --json",
+            "pinfold join --list --json",
+            "pinfold leave hq --keep",
+            "pinfold leave hq --remove",
+            "pinfold import /b.pfb --pretend",
+            "pinfold import - --dry-run --partial --json",
+            "pinfold import --inbox --watch",
+            "pinfold accounts ls --json",
+            "pinfold accounts apply --pretend",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -812,6 +830,14 @@ mod tests {
             "pinfold publish svc/pin --to a --timeout soon",
             "pinfold keyring",
             "pinfold ready --timeout soon",
+            "pinfold join hq",
+            "pinfold join hq --list",
+            "pinfold leave hq",
+            "pinfold leave hq --keep --remove",
+            "pinfold import",
+            "pinfold import /b --inbox",
+            "pinfold import /b --watch",
+            "pinfold accounts",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

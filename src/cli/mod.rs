@@ -3,16 +3,23 @@
 //! Owns the words and the layout of the output. It speaks to the daemon over the control socket, or, for what works
 //! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
 
+mod accounts;
 mod args;
 mod containers;
 mod doctor;
+mod doctor_host;
 mod export;
 mod failure;
-mod hook;
 mod home_keys;
+mod hook;
 mod hosts;
 mod identity;
+mod import;
+mod import_args;
 mod import_check;
+mod inbox;
+mod incoming;
+mod join;
 mod log;
 mod look;
 mod names;
@@ -104,6 +111,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),
         Command::Rekey(args) => identity::rekey(&config, args),
+        Command::Join(args) => join::join(&config, args),
+        Command::Leave(args) => join::leave(&config, &args),
+        Command::Import(args) => import::import(&config, args),
+        Command::Accounts(args) => accounts::accounts(&config, &args),
     }
 }
 

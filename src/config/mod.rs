@@ -4,11 +4,13 @@
 //! error that names the line, never a silent default.
 
 mod export;
+mod import;
 mod load;
 mod units;
 
 pub use crate::model::parse_duration;
 pub use export::{Export, SignWith};
+pub use import::{AccountsOf, ImportFrom};
 pub use load::{ConfigError, DEFAULT_FILE};
 
 use crate::model::SecretPath;
@@ -77,6 +79,13 @@ pub struct Config {
     /// For how long the store stays unlocked; for ever without it.
     #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
     pub lock_after: Option<Duration>,
+    /// Where bundles are uploaded to; `inbox` in the store's folder without it.
+    #[serde(deserialize_with = "units::maybe_path")]
+    pub inbox: Option<PathBuf>,
+    /// What is taken from consoles.
+    pub import: ImportFrom,
+    /// The accounts of admins that consoles name.
+    pub accounts: AccountsOf,
     /// What the daemon unlocks the store with at start.
     #[serde(deserialize_with = "units::unlock")]
     pub unlock: UnlockFrom,
@@ -211,6 +220,9 @@ impl Default for Config {
             outbox: None,
             export: Export::default(),
             lock_after: None,
+            inbox: None,
+            import: ImportFrom::default(),
+            accounts: AccountsOf::default(),
             unlock: UnlockFrom::default(),
         }
     }
@@ -240,6 +252,10 @@ impl Config {
             ("export.ssh_config", self.export.ssh_config.as_ref()),
             ("unlock.passphrase_file", self.unlock.passphrase_file.as_ref()),
             ("unlock.keyfile", self.unlock.keyfile.as_ref()),
+            ("inbox", self.inbox.as_ref()),
+            ("import.identity", self.import.identity.as_ref()),
+            ("import.ack_dir", self.import.ack_dir.as_ref()),
+            ("accounts.home", self.accounts.home.as_ref()),
         ];
         for (key, path) in ours {
             if path.is_some_and(|p| p.starts_with(&self.mountpoint)) {
@@ -260,6 +276,11 @@ impl Config {
     /// Where bundles wait for their delivery.
     pub fn outbox(&self) -> PathBuf {
         self.outbox.clone().unwrap_or_else(|| self.store.join("outbox"))
+    }
+
+    /// Where bundles are uploaded to.
+    pub fn inbox(&self) -> PathBuf {
+        self.inbox.clone().unwrap_or_else(|| self.store.join("inbox"))
     }
 
     /// The group id of `admin_group`.

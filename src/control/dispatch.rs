@@ -4,6 +4,7 @@
 
 use super::session::Replies;
 use crate::model::SecretPath;
+use crate::wire::{Accounts, Consoles, GetAccounts, GetConsoles, Import, Join, Leave, NoteAccount};
 use crate::wire::{
     Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract,
     Extracted, Fault, Fsck, FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List, Listing,
@@ -12,12 +13,12 @@ use crate::wire::{
     Who, service,
 };
 use crate::wire::{
-    GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
-    Unpublished,
-};
-use crate::wire::{
     Export, ExportPreview, ExportSign, GetHosts, HostListing, Previews, SignerInit, SignerList, SignerRevoke,
     SignerRotate,
+};
+use crate::wire::{
+    GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
+    Unpublished,
 };
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
 use std::io::{self, Write};
@@ -168,6 +169,18 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         SignerInit::NAME => one::<SignerInit>(call, out, |init| admin.signer_init(actor, init))?,
         SignerRotate::NAME => one::<SignerRotate>(call, out, |rotate| admin.signer_rotate(actor, rotate))?,
         SignerRevoke::NAME => one::<SignerRevoke>(call, out, |revoke| admin.signer_revoke(actor, revoke))?,
+        Join::NAME => one::<Join>(call, out, |join| admin.join(actor, join))?,
+        GetConsoles::NAME => {
+            one::<GetConsoles>(call, out, |GetConsoles {}| admin.consoles(actor).map(|consoles| Consoles { consoles }))?
+        }
+        Leave::NAME => one::<Leave>(call, out, |leave| admin.leave(actor, leave))?,
+        Import::NAME => one::<Import>(call, out, |import| admin.import(actor, import))?,
+        GetAccounts::NAME => {
+            one::<GetAccounts>(call, out, |GetAccounts {}| admin.accounts(actor).map(|accounts| Accounts { accounts }))?
+        }
+        NoteAccount::NAME => {
+            one::<NoteAccount>(call, out, |note| admin.note_account(actor, note).map(|()| Done {}))?;
+        }
         _ => return Err(call.unknown().into()),
     }
     Ok(())

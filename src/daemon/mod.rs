@@ -6,6 +6,7 @@ mod confine;
 mod export;
 mod handover;
 mod home_keys;
+mod imports;
 mod log;
 mod mountpoint;
 pub mod offline;
@@ -189,7 +190,9 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         mountpoint: config.mountpoint.clone(),
         admin_gid: config.admin_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
-    Ok(Vault::new(store, log, callers, limits).with_instances(instances))
+    let vault = Vault::new(store, log, callers, limits).with_instances(instances);
+    vault.with_imports(imports::settings(config));
+    Ok(vault)
 }
 
 /// What a store that does not open means for a command.

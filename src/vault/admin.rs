@@ -392,6 +392,32 @@ impl Admin for Vault {
         self.signers_after(actor, audit::Operation::Revoke, made)
     }
 
+    fn join(&self, actor: &Actor, join: wire::Join) -> Result<wire::Joined, Fault> {
+        Ok(self.join_console(&self.admin(actor)?, &join)?)
+    }
+
+    fn consoles(&self, actor: &Actor) -> Result<Vec<wire::ConsoleInfo>, Fault> {
+        self.admin(actor)?;
+        Ok(Vault::consoles(self)?)
+    }
+
+    fn leave(&self, actor: &Actor, leave: wire::Leave) -> Result<wire::Left, Fault> {
+        Ok(self.leave_console(&self.admin(actor)?, &leave.console, leave.keep)?)
+    }
+
+    fn import(&self, actor: &Actor, import: wire::Import) -> Result<wire::ImportReport, Fault> {
+        Ok(self.import_file(&self.admin(actor)?, &import)?)
+    }
+
+    fn accounts(&self, actor: &Actor) -> Result<Vec<wire::AccountInfo>, Fault> {
+        self.admin(actor)?;
+        Ok(Vault::accounts(self)?)
+    }
+
+    fn note_account(&self, actor: &Actor, note: wire::NoteAccount) -> Result<(), Fault> {
+        Ok(Vault::note_account(self, &self.admin(actor)?, &note)?)
+    }
+
     fn denied(&self, actor: &Actor, reason: &str) {
         self.refuse(audit::Operation::Control, "", None, &self.control(actor).who(), reason);
     }

@@ -19,6 +19,7 @@ mod error;
 mod export;
 mod fsck;
 mod history;
+mod import;
 mod instances;
 mod links;
 mod node;
@@ -46,6 +47,10 @@ pub use commit::Content;
 pub use declare::ScopeInfo;
 pub use error::VaultError;
 pub use export::{Errand, ErrandKind, ExportSettings};
+pub use import::{
+    AUTHORIZED_KEYS, AccountRecord, AdminRecord, Check, ConsoleRecord, INCOMING, LastImport,
+    Settings as ImportSettings, is_account_name, mark,
+};
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
@@ -181,6 +186,7 @@ pub struct Vault {
     exporter: Exporter,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
+    imports: OnceLock<ImportSettings>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
     sealing_anew: Mutex<()>,
     started: Instant,
@@ -196,6 +202,7 @@ struct Unlocked {
     keys: Arc<Keys>,
     scopes: Scopes,
     exports: Records,
+    consoles: import::Consoles,
 }
 
 impl Unlocked {
@@ -223,6 +230,7 @@ impl Vault {
             exporter: Exporter::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
+            imports: OnceLock::new(),
             sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }

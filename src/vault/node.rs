@@ -2,6 +2,7 @@
 
 use super::VaultError;
 use super::export::ExportRecord;
+use super::import::ConsoleRecord;
 use super::view::View;
 use crate::access::Object;
 use crate::caller::Marks;
@@ -208,6 +209,8 @@ pub enum Record {
     Instance(InstanceRecord),
     /// A signing key, or what a host was sent.
     Export(ExportRecord),
+    /// A console that was joined.
+    Console(Box<ConsoleRecord>),
 }
 
 /// Where [`Facts`] are.

@@ -135,7 +135,9 @@ impl Vault {
             let versions: &mut [Version] = match record {
                 Record::Node(node) => &mut node.versions,
                 Record::Grave(grave) => &mut grave.versions,
-                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) => &mut [],
+                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) => {
+                    &mut []
+                }
             };
             for version in versions {
                 version.digest = digests.get(&version.blob).copied().unwrap_or(version.digest);
@@ -148,7 +150,11 @@ impl Vault {
                 match record {
                     Record::Node(node) => tree.put(ino, node),
                     Record::Grave(grave) => drop(tree.bury(ino, grave)),
-                    Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) => {}
+                    Record::Facts(_)
+                    | Record::Scope(_)
+                    | Record::Instance(_)
+                    | Record::Export(_)
+                    | Record::Console(_) => {}
                 }
             }
         })
@@ -184,7 +190,7 @@ fn versions_of(record: &Record) -> &[Version] {
     match record {
         Record::Node(node) => &node.versions,
         Record::Grave(grave) => &grave.versions,
-        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) => &[],
+        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) => &[],
     }
 }
 
@@ -203,7 +209,7 @@ fn stand_in(record: &Record) -> Node {
     match record {
         Record::Node(found) => node(&found.scope, &found.meta, found.last_number),
         Record::Grave(grave) => node(&grave.scope, &grave.meta, grave.last_number),
-        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) => {
+        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) => {
             node(&Scope::Host, &Meta::new(Uid::ROOT, Gid(0), 0), 0)
         }
     }

@@ -276,6 +276,7 @@ impl Vault {
             revoked: facts.revoked.clone(),
         };
         let recipients = keys.recipients();
+        let mut consoles = self.with_open(|open| open.consoles.clone())?;
         let mut batch = Batch::default();
         let mut resealed = Vec::new();
         self.store.each_node(&mut |ino, sealed| {
@@ -289,6 +290,10 @@ impl Vault {
                 Record::Export(export) => {
                     export.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
                     resealed.push((ino, export.clone()));
+                }
+                Record::Console(console) => {
+                    console.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
+                    consoles.put(ino, (**console).clone());
                 }
                 Record::Facts(_) | Record::Scope(_) | Record::Instance(_) => {}
             }
@@ -316,6 +321,7 @@ impl Vault {
                 open.exports.put(ino, export)?;
             }
             open.keys = Arc::new(keys);
+            open.consoles = consoles;
             // With the state held: who finds a node of now finds a key of now.
             for (_, instance) in open.scopes.instances() {
                 renew(instance, &fresh.new);

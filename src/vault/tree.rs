@@ -19,8 +19,8 @@ pub const MAX_GRAVES: usize = 1024;
 /// continues the history of the name.
 const MAX_LEFT: usize = 64;
 
-/// The tree.
-#[derive(Default)]
+/// The tree. A copy shares the nodes: it costs the links alone.
+#[derive(Default, Clone)]
 pub struct Tree {
     nodes: HashMap<Ino, Arc<Node>>,
     entries: HashMap<Ino, BTreeMap<Name, Ino>>,
@@ -45,6 +45,7 @@ struct Count {
 }
 
 /// A secret that was renamed away from a path: what it was then. What is committed to it later is another name's.
+#[derive(Clone)]
 struct Left {
     path: String,
     ino: Ino,

@@ -1,6 +1,7 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
 use super::export::Records;
+use super::import::Consoles;
 use super::node::{FACTS_INO, Facts, InstanceRecord, Record};
 use super::protectors;
 use super::scopes::Scopes;
@@ -113,7 +114,7 @@ impl Vault {
             return Ok(identity);
         }
         let index = index_key(&self.store, &identity)?;
-        let Loaded { tree, mut scopes, instances, exports, facts, audit } = load(&self.store, &index)?;
+        let Loaded { tree, mut scopes, instances, exports, consoles, facts, audit } = load(&self.store, &index)?;
         // Once: what is anchored later is anchored by this daemon, which has had the log open all the time.
         if !self.audit_compared.load(Ordering::Relaxed) {
             if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
@@ -127,7 +128,8 @@ impl Vault {
         }
         let ended = self.take_up(&keys, &mut scopes, instances)?;
         writer.begin(facts);
-        *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys), scopes, exports }));
+        let unlocked = Unlocked { tree, keys: Arc::new(keys), scopes, exports, consoles };
+        *self.write_state() = State::Unlocked(Box::new(unlocked));
         for (ino, record, why) in &ended {
             self.note_end(record, why);
             writer.touch(*ino);
@@ -287,6 +289,7 @@ struct Loaded {
     scopes: Scopes,
     instances: Vec<(Ino, InstanceRecord)>,
     exports: Records,
+    consoles: Consoles,
     facts: Facts,
     audit: Anchor,
 }
@@ -299,6 +302,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let mut declared = Vec::new();
     let mut instances = Vec::new();
     let mut exports = Vec::new();
+    let mut consoles = Consoles::default();
     let mut load = |ino, sealed: &[u8]| {
         let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
         let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
@@ -309,14 +313,18 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
             Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
             Record::Export(export) if ino != FACTS_INO => exports.push((ino, export)),
+            Record::Console(console) if ino != FACTS_INO => {
+                if consoles.put(ino, *console) {
+                    return Err(damaged(&"a console that is there twice"));
+                }
+            }
             Record::Facts(_)
             | Record::Node(_)
             | Record::Grave(_)
             | Record::Scope(_)
             | Record::Instance(_)
-            | Record::Export(_) => {
-                return Err(damaged(&"out of place"));
-            }
+            | Record::Export(_)
+            | Record::Console(_) => return Err(damaged(&"out of place")),
         }
         Ok(())
     };
@@ -333,5 +341,5 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     exports.into_iter().try_for_each(|(ino, record)| records.put(ino, record))?;
     let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
     let audit = Anchor { count: verified.audit.count, head: verified.audit.head };
-    Ok(Loaded { tree, scopes, instances, exports: records, facts, audit })
+    Ok(Loaded { tree, scopes, instances, exports: records, consoles, facts, audit })
 }

@@ -111,6 +111,14 @@ impl Vault {
     }
 }
 
+/// Sets a `user.*` attribute on a node that is being made, checked as if an admin had set it.
+pub(super) fn set_checked(node: &mut Node, name: &str, value: &[u8]) -> Result<(), VaultError> {
+    match operation_of(name)? {
+        audit::Operation::SetXattr => set_user(node, name, value, XattrMode::Set),
+        _ => Err(VaultError::UnknownAttribute),
+    }
+}
+
 /// The node with an attribute set.
 fn with_xattr(node: &Node, view: &View, name: &str, value: &[u8], mode: XattrMode) -> Result<Node, VaultError> {
     let mut next = node.clone();

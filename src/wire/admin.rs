@@ -2,6 +2,7 @@
 //!
 //! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
 
+use super::{AccountInfo, ConsoleInfo, Import, ImportReport, Join, Joined, Leave, Left, NoteAccount};
 use super::{Attach, Fsck, InstanceEntry, Remove, Removed, Rollback, ScopeAdd, ScopeEntry, ScopeRemove};
 use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
@@ -157,6 +158,30 @@ pub trait Admin: Send + Sync {
     fn identity_list(&self, actor: &Actor) -> Result<Vec<ProtectorInfo>, Fault>;
     /// A new identity and new keys.
     fn rekey(&self, actor: &Actor, rekey: Rekey) -> Result<Rekeyed, Fault>;
+    /// Trusts a console.
+    fn join(&self, _: &Actor, _: Join) -> Result<Joined, Fault> {
+        Err(no_consoles())
+    }
+    /// The joined consoles, by name.
+    fn consoles(&self, _: &Actor) -> Result<Vec<ConsoleInfo>, Fault> {
+        Err(no_consoles())
+    }
+    /// Trusts a console no more.
+    fn leave(&self, _: &Actor, _: Leave) -> Result<Left, Fault> {
+        Err(no_consoles())
+    }
+    /// Imports a bundle; that it is refused is in the report, not a fault.
+    fn import(&self, _: &Actor, _: Import) -> Result<ImportReport, Fault> {
+        Err(no_consoles())
+    }
+    /// The accounts of admins, by name.
+    fn accounts(&self, _: &Actor) -> Result<Vec<AccountInfo>, Fault> {
+        Err(no_consoles())
+    }
+    /// Notes what becomes of an account.
+    fn note_account(&self, _: &Actor, _: NoteAccount) -> Result<(), Fault> {
+        Err(no_consoles())
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
 }
@@ -164,6 +189,11 @@ pub trait Admin: Send + Sync {
 /// For a core that is nobody's console.
 fn no_console() -> Fault {
     Fault::Failed("nothing is exported here".into())
+}
+
+/// For a core without consoles.
+fn no_consoles() -> Fault {
+    Fault::Failed("nothing is imported here".into())
 }
 
 /// For a core that publishes nothing.

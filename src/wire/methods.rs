@@ -4,6 +4,7 @@
 
 use super::containers::*;
 use super::export::*;
+use super::import::*;
 use super::publish::*;
 use super::replies::*;
 use super::{base64, time};
@@ -76,6 +77,12 @@ methods! {
     SignerInit => "SignerInit", SignerListing;
     SignerRotate => "SignerRotate", SignerListing;
     SignerRevoke => "SignerRevoke", SignerListing;
+    Join => "Join", Joined;
+    GetConsoles => "Consoles", Consoles;
+    Leave => "Leave", Left;
+    Import => "Import", ImportReport;
+    GetAccounts => "Accounts", Accounts;
+    NoteAccount => "NoteAccount", Done;
 }
 
 /// How the daemon is.

@@ -4,6 +4,7 @@
 //! hangs must fail a test, not wedge it, so every access is a child with a deadline.
 #![allow(dead_code, unused_imports, reason = "each test executable uses its part")]
 
+pub mod console;
 pub mod containers;
 pub mod daemon;
 pub mod process;

@@ -5,7 +5,7 @@ use crate::vault::node::Node;
 use std::collections::BTreeSet;
 
 /// The secrets with publications.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct PublishedIndex {
     all: BTreeSet<Ino>,
     touched: BTreeSet<Ino>,
