@@ -6,6 +6,7 @@
 
 pub mod containers;
 pub mod daemon;
+pub mod load;
 pub mod process;
 pub mod services;
 pub mod tried;
