@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::load::{Readers, SlowWriter};
+use common::load::{Makers, Readers, SlowWriter};
 use common::unshared::{self, Container, SAME, SHIFTED, instance};
 use common::{ALICE, BOB, Daemon, Held, ROOT, Setup, daemon, sh, wait_for};
 use std::path::{Path, PathBuf};
@@ -178,6 +178,21 @@ fn readers_and_a_slow_writer_notice_neither_restarts_nor_kills_nor_upgrades() {
     assert_eq!(daemon::connection(unit.daemon.root()), None, "a stop unmounts");
     unit.systemctl("start");
     assert!(unit.is_locked(), "and forgets the identity");
+}
+
+#[test]
+fn what_is_made_renamed_and_removed_over_a_restart_is_so_once() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let makers = Makers::start(&unit.daemon.root().display().to_string());
+    let mut pid = unit.pid();
+    for _ in 0..20 {
+        unit.systemctl("restart");
+        pid = unit.await_next(pid);
+    }
+    let rounds = makers.finish();
+    eprintln!("20 restarts, {rounds} rounds of nine steps");
+    assert!(rounds > 20);
 }
 
 #[test]

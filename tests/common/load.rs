@@ -125,3 +125,58 @@ fn write_slowly(path: &str, number: u64, pause: Duration) -> io::Result<()> {
     file.write_all(end.as_bytes())?;
     Ok(nix::unistd::close(file.into_raw_fd())?)
 }
+
+/// Threads that make, rename and remove in a loop: each step must find what the step before it left.
+pub struct Makers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<(u64, Vec<String>)>>,
+}
+
+impl Makers {
+    /// Four, each in a folder of its own below this one.
+    pub fn start(root: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let maker = |n| {
+            let (stop, folder) = (Arc::clone(&stop), format!("{root}/maker-{n}"));
+            std::thread::spawn(move || {
+                std::fs::create_dir(&folder).expect("a folder of its own");
+                let (mut rounds, mut failed) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    rounds += 1;
+                    if let Err(what) = make_and_remove(&folder) {
+                        failed.push(format!("round {rounds}: {what}"));
+                        break;
+                    }
+                }
+                (rounds, failed)
+            })
+        };
+        let threads = (0..4).map(maker).collect();
+        Makers { stop, threads }
+    }
+
+    /// How many rounds there were. No step may have failed.
+    #[track_caller]
+    pub fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.threads.into_iter().map(|thread| thread.join().expect("a maker"));
+        let (rounds, failed): (Vec<u64>, Vec<Vec<String>>) = ended.unzip();
+        assert_eq!(failed.concat(), Vec::<String>::new(), "no step fails");
+        rounds.iter().sum()
+    }
+}
+
+fn make_and_remove(folder: &str) -> Result<(), String> {
+    use std::fs::{create_dir, remove_dir, remove_file, rename};
+    let at = |name: &str| format!("{folder}/{name}");
+    let step = |what: &str, result: io::Result<()>| result.map_err(|error| format!("{what}: {error}"));
+    step("mkdir", create_dir(at("a")))?;
+    step("rename of a directory", rename(at("a"), at("b")))?;
+    step("symlink", std::os::unix::fs::symlink("target", at("b/link")))?;
+    step("rename of a symlink", rename(at("b/link"), at("link")))?;
+    step("create", OpenOptions::new().write(true).create_new(true).open(at("b/file")).map(drop))?;
+    step("rename of a file", rename(at("b/file"), at("file")))?;
+    step("rmdir", remove_dir(at("b")))?;
+    step("unlink", remove_file(at("file")))?;
+    step("unlink of a symlink", remove_file(at("link")))
+}
