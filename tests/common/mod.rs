@@ -7,6 +7,7 @@
 pub mod containers;
 pub mod daemon;
 pub mod load;
+pub mod package;
 pub mod process;
 pub mod services;
 pub mod tried;
