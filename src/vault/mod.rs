@@ -20,6 +20,8 @@ mod fsck;
 mod history;
 mod instances;
 mod links;
+#[cfg(test)]
+mod many_test;
 mod node;
 mod on_change;
 mod open;

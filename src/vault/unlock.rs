@@ -1,6 +1,6 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
-use super::node::{FACTS_INO, Facts, InstanceRecord, Record};
+use super::node::{FACTS_INO, Facts, InstanceRecord, Node, Record};
 use super::protectors;
 use super::scopes::Scopes;
 use super::tree::Tree;
@@ -289,29 +289,38 @@ struct Loaded {
     audit: Anchor,
 }
 
+/// A record, opened: what there are many of is where it is to stay.
+enum Opened {
+    Node(Ino, Arc<Node>),
+    Other(Ino, Record),
+}
+
 /// Reads and opens every record, once.
 fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let record_key = RecordKey::derive(index);
-    let mut tree = Tree::default();
+    let damaged = |ino: Ino, e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
+    let open = |ino, sealed: &[u8]| {
+        let plain = record_key.open(ino, sealed).map_err(|e| damaged(ino, &e))?;
+        Ok(match Record::decode(&plain).map_err(|e| damaged(ino, &e))? {
+            Record::Node(node) if ino != FACTS_INO => Opened::Node(ino, Arc::new(node)),
+            other => Opened::Other(ino, other),
+        })
+    };
+    let (verified, records) = store.verify(index, open)?;
+    let mut tree = Tree::with_room_for(records.len());
     let mut facts = None;
     let mut declared = Vec::new();
     let mut instances = Vec::new();
-    let mut load = |ino, sealed: &[u8]| {
-        let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
-        let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
-        match Record::decode(&plain).map_err(|e| damaged(&e))? {
-            Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
-            Record::Node(node) if ino != FACTS_INO => tree.load_node(ino, node),
-            Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
-            Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
-            Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
-            Record::Facts(_) | Record::Node(_) | Record::Grave(_) | Record::Scope(_) | Record::Instance(_) => {
-                return Err(damaged(&"out of place"));
-            }
+    for record in records {
+        match record {
+            Opened::Node(ino, node) => tree.load_node(ino, node),
+            Opened::Other(FACTS_INO, Record::Facts(found)) => facts = Some(found),
+            Opened::Other(ino, Record::Grave(grave)) if ino != FACTS_INO => tree.load_grave(ino, grave),
+            Opened::Other(ino, Record::Scope(scope)) if ino != FACTS_INO => declared.push((ino, scope)),
+            Opened::Other(ino, Record::Instance(instance)) if ino != FACTS_INO => instances.push((ino, instance)),
+            Opened::Other(ino, _) => return Err(damaged(ino, &"out of place").into()),
         }
-        Ok(())
-    };
-    let verified = store.verify(index, &mut load)?;
+    }
     tree.finish()?;
     let mut scopes = Scopes::default();
     for (ino, record) in declared {
