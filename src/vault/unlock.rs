@@ -292,7 +292,7 @@ struct Loaded {
 /// A record, opened: what there are many of is where it is to stay.
 enum Opened {
     Node(Ino, Arc<Node>),
-    Other(Ino, Record),
+    Other(Ino, Box<Record>),
 }
 
 /// Reads and opens every record, once.
@@ -303,7 +303,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
         let plain = record_key.open(ino, sealed).map_err(|e| damaged(ino, &e))?;
         Ok(match Record::decode(&plain).map_err(|e| damaged(ino, &e))? {
             Record::Node(node) if ino != FACTS_INO => Opened::Node(ino, Arc::new(node)),
-            other => Opened::Other(ino, other),
+            other => Opened::Other(ino, Box::new(other)),
         })
     };
     let (verified, records) = store.verify(index, open)?;
@@ -312,13 +312,21 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let mut declared = Vec::new();
     let mut instances = Vec::new();
     for record in records {
+        let (ino, record) = match record {
+            Opened::Node(ino, node) => {
+                tree.load_node(ino, node);
+                continue;
+            }
+            Opened::Other(ino, record) => (ino, *record),
+        };
         match record {
-            Opened::Node(ino, node) => tree.load_node(ino, node),
-            Opened::Other(FACTS_INO, Record::Facts(found)) => facts = Some(found),
-            Opened::Other(ino, Record::Grave(grave)) if ino != FACTS_INO => tree.load_grave(ino, grave),
-            Opened::Other(ino, Record::Scope(scope)) if ino != FACTS_INO => declared.push((ino, scope)),
-            Opened::Other(ino, Record::Instance(instance)) if ino != FACTS_INO => instances.push((ino, instance)),
-            Opened::Other(ino, _) => return Err(damaged(ino, &"out of place").into()),
+            Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
+            Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
+            Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
+            Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
+            Record::Facts(_) | Record::Node(_) | Record::Grave(_) | Record::Scope(_) | Record::Instance(_) => {
+                return Err(damaged(ino, &"out of place").into());
+            }
         }
     }
     tree.finish()?;
