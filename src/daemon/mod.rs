@@ -138,7 +138,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         note(&vault, audit::Operation::Stop);
         server.leave();
         // The log stays open to the end: until this process is gone, it answers.
-        if let Err(error) = vault.sync()
+        if let Err(error) = vault.hold_still()
             && !matches!(error, VaultError::Locked)
         {
             tracing::error!(%error, "the last changes of metadata are not on disk");

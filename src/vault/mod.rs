@@ -22,6 +22,8 @@ mod history;
 mod import;
 mod instances;
 mod links;
+#[cfg(test)]
+mod many_test;
 mod node;
 mod on_change;
 mod open;
@@ -75,7 +77,7 @@ use publish::Publisher;
 use scopes::Scopes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use tree::Tree;
@@ -83,6 +85,9 @@ use unlock::Keys;
 use view::View;
 use world::SystemWorld;
 use writer::Writer;
+
+/// For how long, at most, work on all of the store lets others go first each time.
+const GIVE_WAY: Duration = Duration::from_millis(10);
 
 /// The bounds and switches the vault keeps to.
 #[derive(Debug, Clone)]
@@ -181,6 +186,8 @@ pub struct Vault {
     registry: Arc<Registry>,
     state: RwLock<State>,
     writer: Mutex<Writer>,
+    /// How many wait for it.
+    wanted_by: AtomicUsize,
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
     exporter: Exporter,
@@ -225,6 +232,7 @@ impl Vault {
             registry: Arc::default(),
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
+            wanted_by: AtomicUsize::new(0),
             observer: OnceLock::new(),
             publisher: Publisher::default(),
             exporter: Exporter::default(),
@@ -369,7 +377,19 @@ impl Vault {
     }
 
     fn lock_writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wanted_by.fetch_add(1, Ordering::Relaxed);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wanted_by.fetch_sub(1, Ordering::Relaxed);
+        writer
+    }
+
+    /// Lets those go first who wait for the writer's lock. For who takes it again and again: a mutex is not fair, and he has it back before the one who is
+    /// woken has looked.
+    fn give_way(&self) {
+        let until = Instant::now() + GIVE_WAY;
+        while self.wanted_by.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            std::thread::sleep(GIVE_WAY / 100);
+        }
     }
 
     fn with_open<R>(&self, f: impl FnOnce(&Unlocked) -> R) -> Result<R, VaultError> {

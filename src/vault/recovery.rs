@@ -94,6 +94,7 @@ impl Vault {
             }
             for some in waiting.chunks(BATCH) {
                 self.reseal_some(some, &mut done)?;
+                self.give_way();
             }
         }
         let mut writer = self.lock_writer();

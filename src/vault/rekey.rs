@@ -137,6 +137,7 @@ impl Vault {
             let waiting = self.waiting(&replaced)?;
             for some in waiting.chunks(BATCH) {
                 self.write_anew(&fresh, some, &mut replaced, &self.lock_writer())?;
+                self.give_way();
                 fault::at(fault::Point::SomeCopied)?;
             }
             if waiting.len() <= BATCH {
@@ -352,6 +353,7 @@ impl Vault {
         fault::at(fault::Point::FilesSettled)?;
         let orphans = self.orphans(&HashSet::new())?;
         for some in orphans.chunks(BATCH) {
+            self.give_way();
             let _writer = self.lock_writer();
             let batch = Batch { blobs: some.iter().map(|blob| (*blob, None)).collect(), ..Batch::default() };
             self.keys()?;

@@ -77,11 +77,16 @@ pub struct Recount {
 }
 
 impl Tree {
+    /// An empty one for so many nodes.
+    pub fn with_room_for(nodes: usize) -> Self {
+        Tree { nodes: HashMap::with_capacity(nodes), ..Tree::default() }
+    }
+
     /// Takes a node from the store. [`Tree::finish`] links them when all are there.
-    pub fn load_node(&mut self, ino: Ino, node: Node) {
+    pub fn load_node(&mut self, ino: Ino, node: Arc<Node>) {
         self.published.note(ino, None, Some(&node));
         self.count(&node, true);
-        self.nodes.insert(ino, Arc::new(node));
+        self.nodes.insert(ino, node);
     }
 
     /// Takes a removed secret from the store.
@@ -99,6 +104,8 @@ impl Tree {
         if self.nodes.get(&Ino::ROOT).is_none_or(|n| n.kind != Kind::Directory) {
             return Err(damaged("it has no root"));
         }
+        // Sorted first: a map made of what is in order takes a fraction of the time of one made name by name.
+        let mut entries: Vec<(Ino, Name, Ino)> = Vec::with_capacity(self.nodes.len());
         for (ino, node) in &self.nodes {
             if node.kind == Kind::Directory {
                 self.entries.entry(*ino).or_default();
@@ -109,14 +116,21 @@ impl Tree {
             if self.nodes.get(&node.parent).is_none_or(|p| p.kind != Kind::Directory) {
                 return Err(damaged("a node has no directory"));
             }
-            if self.entries.entry(node.parent).or_default().insert(name.clone(), *ino).is_some() {
-                return Err(damaged("a name is there twice"));
-            }
+            entries.push((node.parent, name.clone(), *ino));
+        }
+        entries.sort_unstable();
+        if entries.windows(2).any(|pair| (pair[0].0, &pair[0].1) == (pair[1].0, &pair[1].1)) {
+            return Err(damaged("a name is there twice"));
+        }
+        let mut entries = entries.into_iter().peekable();
+        while let Some(parent) = entries.peek().map(|(parent, ..)| *parent) {
+            let own = std::iter::from_fn(|| entries.next_if(|(of, ..)| *of == parent));
+            self.entries.insert(parent, own.map(|(_, name, ino)| (name, ino)).collect());
         }
         for ino in self.entries.keys() {
             self.path(*ino).ok_or_else(|| damaged("a circle of directories"))?;
         }
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::with_capacity(self.nodes.len());
         let refs =
             self.nodes.values().flat_map(|n| &n.versions).chain(self.graves.values().flat_map(|g| &g.1.versions));
         for version in refs {

@@ -2,7 +2,7 @@
 
 use super::export::Records;
 use super::import::Consoles;
-use super::node::{FACTS_INO, Facts, InstanceRecord, Record};
+use super::node::{FACTS_INO, Facts, InstanceRecord, Node, Record};
 use super::protectors;
 use super::scopes::Scopes;
 use super::tree::Tree;
@@ -294,28 +294,47 @@ struct Loaded {
     audit: Anchor,
 }
 
+/// A record, opened: what there are many of is where it is to stay.
+enum Opened {
+    Node(Ino, Arc<Node>),
+    Other(Ino, Box<Record>),
+}
+
 /// Reads and opens every record, once.
 fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let record_key = RecordKey::derive(index);
-    let mut tree = Tree::default();
+    let damaged = |ino: Ino, e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
+    let open = |ino, sealed: &[u8]| {
+        let plain = record_key.open(ino, sealed).map_err(|e| damaged(ino, &e))?;
+        Ok(match Record::decode(&plain).map_err(|e| damaged(ino, &e))? {
+            Record::Node(node) if ino != FACTS_INO => Opened::Node(ino, Arc::new(node)),
+            other => Opened::Other(ino, Box::new(other)),
+        })
+    };
+    let (verified, records) = store.verify(index, open)?;
+    let mut tree = Tree::with_room_for(records.len());
     let mut facts = None;
     let mut declared = Vec::new();
     let mut instances = Vec::new();
     let mut exports = Vec::new();
     let mut consoles = Consoles::default();
-    let mut load = |ino, sealed: &[u8]| {
-        let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
-        let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
-        match Record::decode(&plain).map_err(|e| damaged(&e))? {
+    for record in records {
+        let (ino, record) = match record {
+            Opened::Node(ino, node) => {
+                tree.load_node(ino, node);
+                continue;
+            }
+            Opened::Other(ino, record) => (ino, *record),
+        };
+        match record {
             Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
-            Record::Node(node) if ino != FACTS_INO => tree.load_node(ino, node),
             Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
             Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
             Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
             Record::Export(export) if ino != FACTS_INO => exports.push((ino, export)),
             Record::Console(console) if ino != FACTS_INO => {
                 if consoles.put(ino, *console) {
-                    return Err(damaged(&"a console that is there twice"));
+                    return Err(damaged(ino, &"a console that is there twice").into());
                 }
             }
             Record::Facts(_)
@@ -324,11 +343,9 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             | Record::Scope(_)
             | Record::Instance(_)
             | Record::Export(_)
-            | Record::Console(_) => return Err(damaged(&"out of place")),
+            | Record::Console(_) => return Err(damaged(ino, &"out of place").into()),
         }
-        Ok(())
-    };
-    let verified = store.verify(index, &mut load)?;
+    }
     tree.finish()?;
     let mut scopes = Scopes::default();
     for (ino, record) in declared {

@@ -7,6 +7,8 @@
 pub mod console;
 pub mod containers;
 pub mod daemon;
+pub mod load;
+pub mod package;
 pub mod process;
 pub mod services;
 pub mod sshd;
