@@ -201,7 +201,7 @@ fn signer(manifest: &Manifest, trust: &Trust) -> Result<(), Refusal> {
             console: manifest.console.clone(),
             key,
             signer,
-            full: manifest.signer.clone(),
+            full: Box::new(manifest.signer.clone()),
             revoked: manifest.revoked.clone(),
         }),
     }

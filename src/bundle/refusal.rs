@@ -84,7 +84,7 @@ pub enum Refusal {
         /// Who signed the bundle.
         signer: Fingerprint,
         /// The same in full.
-        full: PublicKey,
+        full: Box<PublicKey>,
         /// Every key that the bundle revokes: the host is to remember them, although it refuses.
         revoked: Vec<Fingerprint>,
     },

@@ -50,9 +50,14 @@ pub fn ack(
     let name = from.file(&format!("{host}.ack"));
     let output = memfd::with("pinfold-ack", b"").map_err(failed)?;
     let keep = output.try_clone().map_err(failed)?;
-    // The dash lets it go on where there is no such file; that the login worked shows in the exit status.
-    let commands = format!("-get {name} /proc/self/fd/{}\n", keep.as_raw_fd());
-    run(from, commands, keep, Some(ACK_MAX + 1), settings)?.run(cancel)?;
+    let commands = format!("get {name} /proc/self/fd/{}\n", keep.as_raw_fd());
+    match run(from, commands, keep, Some(ACK_MAX + 1), settings)?.run(cancel) {
+        // In sftp(1)'s words, for a file that is not there and for nothing else.
+        Err(DeliveryError::Failed { output, .. }) if output.contains(&format!("File \"{name}\" not found")) => {
+            return Ok(None);
+        }
+        done => done?,
+    };
     printed(&output, format!("{name} at {}", from.destination()))
 }
 
