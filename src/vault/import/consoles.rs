@@ -42,6 +42,8 @@ impl Vault {
         {
             return Err(VaultError::Invalid(format!("{first} is pinfold's own")));
         }
+        // From the look at what is there to what is written: neither an import nor a rekeying comes between.
+        let mut writer = self.lock_writer();
         let known = match self.console(&console) {
             Ok(found) => Some(found),
             Err(VaultError::NotFound) => None,
@@ -62,7 +64,6 @@ impl Vault {
             }
             None => self.new_console(console, key, host, join.prefix.clone().unwrap_or_default())?,
         };
-        let mut writer = self.lock_writer();
         if self.with_open(|open| open.consoles.all().len())? >= MAX_CONSOLES && known.is_none() {
             return Err(VaultError::NoSpace("64 consoles"));
         }

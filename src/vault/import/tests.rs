@@ -656,6 +656,35 @@ fn a_fault_before_the_transaction_leaves_everything_as_it_was() {
     sound(&vault);
 }
 
+#[test]
+fn units_and_published_keys_hear_of_what_came() {
+    let host = Host::new();
+    let vault = host.vault_with(Settings { on_change: true, ..Settings::default() });
+    let (told, changes) = std::sync::mpsc::channel();
+    vault.tell_units(told);
+    let mut console = Console::join(&vault, "hq", None);
+    let mut tree = of(&[("a", "1"), ("b", "1")]);
+    tree.file("a", "1").xattrs = vec![("user.pinfold.on-change".into(), b"reload:x.service".to_vec())];
+    tree.file("b", "1").xattrs = vec![("user.pinfold.publish".into(), b"to=0".to_vec())];
+    let report = take(&vault, &console.send(&host, &tree));
+    assert_eq!(reasons(&report), []);
+    let a = vault.find(&path("a")).unwrap();
+    assert_eq!(changes.try_iter().map(|t| t.ino).collect::<Vec<_>>(), [a]);
+    let b = vault.find(&path("b")).unwrap();
+    assert!(vault.with_tree(|t| t.all_published()).unwrap().contains(&b));
+    // Nobody is told of what did not change.
+    take(&vault, &console.send(&host, &tree));
+    assert_eq!(changes.try_iter().count(), 0);
+    tree.file("a", "2").xattrs = vec![("user.pinfold.on-change".into(), b"reload:x.service".to_vec())];
+    take(&vault, &console.send(&host, &tree));
+    assert_eq!(changes.try_iter().map(|t| t.ino).collect::<Vec<_>>(), [a]);
+    // What the host itself says of units stays where a bundle may not.
+    drop(vault);
+    let vault = host.vault();
+    take(&vault, &console.send(&host, &of(&[("a", "3")])));
+    assert!(vault.get_xattr(a, "user.pinfold.on-change").is_ok());
+}
+
 /// Not a test: what [`a_kill_at_any_point_leaves_all_or_nothing`] runs to be killed.
 #[test]
 #[ignore = "it is run by another test, and killed"]
