@@ -3,6 +3,7 @@
 //! Parses at the edge; what has one of these types is well formed. Does no I/O.
 
 mod acl;
+mod certs;
 mod idmap;
 mod ids;
 mod meta;
@@ -11,6 +12,7 @@ mod publication;
 mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
+pub use certs::{CertName, KeyType, WordError};
 pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
 pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
