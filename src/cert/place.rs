@@ -6,7 +6,7 @@
 //! | `certs/HOST/next/key.pem`, `request.pem`, `state.json` | what was asked for and is not answered yet; stays here |
 //! | `ca/NAME/key.pem`, `cert.pem`, `crl.pem`, `issued.json` | an authority of one's own |
 
-use crate::model::{CertName, SecretPath};
+use crate::model::{HostName, MachineNameError, SecretPath};
 
 /// The folder of all certificates that were made here.
 pub const FOLDER: &str = "certs";
@@ -35,22 +35,22 @@ pub enum Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     folder: &'static str,
-    name: CertName,
+    name: HostName,
 }
 
 impl Place {
     /// A host's.
-    pub fn host(name: CertName) -> Self {
+    pub fn host(name: HostName) -> Self {
         Place { folder: FOLDER, name }
     }
 
     /// An authority's.
-    pub fn authority(name: CertName) -> Self {
+    pub fn authority(name: HostName) -> Self {
         Place { folder: AUTHORITIES, name }
     }
 
     /// Whose.
-    pub fn name(&self) -> &CertName {
+    pub fn name(&self) -> &HostName {
         &self.name
     }
 
@@ -92,7 +92,7 @@ impl Place {
             [FOLDER, name, NEXT, "state.json"] => (FOLDER, name, Part::State),
             _ => return None,
         };
-        Some((Place { folder, name: CertName::parse(name).ok()? }, part))
+        Some((Place { folder, name: HostName::parse(name).ok()? }, part))
     }
 
     fn below(&self, rest: &str) -> SecretPath {
@@ -111,10 +111,21 @@ fn used(file: &str) -> Option<Part> {
 
 /// Whose a path is by itself, without a line of policy: what was made for a host is that host's alone. `None` for anything
 /// else, also for a key whose certificate is still asked for.
-pub fn host_of(path: &SecretPath) -> Option<CertName> {
+pub fn host_of(path: &SecretPath) -> Option<HostName> {
     let (place, part) = Place::of(path)?;
     let handed_on = matches!(part, Part::Key | Part::Cert | Part::Chain);
     (place.folder == FOLDER && handed_on).then_some(place.name)
+}
+
+/// The name that what a certificate is called asks for: a wildcard's star is written out.
+///
+/// # Errors
+/// [`MachineNameError`] if that is no machine's name.
+pub fn name_of(called: &str) -> Result<HostName, MachineNameError> {
+    match called.strip_prefix("*.") {
+        Some(rest) => HostName::parse(&format!("wildcard.{rest}")),
+        None => HostName::parse(called),
+    }
 }
 
 #[cfg(test)]
@@ -149,8 +160,15 @@ mod tests {
     }
 
     #[test]
+    fn wildcards_have_a_folder_too() {
+        assert_eq!(name_of("*.example.org").unwrap().as_str(), "wildcard.example.org");
+        assert_eq!(name_of("a.example.org").unwrap().as_str(), "a.example.org");
+        assert!(name_of("Some Person").is_err());
+    }
+
+    #[test]
     fn a_part_is_found_where_it_is_put() {
-        let name = CertName::parse("web").unwrap();
+        let name = HostName::parse("web").unwrap();
         let parts = [Part::Key, Part::Cert, Part::Chain, Part::NextKey, Part::Request, Part::State];
         for part in parts {
             let place = Place::host(name.clone());

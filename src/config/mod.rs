@@ -3,9 +3,11 @@
 //! Owns the keys; `docs/configuration.md` is the table for readers, and a test keeps the two together. A wrong file is an
 //! error that names the line, never a silent default.
 
+mod certs;
 mod load;
 mod units;
 
+pub use certs::{Certs, Half, Pair, Submit};
 pub use load::{ConfigError, DEFAULT_FILE};
 pub use units::parse_duration;
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub confine: bool,
     /// What happens when a secret changes.
     pub on_change: OnChange,
+    /// Pairs of certificate and key, and renewal.
+    pub certs: Certs,
     /// For how long the store stays unlocked; for ever without it.
     #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
     pub lock_after: Option<Duration>,
@@ -197,6 +201,7 @@ impl Default for Config {
             credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
             confine: true,
             on_change: OnChange::default(),
+            certs: Certs::default(),
             lock_after: None,
             unlock: UnlockFrom::default(),
         }

@@ -4,18 +4,22 @@
 
 mod acl;
 mod certs;
+mod glob;
 mod idmap;
 mod ids;
 mod meta;
+mod names;
 mod path;
 mod publication;
 mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
-pub use certs::{CertName, KeyType, WordError};
+pub use certs::{KeyType, KeyTypeError};
+pub use glob::{Glob, GlobError};
 pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
 pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
+pub use names::{ConsoleName, HostName, MachineNameError};
 pub use path::{Name, PathError, SecretPath};
 pub use publication::{
     Described, DescribedBy, PUBLICATIONS_MAX, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient,
