@@ -1,7 +1,7 @@
 //! A certificate (RFC 5280): what it says, and whether another one signed it.
 
 use super::public::PublicKey;
-use super::{AltName, CertError, to_pem};
+use super::{AltName, CertError, Subject, to_pem};
 use aws_lc_rs::digest;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
@@ -104,6 +104,12 @@ impl Certificate {
     /// What it is called: the common name, else its first name.
     pub fn called(&self) -> Option<String> {
         self.common_name.clone().filter(|cn| !cn.is_empty()).or_else(|| self.names.first().map(AltName::value))
+    }
+
+    /// Whom it is about, for another one like it.
+    pub fn subject(&self) -> Subject {
+        let (_, parsed) = X509Certificate::from_der(&self.der).expect("it was parsed before");
+        Subject::of(parsed.subject())
     }
 
     /// Whether subject and issuer are one.

@@ -150,13 +150,13 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             admin.identity_list(actor).map(|protectors| Identities { protectors })
         })?,
         Rekey::NAME => one::<Rekey>(call, out, |rekey| admin.rekey(actor, rekey))?,
-        _ => return Err(call.unknown().into()),
+        _ => return super::certs::answer(admin, actor, call, out).unwrap_or_else(|| Err(call.unknown().into())),
     }
     Ok(())
 }
 
 /// A method with one reply that holds no secret.
-fn one<M: Method>(
+pub(super) fn one<M: Method>(
     call: &Call<'_>,
     out: &mut Replies<'_>,
     serve: impl FnOnce(M) -> Result<M::Reply, Fault>,

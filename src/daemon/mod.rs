@@ -185,7 +185,10 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         mountpoint: config.mountpoint.clone(),
         admin_gid: config.admin_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
-    Ok(Vault::new(store, log, callers, limits).with_instances(instances))
+    let vault = Vault::new(store, log, callers, limits).with_instances(instances);
+    vault.set_pairs(config.certs.pair.clone());
+    vault.set_key_type(config.certs.key_type);
+    Ok(vault)
 }
 
 /// What a store that does not open means for a command.

@@ -66,6 +66,7 @@ impl Admin for Vault {
                     instances: alive.get(scope).copied().unwrap_or(0),
                 };
                 status.scopes = open.keys.scopes.iter().map(|(name, entry)| scope(name, entry.serial())).collect();
+                status.certificates = self.certificate_status();
                 status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
@@ -349,6 +350,10 @@ impl Admin for Vault {
         }
         let done = done?;
         Ok(wire::Rekeyed { blobs: done.blobs, recipient: done.recipient, dropped: done.dropped })
+    }
+
+    fn certs(&self) -> Option<&dyn wire::CertAdmin> {
+        Some(self)
     }
 
     fn denied(&self, actor: &Actor, reason: &str) {

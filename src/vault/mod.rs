@@ -10,6 +10,7 @@
 //! before they read a blob, ask /proc, or write the log.
 
 mod admin;
+mod certs;
 mod change;
 mod commit;
 mod containers;
@@ -23,6 +24,7 @@ mod links;
 mod node;
 mod on_change;
 mod open;
+mod pairs;
 mod placed;
 mod protectors;
 mod publish;
@@ -32,6 +34,7 @@ mod remove;
 mod ruled;
 mod scopes;
 mod setup;
+mod together;
 mod tree;
 mod unlock;
 mod view;
@@ -177,6 +180,12 @@ pub struct Vault {
     publisher: Publisher,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
+    pairs: OnceLock<Vec<crate::config::Pair>>,
+    new_keys: OnceLock<crate::model::KeyType>,
+    /// Held by whoever signs by an own authority: one at a time. Taken before every other lock.
+    signing: Mutex<()>,
+    /// What the last look at the certificates found. Asked for by itself alone.
+    expiring: Mutex<Option<crate::wire::CertStatus>>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
     sealing_anew: Mutex<()>,
     started: Instant,
@@ -217,6 +226,10 @@ impl Vault {
             publisher: Publisher::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
+            pairs: OnceLock::new(),
+            new_keys: OnceLock::new(),
+            signing: Mutex::new(()),
+            expiring: Mutex::default(),
             sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }

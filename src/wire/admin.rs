@@ -121,6 +121,10 @@ pub trait Admin: Send + Sync {
     fn identity_list(&self, actor: &Actor) -> Result<Vec<ProtectorInfo>, Fault>;
     /// A new identity and new keys.
     fn rekey(&self, actor: &Actor, rekey: Rekey) -> Result<Rekeyed, Fault>;
+    /// What is asked about certificates.
+    fn certs(&self) -> Option<&dyn super::CertAdmin> {
+        None
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::certs::*;
 use super::containers::*;
 use super::publish::*;
 use super::replies::*;
@@ -67,6 +68,16 @@ methods! {
     IdentityRemove => "IdentityRemove", Done;
     IdentityList => "IdentityList", Identities;
     Rekey => "Rekey", Rekeyed;
+    CertRequest => "CertRequest", CertRequested;
+    CertAccept => "CertAccept", CertStored;
+    CertStore => "CertStore", CertStored;
+    CertList => "CertList", CertListing;
+    CertShow => "CertShow", CertShown;
+    CertSelfsign => "CertSelfsign", CertStored;
+    CertNote => "CertNote", Done;
+    CaInit => "CaInit", CertStored;
+    CaSign => "CaSign", CaMade;
+    CaCrl => "CaCrl", CaMade;
 }
 
 /// How the daemon is.

@@ -51,6 +51,9 @@ pub struct Status {
     pub audit_head: String,
     /// How many lines the audit log has seen since the store was made.
     pub audit_count: u64,
+    /// What the last look at the certificates found; null if nobody looked since the store was unlocked.
+    #[serde(default)]
+    pub certificates: Option<super::CertStatus>,
 }
 
 /// One scope and its entry in the kernel keyring.
