@@ -100,6 +100,10 @@ pub enum Command {
     Identity(Identity),
     /// Give the store a new identity and new keys, and seal everything anew
     Rekey(Rekey),
+    /// Request, store, list and check certificates
+    Cert(super::cert::args::Cert),
+    /// Renew the certificates that end soon
+    Renew(super::cert::args::Renew),
 }
 
 /// Output for programs.
@@ -754,6 +758,19 @@ mod tests {
             "pinfold identity ls --json",
             "pinfold rekey --old-passphrase-file /p --new-passphrase-file /q --drop-others",
             "pinfold rekey --new-keyfile /k --json",
+            "pinfold cert request web --subject CN=web,O=E --san web.example.org --san 192.0.2.1 --key-type rsa-3072 --out /f",
+            "pinfold cert request web --again --to sftp://ca@ca.example.org/in/",
+            "pinfold cert accept - --host web --json",
+            "pinfold cert import /d --passphrase-file /p --replace --dry-run",
+            "pinfold cert ls web* --expiring 30d --json",
+            "pinfold cert show certs/web --pem",
+            "pinfold cert verify --ca /f",
+            "pinfold cert selfsign web --days 90 --replace",
+            "pinfold cert ca init lab --days 3650",
+            "pinfold cert ca sign lab /f --days 30 --out /g",
+            "pinfold cert ca crl lab --revoke 4f --revoke 50",
+            "pinfold renew web --pretend --json",
+            "pinfold renew --force",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -788,6 +805,14 @@ mod tests {
             "pinfold publish svc/pin --to a --timeout soon",
             "pinfold keyring",
             "pinfold ready --timeout soon",
+            "pinfold cert",
+            "pinfold cert request",
+            "pinfold cert request ../web",
+            "pinfold cert request web --key-type dsa",
+            "pinfold cert ls --expiring soon",
+            "pinfold cert selfsign web --days 0",
+            "pinfold cert show certs/web --pem --json",
+            "pinfold renew --now tomorrow",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

@@ -4,6 +4,7 @@
 //! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
 
 mod args;
+mod cert;
 mod containers;
 mod doctor;
 mod failure;
@@ -17,6 +18,7 @@ mod prompt;
 mod publish;
 mod ready;
 mod release;
+mod renew;
 mod show;
 mod store;
 mod take;
@@ -88,6 +90,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),
         Command::Rekey(args) => identity::rekey(&config, args),
+        Command::Cert(args) => cert::cert(&config, args),
+        Command::Renew(args) => renew::renew(&config, args),
     }
 }
 

@@ -233,7 +233,10 @@ fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Pair>, D::Error> {
         };
         let mut pair = Pair::parse(cert, key).map_err(wrong)?;
         if let Some(mode) = mode {
-            pair.mode = u16::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777).ok_or_else(|| wrong("has a mode in octal, 0777 at most"))?;
+            pair.mode = u16::from_str_radix(mode, 8)
+                .ok()
+                .filter(|m| *m <= 0o777)
+                .ok_or_else(|| wrong("has a mode in octal, 0777 at most"))?;
         }
         Ok(pair)
     };

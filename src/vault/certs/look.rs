@@ -57,7 +57,9 @@ impl Vault {
         };
         let file = file.ok_or(VaultError::NotFound)?;
         let request = match Place::of(&file) {
-            Some((place, Part::Cert | Part::Request | Part::Key | Part::Chain)) => self.text_at(&place.part(Part::Request))?,
+            Some((place, Part::Cert | Part::Request | Part::Key | Part::Chain)) => {
+                self.text_at(&place.part(Part::Request))?
+            }
             _ => None,
         };
         let request = request.and_then(|text| String::from_utf8(text.expose().to_vec()).ok());
@@ -117,7 +119,9 @@ impl Vault {
             };
             match Pile::read(content.expose(), None) {
                 Ok(pile) => {
-                    if let (Some(first), true) = (pile.unread.first(), pile.certificates.is_empty() && pile.keys.is_empty()) {
+                    if let (Some(first), true) =
+                        (pile.unread.first(), pile.certificates.is_empty() && pile.keys.is_empty())
+                    {
                         let reason = format!("{}: {}", first.what, first.why);
                         unread.push(CertUnread { path: path.clone(), reason });
                     }
@@ -260,7 +264,9 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_anything() {
-        for (pattern, text) in [("*", ""), ("*", "a/b"), ("web*", "WEB-1"), ("*.org", "a.org"), ("a*b*c", "aXbYbZc"), ("a", "a")] {
+        for (pattern, text) in
+            [("*", ""), ("*", "a/b"), ("web*", "WEB-1"), ("*.org", "a.org"), ("a*b*c", "aXbYbZc"), ("a", "a")]
+        {
             assert!(like(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("", "a"), ("a", "ab"), ("*b", "a"), ("a*b*c", "acb"), ("a?", "ab")] {

@@ -15,7 +15,7 @@ use crate::cert::{
     self, AltName, Asked, CertError, Certificate, Chain, Key, Part, Pile, Place, Subject, Tried, request, type_like,
 };
 use crate::config::Half;
-use crate::model::{HostName, Ino, Kind, KeyType, SecretPath, Timestamp};
+use crate::model::{HostName, Ino, KeyType, Kind, SecretPath, Timestamp};
 use crate::secret::Secret;
 use crate::wire::{CertAccept, CertNote, CertRequest, CertRequested, CertSelfsign, CertStore, CertStored};
 use serde::{Deserialize, Serialize};
@@ -185,7 +185,10 @@ impl Vault {
     fn not_over(&self, place: &Place, replace: Option<bool>) -> Result<(), VaultError> {
         let there = self.find(&place.part(Part::Key)).is_ok() || self.find(&place.part(Part::Cert)).is_ok();
         match there && !replace.unwrap_or(false) {
-            true => Err(VaultError::Invalid(format!("{} has a pair already: --replace gives it a new version", place.name()))),
+            true => Err(VaultError::Invalid(format!(
+                "{} has a pair already: --replace gives it a new version",
+                place.name()
+            ))),
             false => Ok(()),
         }
     }
@@ -280,9 +283,9 @@ impl Vault {
 
     fn certificate_at(&self, path: &SecretPath) -> Result<Option<Certificate>, VaultError> {
         let Some(text) = self.text_at(path)? else { return Ok(None) };
-        Ok(Pile::read(text.expose(), None).ok().and_then(|mut pile| {
-            (!pile.certificates.is_empty()).then(|| pile.certificates.swap_remove(0))
-        }))
+        Ok(Pile::read(text.expose(), None)
+            .ok()
+            .and_then(|mut pile| (!pile.certificates.is_empty()).then(|| pile.certificates.swap_remove(0))))
     }
 
     fn key_at(&self, path: &SecretPath) -> Result<Option<Key>, VaultError> {
