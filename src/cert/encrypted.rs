@@ -189,7 +189,7 @@ enum Cipher {
 
 impl Cipher {
     fn open(self, key: &[u8], iv: &[u8], content: &[u8]) -> Result<Secret, CertError> {
-        if content.is_empty() || content.len() % self.block() != 0 {
+        if content.is_empty() || !content.len().is_multiple_of(self.block()) {
             return Err(CertError::Broken("what is encrypted is not whole"));
         }
         let mut buffer = Secret::copy_of(content)?;
@@ -249,7 +249,7 @@ impl Cipher {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.bytes().all(|b| b.is_ascii_hexdigit()) || text.len() > 64 {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) || text.len() > 64 {
         return None;
     }
     (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()).collect()

@@ -172,6 +172,6 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     if text.is_empty() || text.len() > 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    let even = if text.len() % 2 == 0 { text } else { format!("0{text}") };
+    let even = if text.len().is_multiple_of(2) { text } else { format!("0{text}") };
     (0..even.len() / 2).map(|i| u8::from_str_radix(&even[2 * i..2 * i + 2], 16).ok()).collect()
 }

@@ -400,7 +400,7 @@ fn an_issuer_by_name_alone_is_none() {
     // The same name, another key.
     openssl(at, "req -x509 -newkey rsa:2048 -nodes -keyout fake.key -out fake.crt -subj /CN=two -days 30");
     let fake = Pile::read(&std::fs::read(at.join("fake.crt")).unwrap(), None).unwrap().certificates.remove(0);
-    assert!(matches!(Chain::order(&all[0], &[fake.clone()]), Err(CertError::Chain(_))));
+    assert!(matches!(Chain::order(&all[0], std::slice::from_ref(&fake)), Err(CertError::Chain(_))));
     // Beside the right one it does no harm.
     assert_eq!(Chain::order(&all[0], &[fake, all[1].clone()]).unwrap().above, [all[1].clone()]);
     // One that may not sign.

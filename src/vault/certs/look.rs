@@ -117,19 +117,15 @@ impl Vault {
                 }
                 Err(error) => return Err(error),
             };
-            match Pile::read(content.expose(), None) {
-                Ok(pile) => {
-                    if let (Some(first), true) =
-                        (pile.unread.first(), pile.certificates.is_empty() && pile.keys.is_empty())
-                    {
-                        let reason = format!("{}: {}", first.what, first.why);
-                        unread.push(CertUnread { path: path.clone(), reason });
-                    }
-                    looked.push(Looked { path, pile });
-                }
-                // Keys that are text of their own kind are no matter of certificates.
-                Err(_) => {}
+            // Keys that are text of their own kind are no matter of certificates.
+            let Ok(pile) = Pile::read(content.expose(), None) else { continue };
+            if let Some(first) = pile.unread.first()
+                && pile.certificates.is_empty()
+                && pile.keys.is_empty()
+            {
+                unread.push(CertUnread { path: path.clone(), reason: format!("{}: {}", first.what, first.why) });
             }
+            looked.push(Looked { path, pile });
         }
         Ok((looked, unread))
     }

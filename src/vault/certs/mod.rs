@@ -262,7 +262,7 @@ impl Vault {
         if let Some(reason) = &note.reason {
             tracing::warn!(host = %note.host, %reason, "a certificate could not be renewed; the one in use stays");
         }
-        Ok(self.sync()?)
+        self.sync()
     }
 
     /// How renewing goes. What cannot be read counts as nothing tried.
