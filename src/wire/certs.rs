@@ -2,6 +2,7 @@
 //!
 //! Owns the types; their names on the wire are in `methods`.
 
+use super::methods::or_default;
 use super::{Actor, Fault, base64, time};
 use crate::model::{HostName, KeyType, SecretPath, Timestamp};
 use crate::secret::Secret;
@@ -17,7 +18,7 @@ pub struct CertRequest {
     #[serde(default)]
     pub subject: Option<String>,
     /// Names it is to be good for; those of the certificate in use, or the host's name, if there are none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub names: Vec<String>,
     /// As the key in use, or as configured, if null.
     #[serde(default)]
@@ -208,7 +209,7 @@ pub struct CertSelfsign {
     #[serde(default)]
     pub subject: Option<String>,
     /// As in [`CertRequest`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub names: Vec<String>,
     /// As in [`CertRequest`].
     #[serde(default)]
@@ -265,7 +266,7 @@ pub struct CaCrl {
     /// Which authority.
     pub name: HostName,
     /// The serial numbers it takes back now, in hexadecimal.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub revoke: Vec<String>,
     /// For how many days the list is good.
     pub days: u32,
@@ -317,4 +318,21 @@ pub trait CertAdmin {
     fn ca_init(&self, actor: &Actor, init: CaInit) -> Result<CertStored, Fault>;
     fn ca_sign(&self, actor: &Actor, sign: CaSign) -> Result<CaMade, Fault>;
     fn ca_crl(&self, actor: &Actor, crl: CaCrl) -> Result<CaMade, Fault>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_as_good_as_absent() {
+        let text = r#"{"host":"web","subject":null,"names":null,"key_type":null,"again":null}"#;
+        let asked: CertRequest = serde_json::from_str(text).unwrap();
+        assert_eq!(asked, serde_json::from_str(r#"{"host":"web"}"#).unwrap());
+        let crl: CaCrl = serde_json::from_str(r#"{"name":"lab","revoke":null,"days":1}"#).unwrap();
+        assert!(crl.revoke.is_empty());
+        for bad in [r#"{"host":"../web"}"#, r#"{"host":"web","key_type":"dsa"}"#, r#"{"host":"web","key":"x"}"#] {
+            assert!(serde_json::from_str::<CertRequest>(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -16,7 +16,9 @@ const PATTERN_MAX: usize = 1_000;
 /// What one file has in it.
 struct Looked {
     path: SecretPath,
-    pile: Pile,
+    certificates: Vec<Certificate>,
+    /// The public halves: the keys themselves are gone again before the next file is opened.
+    keys: Vec<PublicKey>,
 }
 
 impl Vault {
@@ -71,7 +73,7 @@ impl Vault {
             };
         };
         let certificate = self.info(one, &looked, Timestamp::now())?;
-        let mut pem: String = one.pile.certificates.iter().map(Certificate::to_pem).collect();
+        let mut pem: String = one.certificates.iter().map(Certificate::to_pem).collect();
         for above in self.above(one, &looked) {
             pem += &above.to_pem();
         }
@@ -81,7 +83,7 @@ impl Vault {
     /// The public halves of all private keys of the tree.
     pub(super) fn keys_of_the_tree(&self) -> Result<Vec<(SecretPath, PublicKey)>, VaultError> {
         let (looked, _) = self.look_at_all()?;
-        let keys = |one: Looked| one.pile.keys.into_iter().map(move |key| (one.path.clone(), key.public().clone()));
+        let keys = |one: Looked| one.keys.into_iter().map(move |key| (one.path.clone(), key));
         Ok(looked.into_iter().flat_map(keys).collect())
     }
 
@@ -125,17 +127,18 @@ impl Vault {
             {
                 unread.push(CertUnread { path: path.clone(), reason: format!("{}: {}", first.what, first.why) });
             }
-            looked.push(Looked { path, pile });
+            let keys = pile.keys.iter().map(|key| key.public().clone()).collect();
+            looked.push(Looked { path, certificates: pile.certificates, keys });
         }
         Ok((looked, unread))
     }
 
     /// What one file's first certificate says; `None` if it has none.
     fn info(&self, one: &Looked, all: &[Looked], now: Timestamp) -> Result<Option<CertInfo>, VaultError> {
-        let Some(leaf) = one.pile.certificates.first() else { return Ok(None) };
+        let Some(leaf) = one.certificates.first() else { return Ok(None) };
         let place = Place::of(&one.path).map(|(place, _)| place);
         let host = place.as_ref().filter(|p| **p == Place::host(p.name().clone()));
-        let pool: Vec<Certificate> = one.pile.certificates.iter().chain(self.above(one, all)).cloned().collect();
+        let pool: Vec<Certificate> = one.certificates.iter().chain(self.above(one, all)).cloned().collect();
         let chain = Chain::order(leaf, &pool).and_then(|chain| chain.check_time(now.secs).map(|()| chain));
         let (key, key_path) = self.key_of(one, leaf, all);
         let tried = host.map(|place| self.tried(place)).transpose()?.flatten();
@@ -167,21 +170,21 @@ impl Vault {
             Some((place, Part::Cert)) => place.part(Part::Chain),
             _ => return &[],
         };
-        all.iter().find(|l| l.path == chain).map_or(&[], |l| &l.pile.certificates)
+        all.iter().find(|l| l.path == chain).map_or(&[], |l| &l.certificates)
     }
 
     /// Whether the key of a certificate is there, and where. One that is another than it should be is told as such.
     fn key_of(&self, one: &Looked, leaf: &Certificate, all: &[Looked]) -> (&'static str, Option<SecretPath>) {
-        let has = |l: &&Looked| l.pile.keys.iter().any(|k| *k.public() == leaf.public);
+        let has = |l: &&Looked| l.keys.contains(&leaf.public);
         let expected = self.partner(&one.path);
-        let there = expected.as_ref().and_then(|path| all.iter().find(|l| l.path == *path && !l.pile.keys.is_empty()));
+        let there = expected.as_ref().and_then(|path| all.iter().find(|l| l.path == *path && !l.keys.is_empty()));
         if let Some(there) = there {
             return (if has(&there) { "match" } else { "mismatch" }, Some(there.path.clone()));
         }
         if let Some(found) = Some(one).filter(has).or_else(|| all.iter().find(has)) {
             return ("match", Some(found.path.clone()));
         }
-        if one.pile.keys.is_empty() { ("none", None) } else { ("mismatch", Some(one.path.clone())) }
+        if one.keys.is_empty() { ("none", None) } else { ("mismatch", Some(one.path.clone())) }
     }
 
     /// Where the key to a certificate's file is to be.
