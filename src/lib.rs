@@ -7,6 +7,7 @@ pub mod access;
 pub mod audit;
 pub mod bundle;
 pub mod caller;
+pub mod cert;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -128,6 +128,10 @@ pub enum Command {
     Import(Import),
     /// List the accounts of admins that consoles name; make them, and remove those that are gone
     Accounts(Accounts),
+    /// Request, store, list and check certificates
+    Cert(super::cert::args::Cert),
+    /// Renew the certificates that end soon
+    Renew(super::cert::args::Renew),
 }
 
 /// Output for programs.
@@ -795,6 +799,19 @@ mod tests {
             "pinfold import --inbox --watch",
             "pinfold accounts ls --json",
             "pinfold accounts apply --pretend",
+            "pinfold cert request web --subject CN=web,O=E --san web.example.org --san 192.0.2.1 --key-type rsa-3072 --out /f",
+            "pinfold cert request web --again --to sftp://ca@ca.example.org/in/",
+            "pinfold cert accept - --host web --json",
+            "pinfold cert import /d --passphrase-file /p --replace --dry-run",
+            "pinfold cert ls web* --expiring 30d --json",
+            "pinfold cert show certs/web --pem",
+            "pinfold cert verify --ca /f",
+            "pinfold cert selfsign web --days 90 --replace",
+            "pinfold cert ca init lab --days 3650",
+            "pinfold cert ca sign lab /f --days 30 --out /g",
+            "pinfold cert ca crl lab --revoke 4f --revoke 50",
+            "pinfold renew web --pretend --json",
+            "pinfold renew --force",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -838,6 +855,14 @@ mod tests {
             "pinfold import /b --inbox",
             "pinfold import /b --watch",
             "pinfold accounts",
+            "pinfold cert",
+            "pinfold cert request",
+            "pinfold cert request ../web",
+            "pinfold cert request web --key-type dsa",
+            "pinfold cert ls --expiring soon",
+            "pinfold cert selfsign web --days 0",
+            "pinfold cert show certs/web --pem --json",
+            "pinfold renew --now tomorrow",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod args;
+mod cert;
 mod containers;
 mod doctor;
 mod doctor_host;
@@ -30,6 +31,7 @@ mod prompt;
 mod publish;
 mod ready;
 mod release;
+mod renew;
 mod show;
 mod signer;
 mod store;
@@ -115,6 +117,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Leave(args) => join::leave(&config, &args),
         Command::Import(args) => import::import(&config, args),
         Command::Accounts(args) => accounts::accounts(&config, &args),
+        Command::Cert(args) => cert::cert(&config, args),
+        Command::Renew(args) => renew::renew(&config, args),
     }
 }
 

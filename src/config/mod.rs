@@ -11,6 +11,9 @@ mod units;
 pub use crate::model::parse_duration;
 pub use export::{Export, SignWith};
 pub use import::{AccountsOf, ImportFrom};
+mod certs;
+
+pub use certs::{Certs, Half, Pair, Submit};
 pub use load::{ConfigError, DEFAULT_FILE};
 
 use crate::model::SecretPath;
@@ -76,6 +79,8 @@ pub struct Config {
     pub outbox: Option<PathBuf>,
     /// How bundles are made and sent.
     pub export: Export,
+    /// Pairs of certificate and key, and renewal.
+    pub certs: Certs,
     /// For how long the store stays unlocked; for ever without it.
     #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
     pub lock_after: Option<Duration>,
@@ -219,6 +224,7 @@ impl Default for Config {
             policy: "/etc/pinfold/policy".into(),
             outbox: None,
             export: Export::default(),
+            certs: Certs::default(),
             lock_after: None,
             inbox: None,
             import: ImportFrom::default(),

@@ -181,13 +181,13 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         NoteAccount::NAME => {
             one::<NoteAccount>(call, out, |note| admin.note_account(actor, note).map(|()| Done {}))?;
         }
-        _ => return Err(call.unknown().into()),
+        _ => return super::certs::answer(admin, actor, call, out).unwrap_or_else(|| Err(call.unknown().into())),
     }
     Ok(())
 }
 
 /// A method with one reply that holds no secret.
-fn one<M: Method>(
+pub(super) fn one<M: Method>(
     call: &Call<'_>,
     out: &mut Replies<'_>,
     serve: impl FnOnce(M) -> Result<M::Reply, Fault>,

@@ -192,6 +192,8 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
     };
     let vault = Vault::new(store, log, callers, limits).with_instances(instances);
     vault.with_imports(imports::settings(config));
+    vault.set_pairs(config.certs.pair.clone());
+    vault.set_key_type(config.certs.key_type);
     Ok(vault)
 }
 

@@ -261,10 +261,17 @@ impl Fs {
         self.own.refuse_name(rename.parent, rename.name)?;
         self.own.refuse_name(rename.new_parent, rename.new_name)?;
         let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(replaced) = self.vault.lookup(rename.new_parent, rename.new_name.as_str()) else {
-            return Ok(self.vault.rename(caller, rename)?);
+        let noted = |result: Result<(), VaultError>| {
+            if let Err(error @ VaultError::Invalid(_)) = &result {
+                let path = self.vault.path_of(rename.new_parent, Some(rename.new_name.as_str()));
+                self.own.note_error(caller.uid().0, &path, error);
+            }
+            result
         };
-        self.keep_open(replaced.ino, || self.vault.rename(caller, rename))?;
+        let Ok(replaced) = self.vault.lookup(rename.new_parent, rename.new_name.as_str()) else {
+            return Ok(noted(self.vault.rename(caller, rename))?);
+        };
+        self.keep_open(replaced.ino, || noted(self.vault.rename(caller, rename)))?;
         if self.vault.attr(replaced.ino).is_err() {
             self.orphaned(replaced);
         }
@@ -287,6 +294,10 @@ impl Fs {
         self.own.refuse(ino)?;
         let attr = match self.vault.set_attr(caller, ino, set) {
             Err(VaultError::NotFound) => self.orphans.get(ino).ok_or(VaultError::NotFound)?,
+            Err(error @ VaultError::Invalid(_)) => {
+                self.own.note_error(caller.uid().0, &self.vault.path_of(ino, None), &error);
+                return Err(error.into());
+            }
             other => other?,
         };
         if set.mtime.is_some() {

@@ -4,6 +4,7 @@
 
 mod acl;
 mod duration;
+mod certs;
 mod glob;
 mod idmap;
 mod ids;
@@ -15,6 +16,7 @@ mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
 pub use duration::parse_duration;
+pub use certs::{KeyType, KeyTypeError};
 pub use glob::{Glob, GlobError};
 pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};

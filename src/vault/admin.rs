@@ -67,6 +67,7 @@ impl Admin for Vault {
                     instances: alive.get(scope).copied().unwrap_or(0),
                 };
                 status.scopes = open.keys.scopes.iter().map(|(name, entry)| scope(name, entry.serial())).collect();
+                status.certificates = self.certificate_status();
                 status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
@@ -416,6 +417,10 @@ impl Admin for Vault {
 
     fn note_account(&self, actor: &Actor, note: wire::NoteAccount) -> Result<(), Fault> {
         Ok(Vault::note_account(self, &self.admin(actor)?, &note)?)
+    }
+
+    fn certs(&self) -> Option<&dyn wire::CertAdmin> {
+        Some(self)
     }
 
     fn denied(&self, actor: &Actor, reason: &str) {

@@ -152,6 +152,10 @@ impl Vault {
         for (operation, event) in steps.into_iter().flatten() {
             rules.push((event, self.allow(caller, ino, &node, operation, event, &path)?.rule()));
         }
+        if let Some(mode) = set.mode {
+            let fits = self.check_key_mode(&path, &node, mode);
+            self.recording(audit::Operation::SetMode, &path, || caller.who(), fits)?;
+        }
         for (event, rule) in rules {
             self.record(event, &path, None, &caller.who(), &describe(event, &set, rule))?;
         }
@@ -229,6 +233,7 @@ impl Vault {
         if node.kind == Kind::File && rename.new_name != rename.name {
             self.check_under_new_name(ino, &node, rename.new_name)?;
         }
+        self.check_pair_moved(new_path, (ino, &node), target.as_ref().map(|(ino, node)| (*ino, &**node)))?;
         let reason = format!("to {new_path}");
         self.record(event, old_path, None, &caller.who(), &reason)?;
         let mut next = (*node).clone();

@@ -10,6 +10,7 @@
 //! before they read a blob, ask /proc, or write the log.
 
 mod admin;
+mod certs;
 mod change;
 mod commit;
 mod containers;
@@ -27,6 +28,7 @@ mod many_test;
 mod node;
 mod on_change;
 mod open;
+mod pairs;
 mod placed;
 mod protectors;
 mod publish;
@@ -36,6 +38,7 @@ mod remove;
 mod ruled;
 mod scopes;
 mod setup;
+mod together;
 mod tree;
 mod unlock;
 mod view;
@@ -194,6 +197,12 @@ pub struct Vault {
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
     imports: OnceLock<ImportSettings>,
+    pairs: OnceLock<Vec<crate::config::Pair>>,
+    new_keys: OnceLock<crate::model::KeyType>,
+    /// Held by whoever signs by an own authority: one at a time. Taken before every other lock.
+    signing: Mutex<()>,
+    /// What the last look at the certificates found. Asked for by itself alone.
+    expiring: Mutex<Option<crate::wire::CertStatus>>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
     sealing_anew: Mutex<()>,
     started: Instant,
@@ -239,6 +248,10 @@ impl Vault {
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
             imports: OnceLock::new(),
+            pairs: OnceLock::new(),
+            new_keys: OnceLock::new(),
+            signing: Mutex::new(()),
+            expiring: Mutex::default(),
             sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }

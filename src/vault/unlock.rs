@@ -172,6 +172,8 @@ impl Vault {
         *writer = Writer::default();
         let at = crate::model::Timestamp::now();
         *self.write_state() = State::Locked { since: Instant::now(), at };
+        // It has names in it.
+        *self.expiring.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         self.registry.clear();
         self.store.forget_key();
         if let Some(keeper) = self.keeper.get() {

@@ -83,6 +83,10 @@ impl Vault {
             || caller.who(),
             with_xattr(&node, &self.view(&node.scope), name, value, mode),
         )?;
+        if next.meta.mode != node.meta.mode {
+            let fits = self.check_key_mode(&path, &next, next.meta.mode);
+            self.recording(event, &path, || caller.who(), fits)?;
+        }
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }

@@ -182,6 +182,10 @@ pub trait Admin: Send + Sync {
     fn note_account(&self, _: &Actor, _: NoteAccount) -> Result<(), Fault> {
         Err(no_consoles())
     }
+    /// What is asked about certificates.
+    fn certs(&self) -> Option<&dyn super::CertAdmin> {
+        None
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::certs::*;
 use super::containers::*;
 use super::export::*;
 use super::import::*;
@@ -83,6 +84,16 @@ methods! {
     Import => "Import", ImportReport;
     GetAccounts => "Accounts", Accounts;
     NoteAccount => "NoteAccount", Done;
+    CertRequest => "CertRequest", CertRequested;
+    CertAccept => "CertAccept", CertStored;
+    CertStore => "CertStore", CertStored;
+    CertList => "CertList", CertListing;
+    CertShow => "CertShow", CertShown;
+    CertSelfsign => "CertSelfsign", CertStored;
+    CertNote => "CertNote", Done;
+    CaInit => "CaInit", CertStored;
+    CaSign => "CaSign", CaMade;
+    CaCrl => "CaCrl", CaMade;
 }
 
 /// How the daemon is.
@@ -329,7 +340,9 @@ pub struct Rekey {
 }
 
 /// Null is as good as absent: clients with typed optional parameters send it.
-fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+pub(super) fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 

@@ -7,6 +7,7 @@
 mod admin;
 mod base64;
 mod call;
+mod certs;
 mod containers;
 mod export;
 mod fault;
@@ -21,6 +22,7 @@ mod time;
 pub use admin::{Actor, Admin, UnlockWith};
 pub use base64::decode as decode_base64;
 pub use call::{Call, Reply, read_reply, service, write_call, write_error, write_reply};
+pub use certs::*;
 pub use containers::*;
 pub use export::*;
 pub use fault::{CallError, Fault};
