@@ -4,9 +4,11 @@
 //! error that names the line, never a silent default.
 
 mod load;
+mod passwords;
 mod units;
 
 pub use load::{ConfigError, DEFAULT_FILE};
+pub use passwords::{Passwords, SshVerify};
 pub use units::parse_duration;
 
 use crate::model::SecretPath;
@@ -64,6 +66,8 @@ pub struct Config {
     pub confine: bool,
     /// What happens when a secret changes.
     pub on_change: OnChange,
+    /// Passwords: how they are shown and rotated.
+    pub passwords: Passwords,
     /// For how long the store stays unlocked; for ever without it.
     #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
     pub lock_after: Option<Duration>,
@@ -197,6 +201,7 @@ impl Default for Config {
             credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
             confine: true,
             on_change: OnChange::default(),
+            passwords: Passwords::default(),
             lock_after: None,
             unlock: UnlockFrom::default(),
         }

@@ -16,6 +16,10 @@ use crate::wire::{
     Unpublished,
 };
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
+use crate::wire::{
+    PasswordList, PasswordListing, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
+    RotationOpen,
+};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -150,6 +154,28 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             admin.identity_list(actor).map(|protectors| Identities { protectors })
         })?,
         Rekey::NAME => one::<Rekey>(call, out, |rekey| admin.rekey(actor, rekey))?,
+        PasswordList::NAME => one::<PasswordList>(call, out, |list| {
+            admin.password_list(actor, list).map(|passwords| PasswordListing { passwords })
+        })?,
+        PasswordPut::NAME => {
+            one::<PasswordPut>(call, out, |put| admin.password_put(actor, put).map(|version| Committed { version }))?
+        }
+        PasswordShow::NAME => {
+            let shown = admin.password_show(actor, call.parameters()?)?;
+            out.secret(&shown)?;
+        }
+        PasswordRemove::NAME => one::<PasswordRemove>(call, out, |remove| admin.password_remove(actor, remove))?,
+        RotationBegin::NAME => {
+            one::<RotationBegin>(call, out, |begin| admin.rotation_begin(actor, begin).map(|()| Done {}))?;
+        }
+        RotationOpen::NAME => {
+            let opened = admin.rotation_open(actor, call.parameters()?)?;
+            out.secret(&opened)?;
+        }
+        RotationMark::NAME => {
+            one::<RotationMark>(call, out, |mark| admin.rotation_mark(actor, mark).map(|()| Done {}))?
+        }
+        RotationEnd::NAME => one::<RotationEnd>(call, out, |end| admin.rotation_end(actor, end).map(|()| Done {}))?,
         _ => return Err(call.unknown().into()),
     }
     Ok(())

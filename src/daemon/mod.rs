@@ -185,7 +185,8 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         mountpoint: config.mountpoint.clone(),
         admin_gid: config.admin_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
-    Ok(Vault::new(store, log, callers, limits).with_instances(instances))
+    let vault = Vault::new(store, log, callers, limits).with_instances(instances);
+    Ok(vault.with_shows_per_minute(config.passwords.show_per_minute))
 }
 
 /// What a store that does not open means for a command.

@@ -6,6 +6,7 @@ mod acl;
 mod idmap;
 mod ids;
 mod meta;
+mod password;
 mod path;
 mod publication;
 mod who;
@@ -14,6 +15,7 @@ pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
 pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
 pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
+pub use password::{PASSWORD_MAX, PASSWORDS, PasswordError, PasswordName, PasswordPattern, check_password};
 pub use path::{Name, PathError, SecretPath};
 pub use publication::{
     Described, DescribedBy, PUBLICATIONS_MAX, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient,

@@ -23,6 +23,7 @@ mod links;
 mod node;
 mod on_change;
 mod open;
+mod passwords;
 mod placed;
 mod protectors;
 mod publish;
@@ -63,6 +64,7 @@ use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
 use node::Node;
+use passwords::Passwords;
 use publish::Publisher;
 use scopes::Scopes;
 use std::collections::BTreeMap;
@@ -175,6 +177,7 @@ pub struct Vault {
     writer: Mutex<Writer>,
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
+    passwords: Passwords,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
@@ -215,6 +218,7 @@ impl Vault {
             writer: Mutex::new(Writer::default()),
             observer: OnceLock::new(),
             publisher: Publisher::default(),
+            passwords: Passwords::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
             sealing_anew: Mutex::new(()),

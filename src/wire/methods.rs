@@ -3,6 +3,7 @@
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
 use super::containers::*;
+use super::passwords::*;
 use super::publish::*;
 use super::replies::*;
 use super::{base64, time};
@@ -67,6 +68,14 @@ methods! {
     IdentityRemove => "IdentityRemove", Done;
     IdentityList => "IdentityList", Identities;
     Rekey => "Rekey", Rekeyed;
+    PasswordList => "PasswordList", PasswordListing;
+    PasswordPut => "PasswordPut", Committed;
+    PasswordShow => "PasswordShow", ShownPassword;
+    PasswordRemove => "PasswordRemove", Removed;
+    RotationBegin => "RotationBegin", Done;
+    RotationOpen => "RotationOpen", RotationOpened;
+    RotationMark => "RotationMark", Done;
+    RotationEnd => "RotationEnd", Done;
 }
 
 /// How the daemon is.
