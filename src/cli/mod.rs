@@ -12,6 +12,7 @@ mod identity;
 mod log;
 mod look;
 mod names;
+mod password;
 mod poke;
 mod prompt;
 mod publish;
@@ -34,6 +35,9 @@ use std::process::ExitCode;
 
 /// Runs the command that was typed.
 pub fn main() -> ExitCode {
+    if let Some(exit) = password::askpass::answer() {
+        return exit.into();
+    }
     let exit = match Cli::try_parse() {
         Ok(cli) => match run(cli) {
             Ok(exit) => exit,
@@ -88,6 +92,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),
         Command::Rekey(args) => identity::rekey(&config, args),
+        Command::Password(args) => password::password(&config, args),
     }
 }
 
