@@ -198,7 +198,10 @@ impl Rows<'_> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Vec<(String, Result<(String, String), String>)> {
+    /// Where, and either name and password, or why not.
+    type Read = (String, Result<(String, String), String>);
+
+    fn read(text: &str) -> Vec<Read> {
         let listing = Secret::copy_of(text.as_bytes()).unwrap();
         let shown = |(name, secret): (PasswordName, Secret)| {
             (name.to_string(), String::from_utf8(secret.expose().to_vec()).unwrap())
@@ -206,7 +209,7 @@ mod tests {
         passwords(&listing).unwrap().into_iter().map(|f| (f.at, f.password.map(shown))).collect()
     }
 
-    fn good(at: &str, name: &str, password: &str) -> (String, Result<(String, String), String>) {
+    fn good(at: &str, name: &str, password: &str) -> Read {
         (at.into(), Ok((name.into(), password.into())))
     }
 
