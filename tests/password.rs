@@ -34,6 +34,7 @@ kill_caller() { once && { kill -9 "$PPID"; exit 2; }; }
 case $1:$PINFOLD_HOST in
 change:killed-before) kill_caller ;;
 verify:killed-verifying) kill_caller ;;
+change:interrupted) kill -INT "$PPID" ;;
 change:refuses*) echo "it may not be '$two'" >&2; exit 1 ;;
 change:lies) once && exit 0 ;;
 verify:unreachable) once && { echo 'no route to host' >&2; exit 2; } ;;
@@ -265,6 +266,18 @@ fn killed_at_any_step_it_says_which_is_valid_and_can_be_resumed() {
         assert!(ended(&rig.run(&["rotate", "--resume", &name]), 0).contains("rotated"), "{host}");
         rig.agrees(host);
     }
+}
+
+#[test]
+fn an_interrupt_lets_the_one_under_way_end() {
+    let rig = Rig::new();
+    rig.account("interrupted");
+    rig.account("later");
+    let told = ended(&rig.run(&["rotate", "*:toy"]), 9);
+    assert!(told.contains("rotated root@interrupted:toy\n"), "{told}");
+    assert_eq!((rig.state("later"), rig.far("later")), (Value::Null, "old-of-later".into()), "it was not begun");
+    let lines: Vec<&str> = told.lines().filter(|l| l.contains("root@later:toy")).collect();
+    assert_eq!(lines, ["not begun root@later:toy: interrupted"]);
 }
 
 #[test]

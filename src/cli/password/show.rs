@@ -9,11 +9,13 @@ use super::{Failure, selected};
 use crate::config::Config;
 use crate::control::client::Client;
 use crate::exit::Exit;
+use crate::model::check_password;
 use crate::secret::Secret;
 use crate::wire::{PasswordEntry, PasswordShow, ShownPassword};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
+use zeroize::Zeroize;
 
 /// How long a password stays on the screen.
 const SHOWN_FOR: Duration = Duration::from_secs(30);
@@ -80,7 +82,21 @@ fn page(
         Ok(())
     };
     add(format!("{}  v{}\r\n\r\n    ", entry.name, shown.version).as_bytes())?;
-    add(shown.content.expose())?;
+    match check_password(shown.content.expose()) {
+        Ok(()) => add(shown.content.expose())?,
+        // It came into the tree by another way: what it holds must not drive the terminal.
+        Err(_) => {
+            for byte in shown.content.expose() {
+                let mut escaped = [0; 4];
+                let mut len = 0;
+                for (to, from) in escaped.iter_mut().zip(std::ascii::escape_default(*byte)) {
+                    (*to, len) = (from, len + 1);
+                }
+                add(&escaped[..len])?;
+                escaped.zeroize();
+            }
+        }
+    }
     add(b"\r\n\r\n")?;
     if let Some(state) = shown.rotation {
         let text = format!("It is being rotated ({}): the {} one is valid.\r\n\r\n", state.as_str(), state.valid());
@@ -99,5 +115,29 @@ impl Drop for Screen<'_> {
         let mut tty = self.0;
         // A terminal that has gone shows nothing any more.
         let _ = tty.write_all(GIVE_BACK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{PasswordName, Timestamp};
+
+    #[test]
+    fn nothing_that_is_stored_drives_the_terminal() {
+        let entry = PasswordEntry {
+            name: PasswordName::parse("ui-1").unwrap(),
+            version: 1,
+            changed: Timestamp::default(),
+            open: true,
+            rotation: None,
+        };
+        for (content, is) in [("p\u{e4}ss w", "    p\u{e4}ss w\r\n"), ("a\u{1b}[2J\n", "    a\\x1b[2J\\n\r\n")] {
+            let content = Secret::copy_of(content.as_bytes()).unwrap();
+            let shown = ShownPassword { version: 1, rotation: None, content };
+            let page = page(&entry, &shown, (1, 2)).unwrap();
+            let text = std::str::from_utf8(page.expose()).unwrap();
+            assert!(text.contains(is) && !text.contains('\u{1b}'), "{text:?}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::far::{Accepted, Changed, FarSide};
 use crate::config::{Config, Passwords, SshVerify};
 use crate::model::PasswordName;
 use crate::secret::Secret;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// What the far side says once it reads: nothing is sent to what does not say it.
 const READY: &str = "pinfold-ready";
@@ -78,9 +78,10 @@ impl<'c> Ssh<'c> {
     /// As ssh names the account when it asks: an alias of the configuration means another host.
     fn account(&self, name: &PasswordName) -> Result<String, String> {
         let mut command = self.ssh(&[]);
-        command.args(["-G", "-l", name.user(), "--", name.host()]).stdin(Stdio::null()).stderr(Stdio::null());
-        let said = command.output().map_err(|e| format!("ssh: {e}"))?.stdout;
-        let said = String::from_utf8_lossy(&said);
+        command.args(["-G", "-l", name.user(), "--", name.host()]);
+        let nothing = Secret::zeroed(0).map_err(|e| e.to_string())?;
+        let ended = run(command, Input::Now(&nothing), &[], self.passwords.timeout).map_err(|e| format!("ssh: {e}"))?;
+        let said = String::from_utf8_lossy(&ended.stdout);
         let value = |key: &str| said.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
         let host = value("hostkeyalias").or_else(|| value("hostname")).unwrap_or_else(|| name.host().to_owned());
         Ok(format!("{}@{host}", name.user()))

@@ -7,6 +7,7 @@ use super::{Vault, VaultError, none_under_way, under_way};
 use crate::audit;
 use crate::caller::Control;
 use crate::model::{Ino, Kind, PasswordName, check_password};
+use crate::secret::Secret;
 use crate::vault::XattrMode;
 use crate::wire::{
     Actor, Fault, Keep, RotationBegin, RotationEnd, RotationMark, RotationOpen, RotationOpened, RotationState,
@@ -39,11 +40,14 @@ impl Vault {
     pub(in crate::vault) fn begin_rotation(&self, actor: &Actor, begin: &RotationBegin) -> Result<(), Fault> {
         let caller = self.admin(actor)?;
         let _one = self.rotating();
-        self.password(&begin.name)?;
+        let current = self.password(&begin.name)?;
         check_password(begin.content.expose()).map_err(|e| Fault::Refused(e.to_string()))?;
         if let Some((_, state)) = self.rotation(&begin.name)? {
             return Err(under_way(&begin.name, state));
         }
+        // Looked at, not shown: to somebody who reads lines two of them would be two passwords.
+        let (old, _) = self.base(&self.open_write(&caller, current)?)?;
+        must_be_one(&begin.name, &old)?;
         self.note(&caller, &begin.name, "begun: pending")?;
         let next = begin.name.next_path();
         self.write_hidden(&caller, &next, begin.content.expose(), Some(RotationState::Pending))?;
@@ -55,6 +59,8 @@ impl Vault {
         let (next, state) = self.rotation(&open.name)?.ok_or_else(|| none_under_way(&open.name))?;
         let old = self.open_for_admin(&caller, self.password(&open.name)?)?.content;
         let new = self.open_for_admin(&caller, next)?.content;
+        must_be_one(&open.name, &old)?;
+        must_be_one(&open.name, &new)?;
         Ok(RotationOpened { state, old, new })
     }
 
@@ -94,6 +100,12 @@ impl Vault {
         let who = caller.who();
         self.record(audit::Operation::Rotate, &name.path().to_string(), None, &who, &format!("admin: {what}"))
     }
+}
+
+/// What came into the tree by another way may be anything.
+fn must_be_one(name: &PasswordName, content: &Secret) -> Result<(), Fault> {
+    let refused = |e| Fault::Refused(format!("what is stored of {name} was not stored as a password: {e}"));
+    check_password(content.expose()).map_err(refused)
 }
 
 /// Where a test ends it, as a crash would.

@@ -274,4 +274,12 @@ fn what_was_put_into_the_folder_by_hand_is_shown_as_open() {
     Admin::put(&vault, &root(), put).unwrap();
     let all = vault.password_list(&root(), PasswordList { pattern: None }).unwrap();
     assert!(all[0].open);
+    // Two lines would be an old and a new password to a program that reads lines.
+    let path = name("web").path();
+    let put = Put { path, uid: None, gid: None, mode: None, parents: true, content: secret("x\ny") };
+    Admin::put(&vault, &root(), put).unwrap();
+    assert!(
+        matches!(begin(&vault, "web", "new"), Err(Fault::Refused(why)) if why.contains("not stored as a password"))
+    );
+    assert_eq!(listed(&vault, "web")[0].2, None, "nothing began");
 }

@@ -168,7 +168,11 @@ fn all(
         let name = entry.name;
         if stop.load(Ordering::SeqCst) {
             let reason = "interrupted".to_owned();
-            lines.push(Line { outcome: "not begun", ..Line::failed(name, None, Exit::Failed, reason) });
+            let line = Line { outcome: "not begun", ..Line::failed(name, None, Exit::Failed, reason) };
+            if !args.json {
+                with_stdout(|out| Ok(writeln!(out, "{}", line.text())?))?;
+            }
+            lines.push(line);
             continue;
         }
         bar.set_message(name.to_string());
