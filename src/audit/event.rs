@@ -82,7 +82,7 @@ operations! {
     Restore = "restore",
     /// A sealed blob was taken out of the store.
     Extract = "extract",
-    /// The log was rotated by command, or a key was.
+    /// The log was rotated by command, or a key or a password was.
     Rotate = "rotate",
     /// A container's scope was declared.
     ScopeAdd = "scope_add",

@@ -17,7 +17,7 @@ use std::time::Duration;
 #[command(name = "pinfold", version, max_term_width = 100)]
 #[command(after_help = "A PATH is a path in the tree (svc/pin), or the same with the mount point before it.\n\
     Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 locked, 5 damaged store, 6 not found, 7 daemon unreachable, \
-    8 nothing to do.")]
+    8 nothing to do, 9 partial.")]
 pub struct Cli {
     /// The configuration file [default: /etc/pinfold/pinfold.toml]
     #[arg(long, global = true, value_name = "FILE")]
@@ -132,6 +132,8 @@ pub enum Command {
     Cert(super::cert::args::Cert),
     /// Renew the certificates that end soon
     Renew(super::cert::args::Renew),
+    /// Store, show and change passwords of accounts on other machines
+    Password(super::password::Password),
 }
 
 /// Output for programs.
@@ -812,6 +814,17 @@ mod tests {
             "pinfold cert ca crl lab --revoke 4f --revoke 50",
             "pinfold renew web --pretend --json",
             "pinfold renew --force",
+            "pinfold password add root@ui-1",
+            "pinfold password generate nut@ups:upsd --length 32 --alphabet clear --replace",
+            "pinfold password show root@ui-*",
+            "pinfold password ls",
+            "pinfold password ls *@*:* --json",
+            "pinfold password rm root@ui-* --purge --dry-run",
+            "pinfold password rotate root@ui-* --length 32",
+            "pinfold password rotate root@ui-* --resume --json",
+            "pinfold password rotate ui-1 --keep old",
+            "pinfold password import passtore - --pretend",
+            "pinfold password import pass /p --replace",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -863,6 +876,12 @@ mod tests {
             "pinfold cert selfsign web --days 0",
             "pinfold cert show certs/web --pem --json",
             "pinfold renew --now tomorrow",
+            "pinfold password",
+            "pinfold password add ui-1 hunter2",
+            "pinfold password generate ui-1 --length 3",
+            "pinfold password show",
+            "pinfold password rotate ui-1 --resume --keep new",
+            "pinfold password rotate ui-1 --keep both",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

@@ -24,6 +24,7 @@ mod join;
 mod log;
 mod look;
 mod names;
+mod password;
 mod poke;
 mod policy;
 mod policy_args;
@@ -50,6 +51,9 @@ use std::process::ExitCode;
 
 /// Runs the command that was typed.
 pub fn main() -> ExitCode {
+    if let Some(exit) = password::askpass::answer() {
+        return exit.into();
+    }
     let exit = match Cli::try_parse() {
         Ok(cli) => match run(cli) {
             Ok(exit) => exit,
@@ -119,6 +123,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Accounts(args) => accounts::accounts(&config, &args),
         Command::Cert(args) => cert::cert(&config, args),
         Command::Renew(args) => renew::renew(&config, args),
+        Command::Password(args) => password::password(&config, args),
     }
 }
 

@@ -6,6 +6,7 @@
 mod export;
 mod import;
 mod load;
+mod passwords;
 mod units;
 
 pub use crate::model::parse_duration;
@@ -15,6 +16,7 @@ mod certs;
 
 pub use certs::{Certs, Half, Pair, Submit};
 pub use load::{ConfigError, DEFAULT_FILE};
+pub use passwords::{Passwords, SshVerify};
 
 use crate::model::SecretPath;
 use serde::{Deserialize, Serialize};
@@ -81,6 +83,8 @@ pub struct Config {
     pub export: Export,
     /// Pairs of certificate and key, and renewal.
     pub certs: Certs,
+    /// Passwords: how they are shown and rotated.
+    pub passwords: Passwords,
     /// For how long the store stays unlocked; for ever without it.
     #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
     pub lock_after: Option<Duration>,
@@ -225,6 +229,7 @@ impl Default for Config {
             outbox: None,
             export: Export::default(),
             certs: Certs::default(),
+            passwords: Passwords::default(),
             lock_after: None,
             inbox: None,
             import: ImportFrom::default(),

@@ -21,6 +21,10 @@ use crate::wire::{
     Unpublished,
 };
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
+use crate::wire::{
+    PasswordList, PasswordListing, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
+    RotationOpen,
+};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -181,6 +185,28 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         NoteAccount::NAME => {
             one::<NoteAccount>(call, out, |note| admin.note_account(actor, note).map(|()| Done {}))?;
         }
+        PasswordList::NAME => one::<PasswordList>(call, out, |list| {
+            admin.password_list(actor, list).map(|passwords| PasswordListing { passwords })
+        })?,
+        PasswordPut::NAME => {
+            one::<PasswordPut>(call, out, |put| admin.password_put(actor, put).map(|version| Committed { version }))?
+        }
+        PasswordShow::NAME => {
+            let shown = admin.password_show(actor, call.parameters()?)?;
+            out.secret(&shown)?;
+        }
+        PasswordRemove::NAME => one::<PasswordRemove>(call, out, |remove| admin.password_remove(actor, remove))?,
+        RotationBegin::NAME => {
+            one::<RotationBegin>(call, out, |begin| admin.rotation_begin(actor, begin).map(|()| Done {}))?;
+        }
+        RotationOpen::NAME => {
+            let opened = admin.rotation_open(actor, call.parameters()?)?;
+            out.secret(&opened)?;
+        }
+        RotationMark::NAME => {
+            one::<RotationMark>(call, out, |mark| admin.rotation_mark(actor, mark).map(|()| Done {}))?
+        }
+        RotationEnd::NAME => one::<RotationEnd>(call, out, |end| admin.rotation_end(actor, end).map(|()| Done {}))?,
         _ => return super::certs::answer(admin, actor, call, out).unwrap_or_else(|| Err(call.unknown().into())),
     }
     Ok(())

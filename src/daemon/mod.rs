@@ -195,6 +195,7 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
     vault.set_pairs(config.certs.pair.clone());
     vault.set_key_type(config.certs.key_type);
     Ok(vault)
+    Ok(vault.with_shows_per_minute(config.passwords.show_per_minute))
 }
 
 /// What a store that does not open means for a command.

@@ -10,6 +10,7 @@ mod idmap;
 mod ids;
 mod meta;
 mod names;
+mod password;
 mod path;
 mod publication;
 mod who;
@@ -22,6 +23,7 @@ pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
 pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
 pub use names::{ConsoleName, HostName, MachineNameError};
+pub use password::{PASSWORD_MAX, PASSWORDS, PasswordError, PasswordName, PasswordPattern, check_password};
 pub use path::{Name, PathError, SecretPath};
 pub use publication::{
     Described, DescribedBy, PUBLICATIONS_MAX, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient,

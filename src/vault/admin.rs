@@ -10,7 +10,7 @@ use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError}
 use crate::access::Denial;
 use crate::audit;
 use crate::caller::Control;
-use crate::model::{Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Timestamp, Uid};
+use crate::model::{Gid, Ino, Kind, Name, PasswordPattern, Scope, SecretPath, Subject, Timestamp, Uid};
 use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
 use crate::store;
@@ -421,6 +421,39 @@ impl Admin for Vault {
 
     fn certs(&self) -> Option<&dyn wire::CertAdmin> {
         Some(self)
+    }
+
+    fn password_list(&self, actor: &Actor, list: wire::PasswordList) -> Result<Vec<wire::PasswordEntry>, Fault> {
+        self.admin(actor)?;
+        Ok(self.passwords(&list.pattern.unwrap_or_else(PasswordPattern::all))?)
+    }
+
+    fn password_put(&self, actor: &Actor, put: wire::PasswordPut) -> Result<u64, Fault> {
+        self.put_password(actor, &put)
+    }
+
+    fn password_show(&self, actor: &Actor, show: wire::PasswordShow) -> Result<wire::ShownPassword, Fault> {
+        self.show_password(actor, &show)
+    }
+
+    fn password_remove(&self, actor: &Actor, remove: wire::PasswordRemove) -> Result<Removed, Fault> {
+        self.remove_password(actor, &remove)
+    }
+
+    fn rotation_begin(&self, actor: &Actor, begin: wire::RotationBegin) -> Result<(), Fault> {
+        self.begin_rotation(actor, &begin)
+    }
+
+    fn rotation_open(&self, actor: &Actor, open: wire::RotationOpen) -> Result<wire::RotationOpened, Fault> {
+        self.open_rotation(actor, &open)
+    }
+
+    fn rotation_mark(&self, actor: &Actor, mark: wire::RotationMark) -> Result<(), Fault> {
+        self.mark_rotation(actor, &mark)
+    }
+
+    fn rotation_end(&self, actor: &Actor, end: wire::RotationEnd) -> Result<(), Fault> {
+        self.end_rotation(actor, &end)
     }
 
     fn denied(&self, actor: &Actor, reason: &str) {

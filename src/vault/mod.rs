@@ -29,6 +29,7 @@ mod node;
 mod on_change;
 mod open;
 mod pairs;
+mod passwords;
 mod placed;
 mod protectors;
 mod publish;
@@ -76,6 +77,7 @@ use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
 use export::{Exporter, Records};
 use node::Node;
+use passwords::Passwords;
 use publish::Publisher;
 use scopes::Scopes;
 use std::collections::BTreeMap;
@@ -194,6 +196,7 @@ pub struct Vault {
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
     exporter: Exporter,
+    passwords: Passwords,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
     imports: OnceLock<ImportSettings>,
@@ -245,6 +248,7 @@ impl Vault {
             observer: OnceLock::new(),
             publisher: Publisher::default(),
             exporter: Exporter::default(),
+            passwords: Passwords::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
             imports: OnceLock::new(),

@@ -100,7 +100,7 @@ impl Vault {
     }
 
     /// Opens what `grant` allows: the record and the content are the same whoever decides.
-    fn open_granted(
+    pub(super) fn open_granted(
         &self,
         caller: &impl Caller,
         ino: Ino,

@@ -14,6 +14,10 @@ use super::{
 };
 use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
+use super::{
+    PasswordEntry, PasswordList, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
+    RotationOpen, RotationOpened, ShownPassword,
+};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -186,6 +190,38 @@ pub trait Admin: Send + Sync {
     fn certs(&self) -> Option<&dyn super::CertAdmin> {
         None
     }
+    /// Passwords, without content.
+    fn password_list(&self, _: &Actor, _: PasswordList) -> Result<Vec<PasswordEntry>, Fault> {
+        Err(no_passwords())
+    }
+    /// Stores a password; the number of its version. [`Fault::Refused`] if it is there, unless replaced.
+    fn password_put(&self, _: &Actor, _: PasswordPut) -> Result<u64, Fault> {
+        Err(no_passwords())
+    }
+    /// Shows a password; [`Fault::Refused`] once too many have been shown to this admin within a minute.
+    fn password_show(&self, _: &Actor, _: PasswordShow) -> Result<ShownPassword, Fault> {
+        Err(no_passwords())
+    }
+    /// Removes a password.
+    fn password_remove(&self, _: &Actor, _: PasswordRemove) -> Result<Removed, Fault> {
+        Err(no_passwords())
+    }
+    /// Stores the next password; [`Fault::Refused`] if a rotation is under way.
+    fn rotation_begin(&self, _: &Actor, _: RotationBegin) -> Result<(), Fault> {
+        Err(no_passwords())
+    }
+    /// Both passwords; [`Fault::NotFound`] if none is under way.
+    fn rotation_open(&self, _: &Actor, _: RotationOpen) -> Result<RotationOpened, Fault> {
+        Err(no_passwords())
+    }
+    /// Notes how far it is; on disk when it returns.
+    fn rotation_mark(&self, _: &Actor, _: RotationMark) -> Result<(), Fault> {
+        Err(no_passwords())
+    }
+    /// Ends it; on disk when it returns.
+    fn rotation_end(&self, _: &Actor, _: RotationEnd) -> Result<(), Fault> {
+        Err(no_passwords())
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
 }
@@ -203,4 +239,9 @@ fn no_consoles() -> Fault {
 /// For a core that publishes nothing.
 fn not_here() -> Fault {
     Fault::Failed("nothing is published here".into())
+}
+
+/// For a core that keeps none.
+fn no_passwords() -> Fault {
+    Fault::Failed("no passwords are kept here".into())
 }

@@ -6,6 +6,7 @@ use super::certs::*;
 use super::containers::*;
 use super::export::*;
 use super::import::*;
+use super::passwords::*;
 use super::publish::*;
 use super::replies::*;
 use super::{base64, time};
@@ -94,6 +95,14 @@ methods! {
     CaInit => "CaInit", CertStored;
     CaSign => "CaSign", CaMade;
     CaCrl => "CaCrl", CaMade;
+    PasswordList => "PasswordList", PasswordListing;
+    PasswordPut => "PasswordPut", Committed;
+    PasswordShow => "PasswordShow", ShownPassword;
+    PasswordRemove => "PasswordRemove", Removed;
+    RotationBegin => "RotationBegin", Done;
+    RotationOpen => "RotationOpen", RotationOpened;
+    RotationMark => "RotationMark", Done;
+    RotationEnd => "RotationEnd", Done;
 }
 
 /// How the daemon is.

@@ -15,6 +15,7 @@ mod frame;
 mod import;
 mod methods;
 mod offline;
+mod passwords;
 mod publish;
 mod replies;
 mod time;
@@ -30,5 +31,6 @@ pub use frame::{Frame, FrameError, FrameReader, FrameWriter, LARGE_FRAME, limit_
 pub use import::*;
 pub use methods::*;
 pub use offline::{InitReport, NewRecovery, Protection, RestoreReport};
+pub use passwords::*;
 pub use publish::*;
 pub use replies::*;
