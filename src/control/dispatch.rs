@@ -16,6 +16,7 @@ use crate::wire::{
     Unpublished,
 };
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
+use crate::wire::{ViewAdd, ViewList, ViewListing, ViewRemove};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -150,6 +151,20 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             admin.identity_list(actor).map(|protectors| Identities { protectors })
         })?,
         Rekey::NAME => one::<Rekey>(call, out, |rekey| admin.rekey(actor, rekey))?,
+        ViewAdd::NAME => one::<ViewAdd>(call, out, |add| {
+            writable(&add.path)?;
+            if add.mode.is_some_and(|m| m > 0o777) {
+                return Err(Fault::Usage("a mode is 0777 at most".into()));
+            }
+            admin.view_add(actor, add)
+        })?,
+        ViewList::NAME => {
+            one::<ViewList>(call, out, |ViewList {}| admin.view_list(actor).map(|views| ViewListing { views }))?;
+        }
+        ViewRemove::NAME => one::<ViewRemove>(call, out, |ViewRemove { path }| {
+            writable(&path)?;
+            admin.view_remove(actor, path).map(|()| Done {})
+        })?,
         _ => return Err(call.unknown().into()),
     }
     Ok(())

@@ -106,6 +106,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     unlocking.settled();
     // After the unlock: what the last daemon published is there until it is put back.
     vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
+    vault.serve_views().map_err(system("cannot start a thread"))?;
     let credentials = match inherited.credentials() {
         Some(listener) => {
             let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);

@@ -285,7 +285,7 @@ impl Vault {
                 Record::Node(node) => rename(&mut node.versions, replaced),
                 Record::Grave(grave) => rename(&mut grave.versions, replaced),
                 Record::Facts(found) if ino == FACTS_INO => *found = facts.clone(),
-                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) => {}
+                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::View(..) => {}
             }
             batch.nodes.insert(ino, Some(keys.record.seal(ino, &record.encode())));
             Ok(())
@@ -396,6 +396,7 @@ fn stand_in(scope: &Scope) -> Node {
         target: None,
         versions: Vec::new(),
         last_number: 0,
+        view: None,
     }
 }
 

@@ -305,7 +305,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
             Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
             Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
-            Record::Facts(_) | Record::Node(_) | Record::Grave(_) | Record::Scope(_) | Record::Instance(_) => {
+            _ => {
                 return Err(damaged(&"out of place"));
             }
         }

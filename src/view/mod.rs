@@ -69,7 +69,7 @@ pub enum ViewError {
 /// for the host, to its folder for a container.
 ///
 /// postcard writes the variant's number first: a new kind gets a new number, and an old one keeps its fields.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Definition {
     /// PEM files one after the other, of which one is the private key; the first certificate must be the key's.
     Pem {

@@ -9,6 +9,7 @@ use super::{
 };
 use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
+use super::{ViewAdd, ViewAdded, ViewInfo};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -121,8 +122,25 @@ pub trait Admin: Send + Sync {
     fn identity_list(&self, actor: &Actor) -> Result<Vec<ProtectorInfo>, Fault>;
     /// A new identity and new keys.
     fn rekey(&self, actor: &Actor, rekey: Rekey) -> Result<Rekeyed, Fault>;
+    /// Defines a view, or says what it would be.
+    fn view_add(&self, _: &Actor, _: ViewAdd) -> Result<ViewAdded, Fault> {
+        Err(no_views())
+    }
+    /// The views, by path.
+    fn view_list(&self, _: &Actor) -> Result<Vec<ViewInfo>, Fault> {
+        Err(no_views())
+    }
+    /// Removes a view.
+    fn view_remove(&self, _: &Actor, _: SecretPath) -> Result<(), Fault> {
+        Err(no_views())
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
+}
+
+/// For a core that has no views.
+fn no_views() -> Fault {
+    Fault::Failed("there are no views here".into())
 }
 
 /// For a core that publishes nothing.

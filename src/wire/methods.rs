@@ -5,6 +5,7 @@
 use super::containers::*;
 use super::publish::*;
 use super::replies::*;
+use super::views::*;
 use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
 use crate::secret::Secret;
@@ -67,6 +68,9 @@ methods! {
     IdentityRemove => "IdentityRemove", Done;
     IdentityList => "IdentityList", Identities;
     Rekey => "Rekey", Rekeyed;
+    ViewAdd => "ViewAdd", ViewAdded;
+    ViewList => "ViewList", ViewListing;
+    ViewRemove => "ViewRemove", Done;
 }
 
 /// How the daemon is.
@@ -313,7 +317,9 @@ pub struct Rekey {
 }
 
 /// Null is as good as absent: clients with typed optional parameters send it.
-fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+pub(super) fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 

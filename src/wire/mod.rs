@@ -15,6 +15,7 @@ mod offline;
 mod publish;
 mod replies;
 mod time;
+mod views;
 
 pub use admin::{Actor, Admin, UnlockWith};
 pub use base64::decode as decode_base64;
@@ -26,3 +27,4 @@ pub use methods::*;
 pub use offline::{InitReport, NewRecovery, Protection, RestoreReport};
 pub use publish::*;
 pub use replies::*;
+pub use views::*;
