@@ -2,6 +2,7 @@
 //!
 //! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
 
+use super::view_args::View;
 use crate::exit::Exit;
 use crate::wire::UidMap;
 use clap::error::ErrorKind;
@@ -76,6 +77,8 @@ pub enum Command {
     /// Attach or detach the container whose OCI state is on stdin (for runtimes: mount-helpers/hooks.d)
     #[command(hide = true)]
     OciHook(OciHook),
+    /// Define, list or remove views: files composed from several secrets
+    View(View),
     /// Give a secret to a user as a key in his keyring
     Publish(Publish),
     /// Take a published secret back
@@ -647,7 +650,7 @@ fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-fn octal(text: &str) -> Result<u16, String> {
+pub(super) fn octal(text: &str) -> Result<u16, String> {
     match u16::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
         _ => Err("a mode is octal, 0777 at most".into()),

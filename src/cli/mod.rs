@@ -23,6 +23,8 @@ mod take;
 mod tree;
 mod unlock;
 mod upcall;
+mod view;
+mod view_args;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -80,6 +82,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::CheckConfig(args) => store::check_config(&config, args),
         Command::Publish(args) => publish::publish(&config, args),
         Command::Unpublish(args) => publish::unpublish(&config, args),
+        Command::View(args) => view::view(&config, args),
         Command::Published(args) => publish::published(&config, args),
         Command::Keyring(args) => publish::keyring(&config, args),
         Command::Doctor(args) => doctor::doctor(&config, args),
