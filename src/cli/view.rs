@@ -82,9 +82,14 @@ fn in_scope(arg: &str, view: &str, config: &Config) -> String {
 /// A template's text; `-` is stdin.
 fn text(file: &Path) -> Result<String, Failure> {
     let shown = file.display().to_string();
-    let opened = if file == Path::new("-") { take::stdin()? } else { File::open(file).map_err(|e| Failure::from(e).about(&shown))? };
+    let opened = if file == Path::new("-") {
+        take::stdin()?
+    } else {
+        File::open(file).map_err(|e| Failure::from(e).about(&shown))?
+    };
     let content = take::all(&mut &opened, MAX_TEMPLATE)?;
-    let content = content.ok_or_else(|| Failure::usage(format!("{shown}: a template has {MAX_TEMPLATE} bytes at most")))?;
+    let content =
+        content.ok_or_else(|| Failure::usage(format!("{shown}: a template has {MAX_TEMPLATE} bytes at most")))?;
     let text = std::str::from_utf8(content.expose()).map_err(|_| Failure::usage(format!("{shown}: not UTF-8")))?;
     Ok(text.to_owned())
 }
