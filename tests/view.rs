@@ -537,6 +537,9 @@ fn a_hashed_directory_follows_its_sources() {
     assert_eq!((rig.attr(&first).uid, rig.attr(&first).mode), (BOB, 0o600));
     let entry = name(&format!("{}.0", hash(&a)));
     assert!(not_permitted(rig.vault().unlink(&root, directory, &entry)));
+    let set = SetAttr { mode: Some(0o666), ..SetAttr::default() };
+    assert!(not_permitted(rig.vault().set_attr(&root, rig.ino(&first), set)));
+    assert!(not_permitted(rig.vault().set_xattr(&root, rig.ino(&first), "user.x", b"x", XattrMode::Set)));
     let new = NewNode { parent: directory, name: &name("x"), kind: Kind::File, mode: 0o600, umask: 0, target: None };
     assert!(not_permitted(rig.vault().create(&root, new)));
     let out = Rename { parent: directory, name: &entry, new_parent: Ino::ROOT, new_name: &name("x"), replace: true };

@@ -11,6 +11,7 @@ use super::{Caller, Vault, VaultError, ruled};
 use crate::access::{Denial, Operation, Rule};
 use crate::audit;
 use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
+use crate::view::Definition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -144,6 +145,7 @@ impl Vault {
     pub fn set_attr(&self, caller: &impl Caller, ino: Ino, set: SetAttr) -> Result<Attr, VaultError> {
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
+        self.recording(audit::Operation::SetMode, &path, || caller.who(), refuse_entry(&node))?;
         let steps = [
             set.mode.map(|_| (Operation::ChangeMeta, audit::Operation::SetMode)),
             (set.uid.is_some() || set.gid.is_some())
@@ -449,6 +451,16 @@ pub(super) fn refuse_composed(directory: &Node) -> Result<(), VaultError> {
     match directory.is_view() {
         true => Err(VaultError::NotPermitted("the directory is a view: its entries come and go with its sources")),
         false => Ok(()),
+    }
+}
+
+/// An entry of a composed directory is as its directory is.
+pub(super) fn refuse_entry(node: &Node) -> Result<(), VaultError> {
+    match node.view.as_deref() {
+        Some(Definition::Hashed { .. }) => {
+            Err(VaultError::NotPermitted("it is an entry of a view: it is as its directory is"))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -516,7 +516,7 @@ impl Vault {
             }
             Change::Unlocked => {
                 self.publisher.touch_all();
-                self.news_of_views();
+                self.all_directories_anew();
             }
             Change::CutOff(_) => self.publisher.touch_all(),
             Change::Entry { .. } | Change::Node(_) | Change::Nodes(_) => {}

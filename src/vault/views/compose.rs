@@ -124,7 +124,13 @@ impl Vault {
                 }
                 // A version that was read for is not kept any more: then there is a newer one.
                 Err(_) if tries < MAX_TRIES && self.have_moved_on(&snapshot.sources) => tries += 1,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // So that nobody makes it be tried again and again by looking at its size.
+                    if matches!(error, VaultError::NotComposed(_) | VaultError::TooBig { .. }) {
+                        self.note_size(ino, mark, 0);
+                    }
+                    return Err(error);
+                }
             }
         }
     }

@@ -15,6 +15,13 @@ use std::sync::Arc;
 const FILE_MODE: u16 = 0o666;
 
 impl Vault {
+    /// The store was unlocked, or the key of a scope is there again: what could not be done may be possible now.
+    pub(in crate::vault) fn all_directories_anew(&self) {
+        let _writer = self.lock_writer();
+        let _ = self.with_tree_mut(|tree| tree.views().all_stale());
+        self.news_of_views();
+    }
+
     /// Makes every directory anew whose sources changed.
     pub(super) fn refresh_all(&self) {
         let stale = self.with_tree(|tree| tree.all_views().stale()).unwrap_or_default();
@@ -37,6 +44,8 @@ impl Vault {
             return;
         }
         if let Err(error) = self.try_refresh(&mut writer, directory) {
+            // Not again before something changes: looking at it must not keep others from writing.
+            let _ = self.with_tree_mut(|tree| tree.views().is_fresh(directory));
             tracing::warn!(path = %self.path_of(directory, None), %error, "a directory of certificates is not up to date");
         }
     }

@@ -131,6 +131,11 @@ impl ViewIndex {
         touched.into_iter().filter_map(of).collect()
     }
 
+    /// No directory's entries are known to be what its sources say.
+    pub fn all_stale(&mut self) {
+        self.stale = self.all.iter().filter(|(_, e)| e.definition.is_directory()).map(|(ino, _)| *ino).collect();
+    }
+
     /// Whether a directory's entries are not what its sources say.
     pub fn is_stale(&self, directory: Ino) -> bool {
         self.stale.contains(&directory)
