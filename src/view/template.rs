@@ -60,29 +60,12 @@ pub(super) fn check(text: &str) -> Result<Vec<SecretPath>, ViewError> {
 pub(super) fn render(text: &str, parts: &[Part<'_>], out: Out) -> Result<Secret, ViewError> {
     let mut env = environment();
     let of = |part: &Part<'_>| (part.name.to_string(), Zeroizing::new(part.content.expose().to_vec()));
-    let contents: Arc<BTreeMap<String, Zeroizing<Vec<u8>>>> = Arc::new(parts.iter().map(of).collect());
-    let get = move |name: &str| -> Result<Arc<BTreeMap<String, Zeroizing<Vec<u8>>>>, Error> {
-        if contents.contains_key(name) {
-            Ok(Arc::clone(&contents))
-        } else {
-            Err(failed("a name that is not written out"))
-        }
-    };
-    let get = Arc::new(get);
-    let with = Arc::clone(&get);
-    env.add_function("secret", move |name: String| {
-        let name = plain(&name)?;
-        with(&name).map(|contents| value(without_line_end(&contents[&name])))
-    });
-    let with = Arc::clone(&get);
-    env.add_function("bytes", move |name: String| {
-        let name = plain(&name)?;
-        with(&name).map(|contents| value(&contents[&name]))
-    });
-    env.add_function("cert", move |name: String| {
-        let name = plain(&name)?;
-        get(&name).and_then(|contents| certificate(&contents[&name]))
-    });
+    let contents: Arc<Contents> = Arc::new(parts.iter().map(of).collect());
+    let sources = Arc::clone(&contents);
+    env.add_function("secret", move |name: String| get(&sources, &name).map(|bytes| value(without_line_end(bytes))));
+    let sources = Arc::clone(&contents);
+    env.add_function("bytes", move |name: String| get(&sources, &name).map(value));
+    env.add_function("cert", move |name: String| get(&contents, &name).and_then(certificate));
     let mut bounded = Bounded { out, full: None };
     let template = env.template_from_str(text).map_err(|e| told(&e))?;
     let rendered = template.render_captured_to((), &mut bounded);
@@ -122,9 +105,13 @@ fn environment<'t>() -> Environment<'t> {
     env
 }
 
-/// As the definition has it: the text may have it with blanks or slashes more.
-fn plain(name: &str) -> Result<String, Error> {
-    SecretPath::parse(name).map(|path| path.to_string()).map_err(|_| failed("a name that cannot be"))
+/// The sources' contents, by name.
+type Contents = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+/// By its name as the definition has it: the text may have it with blanks or slashes more.
+fn get<'c>(contents: &'c Contents, name: &str) -> Result<&'c [u8], Error> {
+    let name = SecretPath::parse(name).map_err(|_| failed("a name that cannot be"))?.to_string();
+    contents.get(&name).map(|bytes| bytes.as_slice()).ok_or_else(|| failed("a name that is not written out"))
 }
 
 /// Text, or bytes if it is none.
