@@ -28,4 +28,5 @@ pub mod sys;
 pub mod unlock;
 pub mod upcall;
 pub mod vault;
+pub mod view;
 pub mod wire;

@@ -108,6 +108,8 @@ operations! {
     Import = "import",
     /// The policy was changed.
     Policy = "policy",
+    /// A view was defined.
+    View = "view",
     /// The configuration was read.
     Config = "config",
     /// Somebody spoke to the control socket and was turned away.

@@ -5,6 +5,7 @@
 use super::export::ExportArgs;
 use super::import_args::{Accounts, Import, Join, Leave};
 use super::signer::SignerArgs;
+use super::view_args::View;
 use crate::exit::Exit;
 use crate::wire::UidMap;
 use clap::error::ErrorKind;
@@ -81,6 +82,8 @@ pub enum Command {
     OciHook(OciHook),
     /// Check the policy, or show what it says
     Policy(super::policy_args::Policy),
+    /// Define, list or remove views: files composed from several secrets
+    View(View),
     /// Give a secret to a user as a key in his keyring
     Publish(Publish),
     /// Take a published secret back
@@ -681,7 +684,7 @@ fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-fn octal(text: &str) -> Result<u16, String> {
+pub(super) fn octal(text: &str) -> Result<u16, String> {
     match u16::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
         _ => Err("a mode is octal, 0777 at most".into()),

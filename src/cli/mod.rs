@@ -40,6 +40,8 @@ mod take;
 mod tree;
 mod unlock;
 mod upcall;
+mod view;
+mod view_args;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -106,6 +108,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Publish(args) => publish::publish(&config, args),
         Command::Unpublish(args) => publish::unpublish(&config, args),
         Command::Policy(args) => policy::policy(&config, args),
+        Command::View(args) => view::view(&config, args),
         Command::Published(args) => publish::published(&config, args),
         Command::Keyring(args) => publish::keyring(&config, args),
         Command::Doctor(args) => doctor::doctor(&config, args),

@@ -25,6 +25,7 @@ use crate::wire::{
     PasswordList, PasswordListing, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
     RotationOpen,
 };
+use crate::wire::{ViewAdd, ViewList, ViewListing, ViewRemove};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -207,6 +208,20 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             one::<RotationMark>(call, out, |mark| admin.rotation_mark(actor, mark).map(|()| Done {}))?
         }
         RotationEnd::NAME => one::<RotationEnd>(call, out, |end| admin.rotation_end(actor, end).map(|()| Done {}))?,
+        ViewAdd::NAME => one::<ViewAdd>(call, out, |add| {
+            writable(&add.path)?;
+            if add.mode.is_some_and(|m| m > 0o777) {
+                return Err(Fault::Usage("a mode is 0777 at most".into()));
+            }
+            admin.view_add(actor, add)
+        })?,
+        ViewList::NAME => {
+            one::<ViewList>(call, out, |ViewList {}| admin.view_list(actor).map(|views| ViewListing { views }))?;
+        }
+        ViewRemove::NAME => one::<ViewRemove>(call, out, |ViewRemove { path }| {
+            writable(&path)?;
+            admin.view_remove(actor, path).map(|()| Done {})
+        })?,
         _ => return super::certs::answer(admin, actor, call, out).unwrap_or_else(|| Err(call.unknown().into())),
     }
     Ok(())

@@ -110,6 +110,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     // After the unlock: what the last daemon published is there until it is put back.
     vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
     let exports = export::Exports::start(&vault, &config).map_err(system("cannot start a thread"))?;
+    vault.serve_views().map_err(system("cannot start a thread"))?;
     let credentials = match inherited.credentials() {
         Some(listener) => {
             let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);
@@ -194,7 +195,6 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
     vault.with_imports(imports::settings(config));
     vault.set_pairs(config.certs.pair.clone());
     vault.set_key_type(config.certs.key_type);
-    Ok(vault)
     Ok(vault.with_shows_per_minute(config.passwords.show_per_minute))
 }
 

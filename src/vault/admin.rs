@@ -116,6 +116,12 @@ impl Admin for Vault {
             out.sort_by(|a, b| a.path.cmp(&b.path));
             Ok(())
         })??;
+        // What has no version may be a view: its size is that of what it is composed from.
+        for entry in out.iter_mut().filter(|entry| entry.kind == wire::NodeKind::File && entry.version.is_none()) {
+            if let Some(attr) = self.find(&entry.path).ok().and_then(|ino| self.attr(ino).ok()) {
+                (entry.size, entry.mtime) = (attr.size, attr.mtime);
+            }
+        }
         Ok(out)
     }
 
@@ -456,6 +462,19 @@ impl Admin for Vault {
         self.end_rotation(actor, &end)
     }
 
+    fn view_add(&self, actor: &Actor, add: wire::ViewAdd) -> Result<wire::ViewAdded, Fault> {
+        self.add_view(&self.admin(actor)?, &add)
+    }
+
+    fn view_list(&self, actor: &Actor) -> Result<Vec<wire::ViewInfo>, Fault> {
+        self.admin(actor)?;
+        Ok(self.list_views()?)
+    }
+
+    fn view_remove(&self, actor: &Actor, path: SecretPath) -> Result<(), Fault> {
+        self.remove_view(&self.admin(actor)?, &path)
+    }
+
     fn denied(&self, actor: &Actor, reason: &str) {
         self.refuse(audit::Operation::Control, "", None, &self.control(actor).who(), reason);
     }
@@ -490,7 +509,7 @@ impl Vault {
         Err(Fault::Refused(reason))
     }
 
-    fn directory(&self, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
+    pub(super) fn directory(&self, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
         let mut at = Ino::ROOT;
         for name in path.names() {
             at = match self.with_tree(|t| t.child(at, name.as_str()))? {
@@ -553,7 +572,8 @@ impl Vault {
     ) -> Result<(), VaultError> {
         let node = self.node(ino)?;
         if node.kind == Kind::Directory {
-            for (child, _, child_name) in self.entries(ino)? {
+            let entries = if node.is_view() { Vec::new() } else { self.entries(ino)? };
+            for (child, _, child_name) in entries {
                 if !recursive {
                     return Err(VaultError::NotEmpty);
                 }
@@ -610,7 +630,7 @@ impl From<VaultError> for Fault {
             | VaultError::TooBig { .. }
             | VaultError::Quota
             | VaultError::WrongKey(_) => Fault::Refused(text),
-            VaultError::NotFound | VaultError::NoAttribute => Fault::NotFound(text),
+            VaultError::NotFound | VaultError::NoAttribute | VaultError::NotComposed(_) => Fault::NotFound(text),
             VaultError::BadName(_) | VaultError::BadAcl(_) => Fault::Usage(text),
             VaultError::Damaged(_) => Fault::Damaged(text),
             VaultError::NothingToDo(_) => Fault::NothingToDo(text),

@@ -43,6 +43,7 @@ mod together;
 mod tree;
 mod unlock;
 mod view;
+mod views;
 mod who;
 mod world;
 mod writer;
@@ -88,6 +89,7 @@ use std::time::{Duration, Instant};
 use tree::Tree;
 use unlock::Keys;
 use view::View;
+use views::Views;
 use world::SystemWorld;
 use writer::Writer;
 
@@ -197,6 +199,7 @@ pub struct Vault {
     publisher: Publisher,
     exporter: Exporter,
     passwords: Passwords,
+    views: Views,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
     imports: OnceLock<ImportSettings>,
@@ -249,6 +252,7 @@ impl Vault {
             publisher: Publisher::default(),
             exporter: Exporter::default(),
             passwords: Passwords::default(),
+            views: Views::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
             imports: OnceLock::new(),
@@ -317,7 +321,11 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, VaultError> {
-        self.with_open(|open| open.attr(ino))?.ok_or(VaultError::NotFound)
+        let found = self.with_open(|open| Some((open.attr(ino)?, open.tree.get(ino)?.is_view())))?;
+        match found.ok_or(VaultError::NotFound)? {
+            (attr, true) => Ok(self.with_composed_size(attr)),
+            (attr, false) => Ok(attr),
+        }
     }
 
     /// The node of this name in a directory.
@@ -325,8 +333,15 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn lookup(&self, parent: Ino, name: &str) -> Result<Attr, VaultError> {
-        let found = self.with_open(|open| open.attr(open.tree.child(parent, name)?))?;
-        found.ok_or(VaultError::NotFound)
+        self.refresh_if_stale(parent);
+        let found = self.with_open(|open| {
+            let ino = open.tree.child(parent, name)?;
+            Some((open.attr(ino)?, open.tree.get(ino)?.is_view()))
+        })?;
+        match found.ok_or(VaultError::NotFound)? {
+            (attr, true) => Ok(self.with_composed_size(attr)),
+            (attr, false) => Ok(attr),
+        }
     }
 
     /// The node at a path; symlinks are not followed.
@@ -342,6 +357,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn entries(&self, directory: Ino) -> Result<Vec<(Ino, crate::model::Kind, Name)>, VaultError> {
+        self.refresh_if_stale(directory);
         let entries = self.with_tree(|tree| {
             let children = tree.children(directory)?;
             let entry = |(name, ino): (&Name, &Ino)| tree.get(*ino).map(|n| (*ino, n.kind, name.clone()));
@@ -422,16 +438,19 @@ impl Vault {
 
     /// Changes what is in memory; the writer's lock is held by the caller.
     fn with_open_mut<R>(&self, f: impl FnOnce(&mut Unlocked) -> R) -> Result<R, VaultError> {
-        match &mut *self.write_state() {
+        let (result, views) = match &mut *self.write_state() {
             State::Unlocked(open) => {
                 let result = f(open);
+                let views = open.tree.take_touched_views();
                 let (touched, succeeded) = open.tree.published().take_touched();
                 self.publisher.touch(touched, succeeded);
                 self.exporter.touch(open.tree.take_exported());
-                Ok(result)
+                (result, views)
             }
-            State::Locked { .. } => Err(VaultError::Locked),
-        }
+            State::Locked { .. } => return Err(VaultError::Locked),
+        };
+        self.sources_changed(views);
+        Ok(result)
     }
 
     /// Changes the tree in memory; the writer's lock is held by the caller.
@@ -543,10 +562,14 @@ impl Vault {
 
     fn tell(&self, change: Change) {
         match change {
-            Change::Locked => self.withdraw_all("locked"),
+            Change::Locked => {
+                self.withdraw_all("locked");
+                self.forget_sizes();
+            }
             Change::Unlocked => {
                 self.publisher.touch_all();
                 self.exporter.touch_all();
+                self.all_directories_anew();
             }
             Change::CutOff(_) => self.publisher.touch_all(),
             Change::Entry { .. } | Change::Node(_) | Change::Nodes(_) => {}

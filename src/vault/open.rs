@@ -114,6 +114,9 @@ impl Vault {
             if node.kind != Kind::File {
                 return Err(VaultError::IsADirectory);
             }
+            if node.is_view() {
+                return self.open_view(caller, ino, (&node, &path), wanted, op, grant);
+            }
             let version = wanted.of(&node)?;
             let number = version.map(|v| v.number);
             let (grant, holder, kek) = match grant(&node) {
@@ -208,6 +211,11 @@ impl Vault {
         let (node, path) = self.node_and_path(ino)?;
         if node.kind != Kind::File {
             return Err(VaultError::IsADirectory);
+        }
+        if node.is_view() {
+            let error = VaultError::NotPermitted("a view is composed: change what it is composed from");
+            self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &error.to_string());
+            return Err(error);
         }
         match self.grant(caller, ino, &node, operation) {
             Ok((grant, holder, _)) => Ok(WriteRight { grant, holder }),

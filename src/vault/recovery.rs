@@ -136,7 +136,7 @@ impl Vault {
             let versions: &mut [Version] = match record {
                 Record::Node(node) => &mut node.versions,
                 Record::Grave(grave) => &mut grave.versions,
-                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) => {
+                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) | Record::View(..) => {
                     &mut []
                 }
             };
@@ -155,7 +155,7 @@ impl Vault {
                     | Record::Scope(_)
                     | Record::Instance(_)
                     | Record::Export(_)
-                    | Record::Console(_) => {}
+                    | Record::Console(_) | Record::View(..) => {}
                 }
             }
         })
@@ -191,7 +191,7 @@ fn versions_of(record: &Record) -> &[Version] {
     match record {
         Record::Node(node) => &node.versions,
         Record::Grave(grave) => &grave.versions,
-        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) => &[],
+        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) | Record::View(..) => &[],
     }
 }
 
@@ -206,11 +206,12 @@ fn stand_in(record: &Record) -> Node {
         target: None,
         versions: Vec::new(),
         last_number,
+        view: None,
     };
     match record {
         Record::Node(found) => node(&found.scope, &found.meta, found.last_number),
         Record::Grave(grave) => node(&grave.scope, &grave.meta, grave.last_number),
-        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) => {
+        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) | Record::View(..) => {
             node(&Scope::Host, &Meta::new(Uid::ROOT, Gid(0), 0), 0)
         }
     }

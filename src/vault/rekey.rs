@@ -296,7 +296,7 @@ impl Vault {
                     console.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
                     consoles.put(ino, (**console).clone());
                 }
-                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) => {}
+                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::View(..) => {}
             }
             batch.nodes.insert(ino, Some(keys.record.seal(ino, &record.encode())));
             Ok(())
@@ -412,6 +412,7 @@ fn stand_in(scope: &Scope) -> Node {
         target: None,
         versions: Vec::new(),
         last_number: 0,
+        view: None,
     }
 }
 

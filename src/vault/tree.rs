@@ -7,6 +7,7 @@ use super::VaultError;
 use super::export::ExportTouched;
 use super::node::{Grave, Node, Record, Version};
 use super::publish::PublishedIndex;
+use super::views::{TouchedView, ViewIndex};
 use crate::model::{Ino, Kind, Name, Scope, SecretPath, Uid, XattrName};
 use crate::seal::BlobDigest;
 use crate::store::BlobKey;
@@ -35,6 +36,7 @@ pub struct Tree {
     left: VecDeque<Left>,
     published: PublishedIndex,
     exported: ExportTouched,
+    views: ViewIndex,
 }
 
 /// How much is in a scope.
@@ -85,6 +87,7 @@ impl Tree {
     /// Takes a node from the store. [`Tree::finish`] links them when all are there.
     pub fn load_node(&mut self, ino: Ino, node: Arc<Node>) {
         self.published.note(ino, None, Some(&node));
+        self.views.register(ino, Some(&node));
         self.count(&node, true);
         self.nodes.insert(ino, node);
     }
@@ -208,9 +211,11 @@ impl Tree {
 
     /// Puts a new node, or a changed one in the place of what it was. Links it under its parent and name.
     pub fn put(&mut self, ino: Ino, node: Node) {
+        let was_at = self.path_of_source(ino);
         let old = self.unlink(ino);
         self.published.note(ino, old.as_deref(), Some(&node));
         self.exported.note(ino, old.as_deref(), Some(&node));
+        self.views.register(ino, Some(&node));
         if let Some(name) = &node.name {
             self.entries.entry(node.parent).or_default().insert(name.clone(), ino);
         }
@@ -218,14 +223,42 @@ impl Tree {
             self.entries.entry(ino).or_default();
         }
         self.count(&node, true);
-        self.nodes.insert(ino, Arc::new(node));
+        let node = Arc::new(node);
+        self.nodes.insert(ino, Arc::clone(&node));
+        let is_at = self.path_of_source(ino);
+        self.views.note((old.as_ref(), was_at.as_ref()), (Some(&node), is_at.as_ref()));
+    }
+
+    /// The path, if any view might read it.
+    fn path_of_source(&self, ino: Ino) -> Option<SecretPath> {
+        if self.views.is_empty() { None } else { self.path(ino) }
+    }
+
+    /// The views.
+    pub fn views(&mut self) -> &mut ViewIndex {
+        &mut self.views
+    }
+
+    /// The views.
+    pub fn all_views(&self) -> &ViewIndex {
+        &self.views
+    }
+
+    /// The views whose sources changed since this was last asked.
+    pub fn take_touched_views(&mut self) -> Vec<TouchedView> {
+        let touched = self.views.take_touched();
+        touched.iter().for_each(|view| self.published.touch(view.ino));
+        touched
     }
 
     /// Takes a node out. Its blobs are the caller's business.
     pub fn remove(&mut self, ino: Ino) -> Option<Arc<Node>> {
+        let was_at = self.path_of_source(ino);
         let node = self.unlink(ino)?;
         self.published.note(ino, Some(&node), None);
         self.exported.note(ino, Some(&node), None);
+        self.views.register(ino, None);
+        self.views.note((Some(&node), was_at.as_ref()), (None, None));
         self.entries.remove(&ino);
         Some(node)
     }

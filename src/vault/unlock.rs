@@ -345,7 +345,8 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             | Record::Scope(_)
             | Record::Instance(_)
             | Record::Export(_)
-            | Record::Console(_) => return Err(damaged(ino, &"out of place").into()),
+            | Record::Console(_)
+            | Record::View(..) => return Err(damaged(ino, &"out of place").into()),
         }
     }
     tree.finish()?;

@@ -1,5 +1,6 @@
 //! Extended attributes: `user.*`, the conditions among them, and POSIX ACLs.
 
+use super::change::refuse_entry;
 use super::node::Node;
 use super::view::View;
 use super::{Caller, Vault, VaultError};
@@ -75,6 +76,7 @@ impl Vault {
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
+        self.recording(event, &path, || caller.who(), refuse_entry(&node))?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
         self.recording(event, &path, || caller.who(), recipients)?;
         let next = self.recording(
@@ -99,6 +101,7 @@ impl Vault {
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
+        self.recording(event, &path, || caller.who(), refuse_entry(&node))?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
         let mut next = (*node).clone();
         let was_there = match name {

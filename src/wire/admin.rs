@@ -18,6 +18,7 @@ use super::{
     PasswordEntry, PasswordList, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
     RotationOpen, RotationOpened, ShownPassword,
 };
+use super::{ViewAdd, ViewAdded, ViewInfo};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -222,6 +223,18 @@ pub trait Admin: Send + Sync {
     fn rotation_end(&self, _: &Actor, _: RotationEnd) -> Result<(), Fault> {
         Err(no_passwords())
     }
+    /// Defines a view, or says what it would be.
+    fn view_add(&self, _: &Actor, _: ViewAdd) -> Result<ViewAdded, Fault> {
+        Err(no_views())
+    }
+    /// The views, by path.
+    fn view_list(&self, _: &Actor) -> Result<Vec<ViewInfo>, Fault> {
+        Err(no_views())
+    }
+    /// Removes a view.
+    fn view_remove(&self, _: &Actor, _: SecretPath) -> Result<(), Fault> {
+        Err(no_views())
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
 }
@@ -234,6 +247,11 @@ fn no_console() -> Fault {
 /// For a core without consoles.
 fn no_consoles() -> Fault {
     Fault::Failed("nothing is imported here".into())
+}
+
+/// For a core that has no views.
+fn no_views() -> Fault {
+    Fault::Failed("there are no views here".into())
 }
 
 /// For a core that publishes nothing.

@@ -9,6 +9,7 @@ use super::import::*;
 use super::passwords::*;
 use super::publish::*;
 use super::replies::*;
+use super::views::*;
 use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
 use crate::secret::Secret;
@@ -103,6 +104,9 @@ methods! {
     RotationOpen => "RotationOpen", RotationOpened;
     RotationMark => "RotationMark", Done;
     RotationEnd => "RotationEnd", Done;
+    ViewAdd => "ViewAdd", ViewAdded;
+    ViewList => "ViewList", ViewListing;
+    ViewRemove => "ViewRemove", Done;
 }
 
 /// How the daemon is.

@@ -19,6 +19,7 @@ mod passwords;
 mod publish;
 mod replies;
 mod time;
+mod views;
 
 pub use admin::{Actor, Admin, UnlockWith};
 pub use base64::decode as decode_base64;
@@ -34,3 +35,4 @@ pub use offline::{InitReport, NewRecovery, Protection, RestoreReport};
 pub use passwords::*;
 pub use publish::*;
 pub use replies::*;
+pub use views::*;

@@ -322,7 +322,12 @@ impl Filesystem for Adapter {
             let caller = self.caller(req);
             let act = move |fs: &Fs| {
                 let result = fs.open(&caller, tid, ino, mode);
-                if let Err(error @ FsError::Vault(VaultError::Denied(_) | VaultError::Damaged(_))) = &result {
+                let told = |error: &VaultError| {
+                    matches!(error, VaultError::Denied(_) | VaultError::Damaged(_) | VaultError::NotComposed(_))
+                };
+                if let Err(error @ FsError::Vault(inner)) = &result
+                    && told(inner)
+                {
                     fs.own().note_error(crate::model::Subject::uid(&caller).0, &fs.vault().path_of(ino, None), error);
                 }
                 result

@@ -34,6 +34,13 @@ impl PublishedIndex {
         }
     }
 
+    /// Another content will come of it, though its node did not change.
+    pub fn touch(&mut self, ino: Ino) {
+        if self.all.contains(&ino) {
+            self.touched.insert(ino);
+        }
+    }
+
     /// What was published from one secret is published from another now: the keys go on. To be told when both are noted.
     pub fn succeed(&mut self, old: Ino, new: Ino) {
         if self.touched.contains(&old) {
