@@ -77,7 +77,8 @@ impl SignWith {
             _ => {
                 let fingerprint = text.strip_prefix("agent:")?;
                 let base64 = fingerprint.strip_prefix("SHA256:")?;
-                let plain = base64.len() == 43 && base64.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b));
+                let plain =
+                    base64.len() == 43 && base64.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b));
                 plain.then(|| SignWith::Agent(fingerprint.into()))
             }
         }

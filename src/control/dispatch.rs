@@ -12,12 +12,12 @@ use crate::wire::{
     Who, service,
 };
 use crate::wire::{
-    GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
-    Unpublished,
-};
-use crate::wire::{
     Export, ExportPreview, ExportSign, GetHosts, HostListing, Previews, SignerInit, SignerList, SignerRevoke,
     SignerRotate,
+};
+use crate::wire::{
+    GetPublished, HeldKeys, KeyRequest, KeyringList, Publications, Publish, Published, RequestedKey, Unpublish,
+    Unpublished,
 };
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
 use std::io::{self, Write};

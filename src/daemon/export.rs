@@ -147,7 +147,9 @@ impl Carrier {
             ),
             Err((error, again)) if errand.tries == 0 || again.is_none() => {
                 let next = match again {
-                    Some(wait) => format!("It is tried again in {} seconds, and then more and more rarely.", wait.as_secs()),
+                    Some(wait) => {
+                        format!("It is tried again in {} seconds, and then more and more rarely.", wait.as_secs())
+                    }
                     None => "It is not tried again before the next change.".into(),
                 };
                 (

@@ -344,17 +344,22 @@ impl Vault {
         match outcome {
             Ok(()) => {
                 tracing::info!(%host, serial, "a bundle was delivered");
-                if let Ok(settings) = self.exporter.settings()
-                    && let Err(error) = Outbox::of(&settings.outbox, host).tidy()
-                {
-                    tracing::warn!(%host, %error, "old bundles are not removed from the outbox");
-                }
+                self.tidy_outbox(host);
             }
             Err((error, _)) => {
                 tracing::warn!(%host, serial, %error, "a bundle was not delivered");
                 let reason = format!("bundle {serial} was not delivered to {host}: {error}");
                 self.refuse(audit::Operation::Export, "", None, &Daemon.who(), &reason);
             }
+        }
+    }
+
+    /// Old bundles go: the newest says all that they said.
+    pub(super) fn tidy_outbox(&self, host: &HostName) {
+        if let Ok(settings) = self.exporter.settings()
+            && let Err(error) = Outbox::of(&settings.outbox, host).tidy()
+        {
+            tracing::warn!(%host, %error, "old bundles are not removed from the outbox");
         }
     }
 

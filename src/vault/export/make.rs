@@ -13,7 +13,7 @@ use super::signers::Signing;
 use crate::audit;
 use crate::bundle::{self, Head, Recipient};
 use crate::caller::Daemon;
-use crate::model::{Ino, Timestamp};
+use crate::model::{HostName, Ino, Timestamp};
 use crate::policy::Host;
 use crate::store::Batch;
 use crate::vault::node::Record;
@@ -71,10 +71,11 @@ impl Vault {
     /// [`VaultError::Locked`], or what keeps all of them from being made.
     pub(super) fn make(
         &self,
-        hosts: &[HostNo],
+        hosts: &[HostName],
         again: Again,
         signing: Option<&Signing>,
     ) -> Result<Vec<ExportedHost>, VaultError> {
+        let _alone = self.exporter.making();
         let mut names = Names::default();
         let mut all = Vec::new();
         for some in hosts.chunks(AT_ONCE) {
@@ -90,7 +91,7 @@ impl Vault {
     /// Compares lists, and gives numbers to those that are other than what was sent.
     fn prepare(
         &self,
-        hosts: &[HostNo],
+        hosts: &[HostName],
         again: Again,
         signing: Option<&Signing>,
         names: &mut Names,
@@ -98,6 +99,8 @@ impl Vault {
         let guard = self.exporter.plan();
         let Some(plan) = guard.as_ref() else { return Ok(Default::default()) };
         let signer = self.signer_current()?.ok_or_else(|| VaultError::Invalid("there is no signing key".into()))?;
+        // Whom the policy has no more by now gets nothing.
+        let hosts: Vec<HostNo> = hosts.iter().filter_map(|host| plan.number(host)).collect();
         // One look at the tree for all of them.
         let lists: Vec<List> = self.with_tree(|tree| hosts.iter().map(|no| List::of(tree, plan, *no)).collect())?;
         let (mut jobs, mut done) = (Vec::new(), Vec::new());
@@ -215,6 +218,7 @@ impl Vault {
         let (state, error) = match self.try_write(job, signing, names) {
             Ok(notes) => {
                 self.exporter.board().made(&job.host, notes, Wanted::now(&job.host));
+                self.tidy_outbox(name);
                 self.exporter.due.notify_all();
                 (ExportState::Made, None)
             }
@@ -286,7 +290,9 @@ impl Vault {
 
     /// Applies the plan's hosts to a choice by name.
     pub(super) fn chosen(plan: &Plan, hosts: Option<&[String]>) -> Result<Vec<HostNo>, VaultError> {
-        let Some(hosts) = hosts.filter(|hosts| !hosts.is_empty()) else { return Ok(plan.all().into_iter().collect()) };
+        let Some(hosts) = hosts.filter(|hosts| !hosts.is_empty()) else {
+            return Ok(plan.all().into_iter().collect());
+        };
         let number = |name: &String| {
             let parsed = crate::model::HostName::parse(name).ok();
             let number = parsed.and_then(|name| plan.number(&name));
