@@ -51,8 +51,8 @@ pub fn renew(config: &Config, args: Renew) -> Result<Exit, Failure> {
     let now = args.now.unwrap_or_else(Timestamp::now);
     let before = config.certs.renew_before.as_secs();
     let mut client = Client::connect(config)?;
-    let list = CertList { pattern: args.pattern.clone(), warn_within: Some(before) };
-    let listing = client.call(&list)?;
+    let list = CertList { pattern: args.pattern.clone(), warn_within: Some(before), pem: None };
+    let listing = super::cert::listing(&mut client, &list)?;
     let mut all = Vec::new();
     for info in &listing.certificates {
         let Some(host) = info.host.clone() else { continue };

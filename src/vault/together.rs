@@ -36,7 +36,7 @@ struct Ready {
 }
 
 impl Vault {
-    /// Commits all `parts`, and removes `gone` for good, in one transaction. What kind of content it is was checked
+    /// Commits all `parts`, and removes what is `gone` (for good, if the operation is [`audit::Operation::Purge`]), in one transaction. What kind of content it is was checked
     /// before; pairs are not looked at: together they are one. The versions' numbers.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Vault {
         &self,
         caller: &impl Caller,
         parts: &[Part<'_>],
-        gone: &[SecretPath],
+        gone: &[(SecretPath, audit::Operation)],
         event: audit::Operation,
     ) -> Result<Vec<u64>, VaultError> {
         for part in parts {
@@ -123,10 +123,10 @@ impl Vault {
             self.record(event, &one.path, Some(one.next.last_number), &caller.who(), "together")?;
         }
         let mut changes = Vec::new();
-        for path in gone {
+        for (path, how) in gone {
             let Some((folder, name)) = path.split_last() else { continue };
             let Ok(parent) = self.find(&folder) else { continue };
-            match self.unlink_locked(&mut writer, caller, parent, name, audit::Operation::Purge) {
+            match self.unlink_locked(&mut writer, caller, parent, name, *how) {
                 Ok(_) => changes.push(Change::Entry { parent, name: name.clone() }),
                 Err(VaultError::NotFound) => {}
                 Err(error) => return Err(error),

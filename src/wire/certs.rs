@@ -102,9 +102,12 @@ pub struct CertList {
     /// Whether those that end within so many seconds are told in the log, too, and counted for `Status`.
     #[serde(default)]
     pub warn_within: Option<u64>,
+    /// Whether each comes with its bytes and what is above it.
+    #[serde(default)]
+    pub pem: Option<bool>,
 }
 
-/// What was found.
+/// What was found, or a part of it. Without `more` there is one part.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CertListing {
     /// By path.
@@ -163,6 +166,9 @@ pub struct CertInfo {
     pub above: u64,
     /// How renewing it goes, if it does not go well or an answer is waited for.
     pub renewal: Option<CertRenewal>,
+    /// It and what is above it, in PEM, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pem: Option<String>,
 }
 
 /// How renewing goes.

@@ -15,8 +15,8 @@ const SOON: (i64, i64) = (30, 7);
 
 /// `pinfold cert ls`
 pub fn ls(config: &Config, args: Ls) -> Result<Exit, Failure> {
-    let list = CertList { pattern: args.pattern, warn_within: None };
-    let mut listing = Client::connect(config)?.call(&list)?;
+    let list = CertList { pattern: args.pattern, warn_within: None, pem: None };
+    let mut listing = super::listing(&mut Client::connect(config)?, &list)?;
     if let Some(within) = args.expiring {
         let end = Timestamp::now().secs.saturating_add(i64::try_from(within).unwrap_or(i64::MAX));
         listing.certificates.retain(|info| info.not_after.secs <= end);
@@ -138,6 +138,7 @@ mod tests {
             chain_reason: None,
             above: 0,
             renewal: None,
+            pem: None,
         };
         let of = |days, key| colour(&info(days, key));
         assert_eq!((of(-1, "match"), of(6, "match"), of(7, "match")), (Some(31), Some(31), Some(33)));

@@ -15,7 +15,7 @@ use super::{Failure, tree, with_stdout};
 use crate::config::Config;
 use crate::control::client::Client;
 use crate::exit::Exit;
-use crate::wire::{CertAccept, CertRequest, CertSelfsign, CertShow, CertStored};
+use crate::wire::{CertAccept, CertList, CertListing, CertRequest, CertSelfsign, CertShow, CertStored};
 use args::{Accept, Cert, CertAction, Request, Selfsign, Show};
 use std::fs::File;
 use std::io::{self, Read};
@@ -108,6 +108,17 @@ fn show(config: &Config, args: Show) -> Result<Exit, Failure> {
         Ok(())
     })?;
     Ok(Exit::Ok)
+}
+
+/// The certificates, however many parts they come in.
+pub fn listing(client: &mut Client, list: &CertList) -> Result<CertListing, Failure> {
+    let mut all = CertListing::default();
+    client.stream(list, |part: CertListing| -> Result<(), Failure> {
+        all.certificates.extend(part.certificates);
+        all.unread.extend(part.unread);
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// Says what was stored, and what of it may surprise.

@@ -43,6 +43,12 @@ impl Vault {
             self.remember(&certificates, i64::try_from(within).unwrap_or(i64::MAX), now);
         }
         certificates.retain(|info| matches_any(pattern, info));
+        if list.pem.unwrap_or(false) {
+            for info in &mut certificates {
+                let one = looked.iter().find(|one| one.path == info.path);
+                info.pem = one.map(|one| self.pem(one, &looked));
+            }
+        }
         unread.retain(|u| like(pattern, &u.path.to_string()));
         Ok(CertListing { certificates, unread })
     }
@@ -73,11 +79,12 @@ impl Vault {
             };
         };
         let certificate = self.info(one, &looked, Timestamp::now())?;
-        let mut pem: String = one.certificates.iter().map(Certificate::to_pem).collect();
-        for above in self.above(one, &looked) {
-            pem += &above.to_pem();
-        }
-        Ok(CertShown { certificate, pem, request })
+        Ok(CertShown { certificate, pem: self.pem(one, &looked), request })
+    }
+
+    /// A file's certificates and what is beside them.
+    fn pem(&self, one: &Looked, all: &[Looked]) -> String {
+        one.certificates.iter().chain(self.above(one, all)).map(Certificate::to_pem).collect()
     }
 
     /// The public halves of all private keys of the tree.
@@ -161,6 +168,7 @@ impl Vault {
             chain_reason: chain.as_ref().err().map(ToString::to_string),
             above: chain.as_ref().map_or(0, |chain| chain.above.len() as u64),
             renewal: tried.map(renewal),
+            pem: None,
         }))
     }
 

@@ -224,12 +224,14 @@ impl Vault {
         }
         let mut gone = Vec::new();
         if chain_text.is_empty() {
-            gone.push(chain_path);
+            gone.push((chain_path, audit::Operation::Remove));
         } else {
             parts.push(Written { path: chain_path, content: chain_text.as_bytes(), mode: PUBLIC });
         }
         if asked_for {
-            gone.extend([Part::NextKey, Part::Request, Part::State].map(|part| place.part(part)));
+            // The key is in use now: that of the request is not kept beside it.
+            let done = [Part::NextKey, Part::Request, Part::State];
+            gone.extend(done.map(|part| (place.part(part), audit::Operation::Purge)));
         }
         let numbers = self.commit_together(caller, &parts, &gone, audit::Operation::Renew)?;
         self.sync()?;

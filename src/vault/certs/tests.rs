@@ -109,7 +109,7 @@ impl Rig {
     }
 
     fn list(&self, pattern: &str) -> Vec<CertInfo> {
-        let list = CertList { pattern: Some(pattern.into()), warn_within: Some(30 * 86_400) };
+        let list = CertList { pattern: Some(pattern.into()), warn_within: Some(30 * 86_400), pem: Some(true) };
         self.vault.cert_list(&root(), list).unwrap().certificates
     }
 
