@@ -29,6 +29,8 @@ const FAR_SIDE: &str = r#"#!/bin/sh
 IFS= read -r header; IFS= read -r one; IFS= read -r two
 file=$FAR/$PINFOLD_HOST
 IFS= read -r has < "$file" || has=
+# What anybody could see of this program and of who started it, while passwords are between them.
+cat "/proc/$$/cmdline" "/proc/$$/environ" "/proc/$PPID/cmdline" "/proc/$PPID/environ" >> "$FAR/looked"
 once() { [ -e "$file.done" ] && return 1; : > "$file.done"; }
 kill_caller() { once && { kill -9 "$PPID"; exit 2; }; }
 case $1:$PINFOLD_HOST in
@@ -304,9 +306,12 @@ fn no_password_is_in_an_argument_or_an_environment() {
     };
     ended(&rig.run(&["rotate", "good-*:toy"]), 0);
     done.store(true, Ordering::SeqCst);
-    let seen = watcher.join().unwrap();
+    let mut seen = watcher.join().unwrap();
+    seen.insert(fs::read(rig.dir.path().join("far/looked")).unwrap());
     let found = |what: &str| seen.iter().any(|bytes| bytes.windows(what.len()).any(|w| w == what.as_bytes()));
-    assert!(found("rotate.d/toy\0change\0") && found("PINFOLD_HOST=good-"), "the far side itself was seen");
+    for what in ["rotate.d/toy\0change\0", "rotate.d/toy\0verify\0", "PINFOLD_HOST=good-7", "\0password\0rotate\0"] {
+        assert!(found(what), "{what:?} was not seen");
+    }
     for host in hosts {
         assert!(!found(&rig.far(&host)) && !found(&format!("old-of-{host}")), "a password of {host} was seen");
     }

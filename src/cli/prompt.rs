@@ -130,13 +130,14 @@ impl Pressed {
     }
 }
 
-/// Waits for a key, which is not echoed.
+/// Shows a page and waits for a key, which is not echoed: not even one that comes while the page is being written.
 ///
 /// # Errors
 /// What the terminal says.
-pub fn pause(tty: &File, until: Instant) -> io::Result<Pressed> {
+pub fn pause(mut tty: &File, page: &[u8], until: Instant) -> io::Result<Pressed> {
     let stop = Stop::new(until)?;
     let quiet = Quiet::new(tty)?;
+    tty.write_all(page)?;
     let [int, term, hup] = &quiet.signals;
     let ready = match stop.wait([tty.as_fd(), int.pipe.as_fd(), term.pipe.as_fd(), hup.pipe.as_fd()]) {
         Ok(ready) => ready,
@@ -146,8 +147,7 @@ pub fn pause(tty: &File, until: Instant) -> io::Result<Pressed> {
         return Ok(Pressed::Signal(signal.number));
     }
     let mut key = [0];
-    let mut from = tty;
-    Ok(match (from.read(&mut key)?, key[0]) {
+    Ok(match (tty.read(&mut key)?, key[0]) {
         (0, _) => Pressed::Nothing,
         (_, CTRL_C) => Pressed::Signal(SIGINT),
         (_, key) => Pressed::Key(key),

@@ -64,8 +64,7 @@ fn on_screen(
     let lines = page(entry, shown, (number, all)).map_err(io::Error::other)?;
     let _screen = Screen(tty);
     tty.write_all(TAKE_SCREEN)?;
-    tty.write_all(lines.expose())?;
-    prompt::pause(tty, Instant::now() + SHOWN_FOR)
+    prompt::pause(tty, lines.expose(), Instant::now() + SHOWN_FOR)
 }
 
 /// What is on the screen, in locked memory.
@@ -81,7 +80,7 @@ fn page(
         page.expose_mut()[at..].copy_from_slice(text);
         Ok(())
     };
-    add(format!("{}  v{}\r\n\r\n    ", entry.name, shown.version).as_bytes())?;
+    add(format!("{}  v{}\n\n    ", entry.name, shown.version).as_bytes())?;
     match check_password(shown.content.expose()) {
         Ok(()) => add(shown.content.expose())?,
         // It came into the tree by another way: what it holds must not drive the terminal.
@@ -97,9 +96,9 @@ fn page(
             }
         }
     }
-    add(b"\r\n\r\n")?;
+    add(b"\n\n")?;
     if let Some(state) = shown.rotation {
-        let text = format!("It is being rotated ({}): the {} one is valid.\r\n\r\n", state.as_str(), state.valid());
+        let text = format!("It is being rotated ({}): the {} one is valid.\n\n", state.as_str(), state.valid());
         add(text.as_bytes())?;
     }
     let keys = if number < all { "any key shows the next one, q ends" } else { "any key clears it" };
@@ -132,7 +131,7 @@ mod tests {
             open: true,
             rotation: None,
         };
-        for (content, is) in [("p\u{e4}ss w", "    p\u{e4}ss w\r\n"), ("a\u{1b}[2J\n", "    a\\x1b[2J\\n\r\n")] {
+        for (content, is) in [("p\u{e4}ss w", "    p\u{e4}ss w\n"), ("a\u{1b}[2J\n", "    a\\x1b[2J\\n\n")] {
             let content = Secret::copy_of(content.as_bytes()).unwrap();
             let shown = ShownPassword { version: 1, rotation: None, content };
             let page = page(&entry, &shown, (1, 2)).unwrap();
