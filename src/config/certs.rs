@@ -246,7 +246,7 @@ fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Pair>, D::Error> {
 /// 1 h to 365 d.
 fn renew_before<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
-    let wait = units::parse_duration(&text).filter(|d| (3_600..=365 * 86_400).contains(&d.as_secs()));
+    let wait = crate::model::parse_duration(&text).filter(|d| (3_600..=365 * 86_400).contains(&d.as_secs()));
     wait.ok_or_else(|| D::Error::custom("must be a duration of 1h to 365d"))
 }
 

@@ -3,8 +3,8 @@
 //! Parses at the edge; what has one of these types is well formed. Does no I/O.
 
 mod acl;
-mod duration;
 mod certs;
+mod duration;
 mod glob;
 mod idmap;
 mod ids;
@@ -16,8 +16,8 @@ mod publication;
 mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
-pub use duration::parse_duration;
 pub use certs::{KeyType, KeyTypeError};
+pub use duration::parse_duration;
 pub use glob::{Glob, GlobError};
 pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};

@@ -136,9 +136,12 @@ impl Vault {
             let versions: &mut [Version] = match record {
                 Record::Node(node) => &mut node.versions,
                 Record::Grave(grave) => &mut grave.versions,
-                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) | Record::View(..) => {
-                    &mut []
-                }
+                Record::Facts(_)
+                | Record::Scope(_)
+                | Record::Instance(_)
+                | Record::Export(_)
+                | Record::Console(_)
+                | Record::View(..) => &mut [],
             };
             for version in versions {
                 version.digest = digests.get(&version.blob).copied().unwrap_or(version.digest);
@@ -155,7 +158,8 @@ impl Vault {
                     | Record::Scope(_)
                     | Record::Instance(_)
                     | Record::Export(_)
-                    | Record::Console(_) | Record::View(..) => {}
+                    | Record::Console(_)
+                    | Record::View(..) => {}
                 }
             }
         })
@@ -191,7 +195,12 @@ fn versions_of(record: &Record) -> &[Version] {
     match record {
         Record::Node(node) => &node.versions,
         Record::Grave(grave) => &grave.versions,
-        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) | Record::View(..) => &[],
+        Record::Facts(_)
+        | Record::Scope(_)
+        | Record::Instance(_)
+        | Record::Export(_)
+        | Record::Console(_)
+        | Record::View(..) => &[],
     }
 }
 
@@ -211,8 +220,11 @@ fn stand_in(record: &Record) -> Node {
     match record {
         Record::Node(found) => node(&found.scope, &found.meta, found.last_number),
         Record::Grave(grave) => node(&grave.scope, &grave.meta, grave.last_number),
-        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) | Record::Console(_) | Record::View(..) => {
-            node(&Scope::Host, &Meta::new(Uid::ROOT, Gid(0), 0), 0)
-        }
+        Record::Facts(_)
+        | Record::Scope(_)
+        | Record::Instance(_)
+        | Record::Export(_)
+        | Record::Console(_)
+        | Record::View(..) => node(&Scope::Host, &Meta::new(Uid::ROOT, Gid(0), 0), 0),
     }
 }

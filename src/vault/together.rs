@@ -98,6 +98,7 @@ impl Vault {
                         target: None,
                         versions: Vec::new(),
                         last_number: 0,
+                        view: None,
                     };
                     (self.new_ino(&mut writer)?, node)
                 }

@@ -68,7 +68,7 @@ impl Vault {
         let request = Asked::read(&asked.request)?;
         let (place, certificate, key) = self.authority(&asked.name)?;
         let authority = Authority::of(certificate, &key)?;
-        let _one_at_a_time = self.signing();
+        let _one_at_a_time = self.one_signs();
         let mut issued = self.issued(&place)?;
         if issued.certificates.len() >= ISSUED_MAX {
             return Err(VaultError::NoSpace("this authority has signed as many certificates as it may"));
@@ -91,7 +91,7 @@ impl Vault {
     pub(super) fn take_back(&self, caller: &Control, asked: &CaCrl) -> Result<CaMade, VaultError> {
         let (place, certificate, key) = self.authority(&asked.name)?;
         let authority = Authority::of(certificate, &key)?;
-        let _one_at_a_time = self.signing();
+        let _one_at_a_time = self.one_signs();
         let mut issued = self.issued(&place)?;
         let now = Timestamp::now().secs;
         for serial in &asked.revoke {
@@ -132,7 +132,7 @@ impl Vault {
         Ok(issued)
     }
 
-    fn signing(&self) -> std::sync::MutexGuard<'_, ()> {
+    fn one_signs(&self) -> std::sync::MutexGuard<'_, ()> {
         self.signing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -173,6 +173,7 @@ impl Applying<'_> {
             target: None,
             versions: Vec::new(),
             last_number: 0,
+            view: None,
         };
         match lies {
             // On the way to the folder that the console is confined to: as this host makes folders.

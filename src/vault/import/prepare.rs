@@ -307,5 +307,6 @@ fn scratch(path: &SecretPath, kind: Kind) -> Node {
         target: None,
         versions: Vec::new(),
         last_number: 0,
+        view: None,
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// All views.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct ViewIndex {
     all: BTreeMap<Ino, Entry>,
     touched: BTreeSet<Ino>,
@@ -18,6 +18,7 @@ pub struct ViewIndex {
     stale: BTreeSet<Ino>,
 }
 
+#[derive(Clone)]
 struct Entry {
     scope: Scope,
     definition: Arc<Definition>,
