@@ -35,13 +35,15 @@ fn the_second_of_a_pair_is_refused_to_every_tool_if_it_does_not_match() {
     let (from, tls) = (from.display(), daemon.path("tls"));
     let last_error = || sh(&format!("cat {}", daemon.path(".pinfold/last-error"))).quiet();
     sh(&format!("mkdir -p {tls}/x && cp {from}/a.crt {tls}/x/cert.pem")).quiet();
-    for tool in [
-        format!("cp {from}/b.key {tls}/x/key.pem"),
-        format!("install -m 600 {from}/b.key {tls}/x/key.pem"),
-        format!("cp {from}/b.key {tls}/x/.new && mv {tls}/x/.new {tls}/x/key.pem"),
-        format!("dd if={from}/b.key of={tls}/x/key.pem status=none"),
+    let einval = "Invalid argument";
+    for (tool, says) in [
+        (format!("cp {from}/b.key {tls}/x/key.pem"), einval),
+        (format!("install -m 600 {from}/b.key {tls}/x/key.pem"), einval),
+        // What mv makes of EINVAL.
+        (format!("cp {from}/b.key {tls}/x/.new && mv {tls}/x/.new {tls}/x/key.pem"), "subdirectory of itself"),
+        (format!("dd if={from}/b.key of={tls}/x/key.pem status=none"), einval),
     ] {
-        sh(&tool).refused("Invalid argument");
+        sh(&tool).refused(says);
         assert!(
             last_error().contains("the key is not that of the certificate in tls/x/cert.pem"),
             "{tool}: {}",
