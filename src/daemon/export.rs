@@ -46,7 +46,11 @@ impl Exports {
             let carrier = Carrier {
                 vault: Arc::clone(vault),
                 console: console.clone(),
-                settings: delivery::Settings { mountpoint: config.mountpoint.clone(), ..delivery::Settings::default() },
+                settings: delivery::Settings {
+                    mountpoint: config.mountpoint.clone(),
+                    ssh_config: config.export.ssh_config.clone(),
+                    ..delivery::Settings::default()
+                },
                 cancel: cancel.clone(),
                 mail_to: config.export.mail_to.clone(),
                 mail_success: config.export.mail_success,
