@@ -4,7 +4,9 @@ use super::chain::Chain;
 use super::key::{Fingerprint, PublicKey};
 use super::{MANIFEST_MAX, Refusal};
 use crate::model::{ConsoleName, HostName, Timestamp};
+use crate::secret::{Secret, wipe_stack};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 /// What `format` says.
 const FORMAT: &str = "pinfold-bundle";
@@ -70,6 +72,20 @@ pub struct Payload {
 /// A SHA-256, in JSON as 64 small hex digits: what sha256sum(1) prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sha256Hex(pub [u8; 32]);
+
+impl Sha256Hex {
+    /// Of a content. The hash keeps up to 63 bytes of it on the stack: they are wiped.
+    pub fn of(content: &Secret) -> Self {
+        let digest = digest(content.expose());
+        wipe_stack();
+        Sha256Hex(digest)
+    }
+}
+
+#[inline(never)]
+fn digest(content: &[u8]) -> [u8; 32] {
+    Sha256::digest(content).into()
+}
 
 impl Manifest {
     pub(super) fn new(

@@ -6,7 +6,7 @@
 use super::index::{EntryKind, Index, ReadError};
 use super::seal::plain_len;
 use super::tar::{BLOCK, END, Member};
-use super::{AGE_HEADER_MAX, Checked, INDEX_MAX, INDEX_NAME, Manifest, Refusal, Trust, member_name};
+use super::{AGE_HEADER_MAX, Checked, INDEX_MAX, INDEX_NAME, Manifest, Refusal, Sha256Hex, Trust, member_name};
 use crate::secret::{Secret, wipe_stack};
 use crate::stream::{CHUNK, Capture, Chunks, FileKey, NONCE, NotAuthentic, TAG, opened_len};
 use sha2::{Digest, Sha256};
@@ -94,7 +94,7 @@ impl Contents {
             let mut secret = Secret::zeroed(usize::try_from(*size).map_err(|_| bad("a content is too large"))?)?;
             self.plain.exactly(secret.expose_mut())?;
             self.plain.zeroes(member.padding())?;
-            if <[u8; 32]>::from(Sha256::digest(secret.expose())) != sha256.0 {
+            if Sha256Hex::of(&secret) != *sha256 {
                 return Err(bad("a content is not the one that its index names"));
             }
             return Ok(Some(Content { entry: number, secret }));

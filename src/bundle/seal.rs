@@ -286,7 +286,7 @@ fn write_payload(
     for (number, entry) in index.entries.iter().enumerate() {
         let EntryKind::File { size, sha256, .. } = &entry.kind else { continue };
         let secret = content(number).map_err(|why| SealError::Content { path: entry.path.clone(), why })?;
-        if secret.len() as u64 != *size || <[u8; 32]>::from(Sha256::digest(secret.expose())) != sha256.0 {
+        if secret.len() as u64 != *size || Sha256Hex::of(&secret) != *sha256 {
             return Err(SealError::Changed(entry.path.clone()));
         }
         out.member(member_name(number, &entry.path), secret.expose())?;
