@@ -152,7 +152,7 @@ def load(port):
                     name = dict(field[0] for field in tls.getpeercert()["subject"])["commonName"]
             with lock: seen[port][name] = seen[port].get(name, 0) + 1
         except (ConnectionResetError, ConnectionRefusedError) as error:
-            # stunnel binds its port anew at each reload.
+            # stunnel resets some connections at a reload, with plain files too; a mixture would be an SSLError.
             with lock: resets[port] += 1
         except Exception as error:
             with lock: errors.append(f"{port}: {type(error).__name__}: {error}")
