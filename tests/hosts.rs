@@ -328,26 +328,27 @@ fn what_is_copied_here_opens_there_and_nowhere_else() {
 
 #[test]
 fn a_host_that_missed_rotations_walks_and_one_whose_key_was_revoked_is_joined_again() {
-    let site = Site::new("share h1 h2 : svc/*\n");
-    let h2 = &site.hosts[1];
+    let mut site = Site::new("share h1 h2 : svc/*\n");
     site.cp("svc/pin", "0", READER);
-    let serves = |expected: &str| {
+    let serves = |site: &Site, expected: &str| {
+        let h2 = &site.hosts[1];
         site.console.cli(&["export", "--wait"]);
         let done = h2.sweep();
         assert!(done.iter().any(|r| r["outcome"] == "applied"), "{done:?}\n{}", h2.state());
         assert_eq!(h2.reads(READER, "svc/pin").quiet(), expected);
     };
-    serves("0");
+    serves(&site, "0");
     for missed in [1, 2, 5] {
         (0..missed).for_each(|_| drop(site.rotate()));
         let content = missed.to_string();
         site.cp("svc/pin", &content, READER);
-        serves(&content);
-        assert_eq!(h2.trust()["fingerprint"], current(&site.console)["fingerprint"], "{}", h2.trust());
+        serves(&site, &content);
+        assert_eq!(site.hosts[1].trust()["fingerprint"], current(&site.console)["fingerprint"]);
     }
 
     // A thief has the console as it was: its store, and what unlocks it.
-    let stolen = h2.trust();
+    let stolen = site.hosts[1].trust();
+    site.console.stop();
     let mut thief = Daemon::initialised(Setup {
         config: format!("policy = {:?}\n[export]\nconsole = \"hq\"\n", site.home.path().join("thief")),
         binary: Some(env!("CARGO_BIN_EXE_pinfold").into()),
@@ -359,6 +360,8 @@ fn a_host_that_missed_rotations_walks_and_one_whose_key_was_revoked_is_joined_ag
         site.console.file("store").display()
     ))
     .ok();
+    site.console.serve();
+    let h2 = &site.hosts[1];
     let policy: Vec<&str> = h2.line.split(' ').take(3).collect();
     let booty = site.home.path().join("booty");
     std::fs::create_dir(&booty).expect("it is ours");
