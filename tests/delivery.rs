@@ -72,8 +72,8 @@ impl Rig {
     }
 
     fn ack(&self, from: &str) -> Result<Option<Vec<u8>>, DeliveryError> {
-        let host = HostName::parse("h1").unwrap();
-        fetch_ack(&Target::parse(from).unwrap(), &host, &self.settings, &Cancel::new().unwrap())
+        let (host, console) = (HostName::parse("h1").unwrap(), ConsoleName::parse("console").unwrap());
+        fetch_ack(&Target::parse(from).unwrap(), &host, &console, &self.settings, &Cancel::new().unwrap())
     }
 }
 
@@ -217,7 +217,7 @@ fn an_acknowledgement_is_taken_from_where_it_is_and_bounded() {
     let out = rig.path("out");
     fs::create_dir(&out).unwrap();
     let from = format!("dir:{}", out.display());
-    let ack = out.join("h1.ack");
+    let ack = out.join("h1@console.ack");
     assert_eq!(rig.ack(&from).unwrap(), None);
     fs::write(&ack, "signed").unwrap();
     assert_eq!(rig.ack(&from).unwrap().unwrap(), b"signed");
@@ -233,8 +233,10 @@ fn an_acknowledgement_is_taken_from_where_it_is_and_bounded() {
         let program = rig.program("ack", script);
         assert_eq!(rig.ack(&format!("exec:{}", program.display())).unwrap(), expected);
     }
-    let program =
-        rig.program("ack", "[ $PINFOLD_ACTION = fetch-ack ] && [ $PINFOLD_HOST = h1 ] && head -c 70000 /dev/zero");
+    let program = rig.program(
+        "ack",
+        "[ $PINFOLD_ACTION = fetch-ack ] && [ $PINFOLD_HOST$PINFOLD_CONSOLE = h1console ] && head -c 70000 /dev/zero",
+    );
     assert!(matches!(rig.ack(&format!("exec:{}", program.display())), Err(DeliveryError::TooLarge { .. })));
 }
 
@@ -265,7 +267,7 @@ fn sftp_fetches_acknowledgements() {
     let sshd = Sshd::start(Login::Upload);
     let rig = Rig::at(&sshd);
     let from = address(&sshd, "/inbox");
-    let ack = sshd.inbox().join("h1.ack");
+    let ack = sshd.inbox().join("h1@console.ack");
     assert_eq!(rig.ack(&from).unwrap(), None);
     fs::write(&ack, "signed").unwrap();
     assert_eq!(rig.ack(&from).unwrap().unwrap(), b"signed");

@@ -208,10 +208,10 @@ fn a_bundle_comes_by_file_or_by_stdin() {
     let listed = rig.json(&["join", "--list", "--json"], 0);
     assert_eq!((&listed[0]["console"], &listed[0]["serial"]), (&"hq".into(), &2.into()));
     let key = console.ack.as_ref().unwrap();
-    let bytes = std::fs::read(rig.at("acks/hq.ack")).unwrap();
+    let bytes = std::fs::read(rig.at("acks/here@hq.ack")).unwrap();
     let said = ack::check(&bytes, key, &ConsoleName::parse("hq").unwrap(), &HostName::parse("here").unwrap()).unwrap();
     assert_eq!((said.serial, said.outcome), (2, ack::Outcome::Applied));
-    assert_eq!(std::fs::metadata(rig.at("acks/hq.ack")).unwrap().mode() & 0o777, 0o644);
+    assert_eq!(std::fs::metadata(rig.at("acks/here@hq.ack")).unwrap().mode() & 0o777, 0o644);
     rig.run(&["leave", "hq", "--remove"], 0);
     assert_eq!(rig.shown("a"), None);
     rig.run(&["leave", "hq", "--keep"], 6);

@@ -263,7 +263,7 @@ fn what_is_uploaded_is_imported_by_itself() {
             sh("ls /srv/pf-upload/inbox").text().trim().is_empty().then_some(())
         });
     }
-    assert!(PathBuf::from("/srv/pf-upload/acks/hq.ack").exists());
+    assert!(PathBuf::from("/srv/pf-upload/acks/here@hq.ack").exists());
     // Junk does not keep it from what comes after, nor does it wear the unit out.
     for n in 0..40 {
         upload(&format!("{n}00.pfb"), b"junk");

@@ -56,7 +56,7 @@ impl Keyed {
         let keyfile = keys.path().join("identity.key");
         let mountpoint = base.is_some().then(|| keys.path().join("secrets"));
         let config = format!("[unlock]\nkeyfile = {keyfile:?}\n");
-        let daemon = Daemon::initialised(Setup { config, unlock: true, mountpoint, base });
+        let daemon = Daemon::initialised(Setup { config, mountpoint, base, ..Setup::default() });
         // The store that was just made has a passphrase; this one has a key file.
         fs::remove_dir_all(daemon.file("store")).unwrap();
         fs::remove_file(daemon.file("recovery.key")).unwrap();

@@ -1,6 +1,6 @@
 //! Acknowledgements: what a host says about the last bundle it saw, signed with a key of its own.
 //!
-//! `HOST.ack` is a tar of `ack.json` and `ack.json.sig`, made and checked like a bundle's first two members.
+//! `HOST@CONSOLE.ack` is a tar of `ack.json` and `ack.json.sig`, made and checked like a bundle's first two members.
 
 use super::key::{PublicKey, SIGNATURE_MAX, SshSig};
 use super::manifest::version_of;

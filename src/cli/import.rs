@@ -15,6 +15,10 @@ use crate::wire::{self, ImportReport, Listed, Outcome};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long a watch waits after it could not look.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// `pinfold import`
 pub fn import(config: &Config, args: Import) -> Result<Exit, Failure> {
@@ -49,9 +53,23 @@ pub fn import(config: &Config, args: Import) -> Result<Exit, Failure> {
 
 fn inbox(config: &Config, args: &Import, partial: Option<bool>) -> Result<Exit, Failure> {
     let inbox = Inbox::open(config)?;
+    let mut told = None;
     loop {
         let before = inbox.changed();
-        let reports = inbox.sweep(config, partial)?;
+        let reports = match inbox.sweep(config, partial) {
+            Ok(reports) => reports,
+            // A daemon that is locked or starts anew, an inbox that is being mended: what lies there waits.
+            Err(failure) if args.watch => {
+                if told.as_deref() != Some(failure.message()) {
+                    accounts::warn(failure.message());
+                    told = Some(failure.message().to_owned());
+                }
+                std::thread::sleep(AGAIN);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        told = None;
         with_stdout(|out| {
             for report in &reports {
                 if args.json { show::json(out, report)? } else { tell(out, report)? }

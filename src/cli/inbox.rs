@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The folder in the store with what was refused.
 const REFUSED: &str = "refused";
@@ -37,7 +37,9 @@ const BEGINS: &[u8] = b"manifest.json\0";
 /// What a tar has at this offset.
 const USTAR: (u64, &[u8]) = (257, b"ustar");
 /// How often a watched inbox is looked at.
-const WATCH: Duration = Duration::from_secs(1);
+const WATCH: Duration = Duration::from_millis(100);
+/// How long it is thought unchanged at most: a clock tick may hide what came while it was swept.
+const UNSEEN: Duration = Duration::from_secs(10);
 
 /// A folder, and who may upload into it.
 pub struct Inbox {
@@ -120,7 +122,8 @@ impl Inbox {
 
     /// Waits until something may have come since `before`, which [`Inbox::changed`] said.
     pub fn wait(&self, before: Option<SystemTime>) {
-        while self.changed() == before {
+        let since = Instant::now();
+        while self.changed() == before && since.elapsed() < UNSEEN {
             std::thread::sleep(WATCH);
         }
     }

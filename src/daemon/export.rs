@@ -133,7 +133,8 @@ impl Carrier {
 
     fn fetch_ack(&self, errand: &Errand) -> Result<Option<Vec<u8>>, String> {
         let from = Target::parse(errand.host.ack_from().unwrap_or_default()).map_err(|e| e.to_string())?;
-        delivery::fetch_ack(&from, &errand.host.name, &self.settings, &self.cancel).map_err(|e| e.to_string())
+        delivery::fetch_ack(&from, &errand.host.name, &self.console, &self.settings, &self.cancel)
+            .map_err(|e| e.to_string())
     }
 
     /// Of a row of failures the first and the last are mailed.

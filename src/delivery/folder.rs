@@ -6,7 +6,6 @@
 use super::error::DeliveryError;
 use super::run::Cancel;
 use super::{ACK_MAX, Job, Settings, final_name, part_name, safe};
-use crate::model::HostName;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod};
@@ -84,14 +83,13 @@ fn open(path: &Path, settings: &Settings) -> Result<File, DeliveryError> {
     Ok(folder)
 }
 
-pub fn ack(path: &Path, host: &HostName, settings: &Settings) -> Result<Option<Vec<u8>>, DeliveryError> {
+pub fn ack(path: &Path, name: &str, settings: &Settings) -> Result<Option<Vec<u8>>, DeliveryError> {
     let folder = open(path, settings)?;
-    let name = format!("{host}.ack");
-    let what = path.join(&name);
+    let what = path.join(name);
     let failed = |e: std::io::Error| DeliveryError::io(what.display(), e);
     // Without waiting at a FIFO that somebody put there.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(&folder, name.as_str(), flags, Mode::empty()) {
+    let file = match openat(&folder, name, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(errno) if is_missing(errno) => return Ok(None),
         Err(errno) => return Err(failed(errno.into())),

@@ -21,7 +21,7 @@ pub use many::{Counts, Outcome, deliver_all};
 pub use run::Cancel;
 pub use target::{Sftp, Target, TargetError};
 
-use crate::model::{ConsoleName, HostName};
+use crate::model::{ConsoleName, HostName, ack_file};
 use program::Occasion;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -113,20 +113,21 @@ pub fn deliver(job: &Job, settings: &Settings, cancel: &Cancel) -> Result<Delive
     Ok(Delivered { bytes, took: begun.elapsed(), warning: after.err().map(|e| e.to_string()) })
 }
 
-/// A host's acknowledgement, `HOST.ack` at `from`; `None` if there is none yet. A program prints it.
+/// A host's acknowledgement to this console, [`ack_file`](crate::model::ack_file) at `from`; `None` if there is none yet. A program prints it.
 ///
 /// # Errors
 /// [`DeliveryError`].
 pub fn fetch_ack(
     from: &Target,
     host: &HostName,
+    console: &ConsoleName,
     settings: &Settings,
     cancel: &Cancel,
 ) -> Result<Option<Vec<u8>>, DeliveryError> {
     match from {
-        Target::Folder(path) => folder::ack(path, host, settings),
-        Target::Sftp(from) => sftp::ack(from, host, settings, cancel),
-        Target::Program(path) => program::ack(path, host, settings, cancel),
+        Target::Folder(path) => folder::ack(path, &ack_file(host, console), settings),
+        Target::Sftp(from) => sftp::ack(from, &ack_file(host, console), settings, cancel),
+        Target::Program(path) => program::ack(path, host, console, settings, cancel),
     }
 }
 

@@ -5,7 +5,7 @@
 use super::error::DeliveryError;
 use super::run::{Cancel, Program};
 use super::{ACK_MAX, Job, Settings, safe};
-use crate::model::HostName;
+use crate::model::{ConsoleName, HostName};
 use crate::sys::memfd;
 use std::ffi::OsString;
 use std::fs::File;
@@ -53,10 +53,15 @@ pub fn hook(
 pub fn ack(
     path: &Path,
     host: &HostName,
+    console: &ConsoleName,
     settings: &Settings,
     cancel: &Cancel,
 ) -> Result<Option<Vec<u8>>, DeliveryError> {
-    let env = vec![("PINFOLD_HOST", host.as_str().into()), ("PINFOLD_ACTION", "fetch-ack".into())];
+    let env = vec![
+        ("PINFOLD_CONSOLE", console.as_str().into()),
+        ("PINFOLD_HOST", host.as_str().into()),
+        ("PINFOLD_ACTION", "fetch-ack".into()),
+    ];
     let what = format!("the program {}", path.display());
     let failed = |e| DeliveryError::io(path.display(), e);
     let output = memfd::with("pinfold-ack", b"").map_err(failed)?;

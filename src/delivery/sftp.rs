@@ -8,7 +8,6 @@ use super::program::printed;
 use super::run::{Cancel, Program};
 use super::target::Sftp;
 use super::{ACK_MAX, Job, Settings, final_name, part_name, safe};
-use crate::model::HostName;
 use crate::sys::memfd;
 use std::ffi::OsString;
 use std::fs::File;
@@ -40,14 +39,9 @@ pub fn put(to: &Sftp, job: &Job, file: File, settings: &Settings, cancel: &Cance
 }
 
 /// Downloads into memory. That the file is not there yet is no error.
-pub fn ack(
-    from: &Sftp,
-    host: &HostName,
-    settings: &Settings,
-    cancel: &Cancel,
-) -> Result<Option<Vec<u8>>, DeliveryError> {
+pub fn ack(from: &Sftp, name: &str, settings: &Settings, cancel: &Cancel) -> Result<Option<Vec<u8>>, DeliveryError> {
     let failed = |e| DeliveryError::io("a file in memory", e);
-    let name = from.file(&format!("{host}.ack"));
+    let name = from.file(name);
     let output = memfd::with("pinfold-ack", b"").map_err(failed)?;
     let keep = output.try_clone().map_err(failed)?;
     let commands = format!("get {name} /proc/self/fd/{}\n", keep.as_raw_fd());

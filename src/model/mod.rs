@@ -22,7 +22,7 @@ pub use glob::{Glob, GlobError};
 pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
 pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
-pub use names::{ConsoleName, HostName, MachineNameError};
+pub use names::{ConsoleName, HostName, MachineNameError, ack_file};
 pub use password::{PASSWORD_MAX, PASSWORDS, PasswordError, PasswordName, PasswordPattern, check_password};
 pub use path::{Name, PathError, SecretPath};
 pub use publication::{

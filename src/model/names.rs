@@ -81,6 +81,12 @@ machine_name! {
     ConsoleName
 }
 
+/// What a host's acknowledgement to a console is called: both name it, since a host may have several consoles, and several
+/// hosts' acknowledgements may lie in one folder. No name has an `@`.
+pub fn ack_file(host: &HostName, console: &ConsoleName) -> String {
+    format!("{host}@{console}.ack")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

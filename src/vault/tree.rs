@@ -247,7 +247,10 @@ impl Tree {
     /// The views whose sources changed since this was last asked.
     pub fn take_touched_views(&mut self) -> Vec<TouchedView> {
         let touched = self.views.take_touched();
-        touched.iter().for_each(|view| self.published.touch(view.ino));
+        for view in &touched {
+            self.published.touch(view.ino);
+            self.exported.touch(view.ino);
+        }
         touched
     }
 

@@ -30,17 +30,20 @@ pub struct Setup {
     pub mountpoint: Option<PathBuf>,
     /// Whose folder: /tmp, if none is named.
     pub base: Option<PathBuf>,
+    /// The binary, of a test that runs outside the lab as well: it harms nothing there.
+    pub binary: Option<PathBuf>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup { config: String::new(), unlock: true, mountpoint: None, base: None }
+        Setup { config: String::new(), unlock: true, mountpoint: None, base: None, binary: None }
     }
 }
 
 /// A running daemon; dropping it takes everything away.
 pub struct Daemon {
     home: tempfile::TempDir,
+    binary: PathBuf,
     mountpoint: PathBuf,
     child: Option<Child>,
     unlock: bool,
@@ -72,14 +75,17 @@ impl Daemon {
     /// A new store that nobody serves yet.
     #[track_caller]
     pub fn initialised(setup: Setup) -> Self {
-        super::in_the_lab();
+        let binary = setup.binary.clone().unwrap_or_else(|| {
+            super::in_the_lab();
+            binary()
+        });
         let base = setup.base.clone().unwrap_or_else(std::env::temp_dir);
         let home = tempfile::Builder::new().prefix("pinfold-").tempdir_in(base).expect("a temporary folder");
         // Others must be able to walk to the mount in it.
         std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).expect("the folder is ours");
         let mountpoint = setup.mountpoint.unwrap_or_else(|| home.path().join("secrets"));
         std::fs::create_dir_all(&mountpoint).expect("a mount point");
-        let daemon = Daemon { home, mountpoint, child: None, unlock: setup.unlock, connections: Vec::new() };
+        let daemon = Daemon { home, binary, mountpoint, child: None, unlock: setup.unlock, connections: Vec::new() };
         let config = format!(
             "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\n{}\n",
             daemon.file("store"),
@@ -125,7 +131,7 @@ impl Daemon {
     /// The same with standard input.
     #[track_caller]
     pub fn cli_with(&self, args: &[&str], input: &[u8]) -> Out {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command.arg("--config").arg(self.file("pinfold.toml")).args(args);
         run(command, input, &format!("pinfold {}", args.join(" ")))
     }
@@ -152,7 +158,7 @@ impl Daemon {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.file("daemon.log")).expect("its log");
-        let child = Command::new(binary())
+        let child = Command::new(&self.binary)
             .arg("--config")
             .arg(self.file("pinfold.toml"))
             .arg("mount")

@@ -11,9 +11,9 @@ use crate::caller::Daemon;
 use crate::model::{Acl, AclTag, Kind};
 use crate::policy::Host;
 use crate::secret::Secret;
+use crate::store::BlobKey;
 use crate::vault::node::{Node, Version};
 use crate::vault::{Vault, VaultError};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// What a file with keys may have, in bytes and in keys.
@@ -25,10 +25,22 @@ const KEYS_MAX: usize = 100;
 pub(super) struct Contents {
     /// As it goes into the bundle.
     pub index: Index,
-    /// For each entry of the index that is a file, where its content is.
-    sources: Vec<Option<Item>>,
+    /// For each entry of the index, where its content is.
+    sources: Vec<Source>,
     /// What is left out, and why.
     pub notes: Vec<String>,
+}
+
+/// Where the content of an entry is when it is to be encrypted.
+enum Source {
+    /// It has none.
+    None,
+    /// In a version that is kept.
+    Version(Item),
+    /// In the same sources as before, which are composed again.
+    View(Item, BlobKey),
+    /// Here: what would be another one if it were composed again.
+    Kept(Secret),
 }
 
 impl Vault {
@@ -47,17 +59,18 @@ impl Vault {
         let purpose = format!("for {}, serial {serial}", host.name);
         let mut contents = Contents { index: Index::default(), sources: Vec::new(), notes: Vec::new() };
         for item in &list.items {
+            let mut source = Source::None;
             let kind = match item.node.kind {
                 Kind::Directory => EntryKind::Directory,
                 Kind::Symlink => {
                     EntryKind::Symlink { target: item.node.target.as_deref().unwrap_or_default().to_owned() }
                 }
-                Kind::File => match self.open_for_export(item, Some(&purpose)) {
-                    Ok((content, number)) => EntryKind::File {
-                        size: content.len() as u64,
-                        sha256: Sha256Hex(Sha256::digest(content.expose()).into()),
-                        version: number,
-                    },
+                Kind::File => match self.open_first(item, &purpose) {
+                    Ok((content, version, found)) => {
+                        let (size, sha256) = (content.len() as u64, Sha256Hex::of(&content));
+                        source = found.unwrap_or(Source::Kept(content));
+                        EntryKind::File { size, sha256, version }
+                    }
                     Err(VaultError::Denied(Denial::KeyExpired)) => {
                         contents.notes.push(format!("{} has expired and is left out", item.path));
                         continue;
@@ -65,7 +78,6 @@ impl Vault {
                     Err(error) => return Err(about(item, error)),
                 },
             };
-            let source = (item.node.kind == Kind::File).then(|| item.clone());
             let entry = entry(item, kind, host, names)?;
             for (what, name) in [("owner", &entry.owner), ("group", &entry.group)] {
                 if name.starts_with('#') {
@@ -89,10 +101,54 @@ impl Vault {
 
     /// The content of an entry of the index, again, to be encrypted.
     pub(super) fn content_again(&self, contents: &Contents, entry: usize) -> Result<Secret, VaultError> {
-        let item = contents.sources.get(entry).and_then(Option::as_ref);
-        let item =
-            item.ok_or_else(|| VaultError::Failed("an entry without content was asked for its content".into()))?;
-        self.open_for_export(item, None).map(|(content, _)| content).map_err(|error| about(item, error))
+        match contents.sources.get(entry) {
+            None | Some(Source::None) => {
+                Err(VaultError::Failed("an entry without content was asked for its content".into()))
+            }
+            Some(Source::Version(item)) => {
+                self.open_for_export(item, None).map(|(content, _)| content).map_err(|error| about(item, error))
+            }
+            Some(Source::View(item, mark)) => match self.compose_for_export(item, None) {
+                Ok((content, now)) if now == *mark => Ok(content),
+                Ok(_) => Err(about(item, VaultError::Failed("it changed meanwhile".into()))),
+                Err(error) => Err(about(item, error)),
+            },
+            Some(Source::Kept(content)) => {
+                Secret::copy_of(content.expose()).map_err(|e| VaultError::Failed(e.to_string()))
+            }
+        }
+    }
+
+    /// The content of a file, its version, and where it is to be had again, if not here.
+    fn open_first(&self, item: &Item, purpose: &str) -> Result<(Secret, u64, Option<Source>), VaultError> {
+        let Some(view) = &item.node.view else {
+            let (content, number) = self.open_for_export(item, Some(purpose))?;
+            return Ok((content, number, Some(Source::Version(item.clone()))));
+        };
+        let (content, mark) = self.compose_for_export(item, Some(purpose))?;
+        // A view has no versions.
+        Ok((content, 0, view.is_deterministic().then(|| Source::View(item.clone(), mark))))
+    }
+
+    /// Composes a view: the grant is on the view, as for whoever opens it.
+    fn compose_for_export(&self, item: &Item, purpose: Option<&str>) -> Result<(Secret, BlobKey), VaultError> {
+        let path = item.path.to_string();
+        let refuse = |error: &VaultError| {
+            self.refuse(audit::Operation::Export, &path, None, &Daemon.who(), &error.to_string());
+        };
+        let kek = match self.grant(&Daemon, item.ino, &item.node, Operation::Read) {
+            Ok((_, _, kek)) => kek,
+            Err((denial, holder)) => {
+                self.refuse(audit::Operation::Export, &path, None, &Daemon.who(), &denial.to_string());
+                self.follow_revocation(&holder, &denial);
+                return Err(denial.into());
+            }
+        };
+        let composed = self.compose(item.ino, &item.node, &kek).inspect_err(refuse)?;
+        if let Some(purpose) = purpose {
+            self.record_view(audit::Operation::Export, &path, &Daemon, purpose, &composed.read)?;
+        }
+        Ok((composed.content, composed.mark))
     }
 
     /// Opens the version that the item has. `purpose` is for the log; without one it was recorded before.
@@ -142,8 +198,8 @@ impl Vault {
     ) -> Result<Vec<String>, VaultError> {
         let mut keys: Vec<String> = Vec::new();
         for item in &admin.keys {
-            let content = match self.open_for_export(item, Some(purpose)) {
-                Ok((content, _)) => content,
+            let content = match self.open_first(item, purpose) {
+                Ok((content, ..)) => content,
                 Err(VaultError::Denied(Denial::KeyExpired)) => {
                     notes.push(format!("{} has expired and is left out", item.path));
                     continue;
@@ -218,7 +274,7 @@ fn entry(item: &Item, kind: EntryKind, host: &Host, names: &mut Names) -> Result
         acl,
         default_acl,
         xattrs: xattrs.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        mtime: meta.mtime,
+        mtime: item.mtime(),
         kind,
     })
 }

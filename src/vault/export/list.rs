@@ -5,11 +5,12 @@
 
 use super::plan::{HostNo, Plan};
 use super::record::EntryDigest;
-use crate::model::{AclTag, Ino, Kind, Name, SecretPath};
+use crate::model::{AclTag, Ino, Kind, Name, SecretPath, Timestamp};
 use crate::policy::Host;
 use crate::vault::ON_CHANGE;
 use crate::vault::node::Node;
 use crate::vault::tree::Tree;
+use crate::vault::views::{Composition, composition};
 use nix::unistd::{self, Group, User};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,25 @@ pub struct Item {
     pub ino: Ino,
     /// As it was.
     pub node: Arc<Node>,
+    /// What it was composed from, if it is a view.
+    pub composed: Option<Composition>,
+}
+
+impl Item {
+    fn of(tree: &Tree, path: SecretPath, ino: Ino, node: &Arc<Node>) -> Self {
+        Item { path, ino, node: Arc::clone(node), composed: composition(tree, ino, node) }
+    }
+
+    /// Whether it is a file that was made and not yet written: what it will be, nobody knows.
+    fn is_unwritten(&self) -> bool {
+        self.node.kind == Kind::File && self.node.current().is_none() && self.composed.is_none()
+    }
+
+    /// When its content was last another.
+    pub fn mtime(&self) -> Timestamp {
+        let newest = self.composed.and_then(|composed| composed.newest);
+        newest.map_or(self.node.meta.mtime, |newest| newest.max(self.node.meta.mtime))
+    }
 }
 
 /// An admin of a host.
@@ -89,19 +109,19 @@ impl List {
         let mut items: BTreeMap<SecretPath, Item> = BTreeMap::new();
         for ino in &taken.shared {
             let (Some(node), Some(path)) = (tree.get(*ino), tree.path(*ino)) else { continue };
-            // One that was made and not yet written: what it will be, nobody knows.
-            if node.kind == Kind::File && node.current().is_none() {
+            let item = Item::of(tree, path, *ino, node);
+            if item.is_unwritten() {
                 continue;
             }
-            parents(tree, &path, node.parent, &mut items);
-            items.insert(path.clone(), Item { path, ino: *ino, node: Arc::clone(node) });
+            parents(tree, &item.path, node.parent, &mut items);
+            items.insert(item.path.clone(), item);
         }
         let host = plan.host(no);
         let admins = plan.policy().admins_of(&host.name).into_iter().map(|(user, because)| {
             let files = taken.keys.get(user).into_iter().flatten();
             let mut keys: Vec<Item> = files
-                .filter_map(|ino| Some(Item { path: tree.path(*ino)?, ino: *ino, node: Arc::clone(tree.get(*ino)?) }))
-                .filter(|item| item.node.current().is_some())
+                .filter_map(|ino| Some(Item::of(tree, tree.path(*ino)?, *ino, tree.get(*ino)?)))
+                .filter(|item| !item.is_unwritten())
                 .collect();
             keys.sort_by(|a, b| a.path.cmp(&b.path));
             AdminItem { user: user.to_owned(), note: because.note.clone(), keys, home_keys: Vec::new() }
@@ -115,7 +135,7 @@ impl List {
             self.items.iter().map(|item| (item.path.to_string(), digest_of(&Shown::of(item, host, names)))).collect();
         let prefix = host.user_prefix.as_deref();
         for admin in &self.admins {
-            let keys: Vec<_> = admin.keys.iter().map(|item| (item.path.to_string(), content_of(&item.node))).collect();
+            let keys: Vec<_> = admin.keys.iter().map(|item| (item.path.to_string(), content_of(item))).collect();
             let digest = digest_of(&(&admin.user, prefix, &admin.note, keys, &admin.home_keys));
             all.push((format!("{ADMIN}{}", admin.user), digest));
         }
@@ -160,7 +180,7 @@ fn parents(tree: &Tree, path: &SecretPath, parent: Ino, items: &mut BTreeMap<Sec
         if items.contains_key(&path) {
             return;
         }
-        items.insert(path.clone(), Item { path, ino: at, node: Arc::clone(node) });
+        items.insert(path.clone(), Item::of(tree, path, at, node));
         names.pop();
         at = node.parent;
     }
@@ -178,7 +198,7 @@ struct Shown<'a> {
     xattrs: Vec<(&'a String, &'a Vec<u8>)>,
     target: Option<&'a str>,
     /// A directory's changes with each entry of it.
-    mtime: Option<crate::model::Timestamp>,
+    mtime: Option<Timestamp>,
     content: Option<Content>,
 }
 
@@ -192,11 +212,14 @@ enum Tag {
     Other,
 }
 
-/// Which content: the version, wherever its blob is by now.
-type Content = (Ino, u64, crate::model::Timestamp, u64);
+/// Which content: the version, wherever its blob is by now. Of a view, what stands for its sources' versions.
+type Content = (Ino, u64, Timestamp, u64);
 
-fn content_of(node: &Node) -> Option<Content> {
-    node.current().map(|v| (v.blob.ino, v.number.0, v.time, v.size))
+fn content_of(item: &Item) -> Option<Content> {
+    match &item.composed {
+        Some(composed) => composed.mark.map(|mark| (mark.ino, mark.version.0, composed.newest.unwrap_or_default(), 0)),
+        None => item.node.current().map(|v| (v.blob.ino, v.number.0, v.time, v.size)),
+    }
 }
 
 impl<'a> Shown<'a> {
@@ -228,8 +251,8 @@ impl<'a> Shown<'a> {
             default_acl,
             xattrs: xattrs(node, host).collect(),
             target: node.target.as_deref(),
-            mtime: (node.kind == Kind::File).then_some(meta.mtime),
-            content: content_of(node),
+            mtime: (node.kind == Kind::File).then(|| item.mtime()),
+            content: content_of(item),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Patterns are found by the names they begin with, not tried one after the other. It reads no content.
 
 use super::touched::ExportTouched;
+use crate::cert::{self, Part, Place};
 use crate::model::{Glob, HostName, Ino, Kind, SecretPath};
 use crate::policy::{Host, Policy};
 use crate::vault::tree::Tree;
@@ -147,8 +148,12 @@ impl Plan {
             }
         }
         let (Some(path), Some(node)) = (path, tree.get(ino)) else { return };
-        let mut takers: Vec<(HostNo, Role)> = Vec::new();
+        let own = self.whose(path);
+        let mut takers: Vec<(HostNo, Role)> = own.map(|no| (no, Role::Shared)).into_iter().collect();
         for rule in self.rules.of_path(path) {
+            if rule.user.is_none() && !self.may_share(rule, path) {
+                continue;
+            }
             for no in &rule.hosts {
                 match &rule.user {
                     None if !takers.iter().any(|(n, role)| n == no && *role == Role::Shared) => {
@@ -173,6 +178,34 @@ impl Plan {
     }
 }
 
+/// What certificates are made of follows rules of its own: a pattern that means "everything" means no private key.
+impl Plan {
+    /// Whose a path is without a line of policy: the host's for which its certificate was made.
+    fn whose(&self, path: &SecretPath) -> Option<HostNo> {
+        self.number(&cert::host_of(path)?)
+    }
+
+    /// Whether a `share` line may give a path to its hosts.
+    fn may_share(&self, rule: &Rule, path: &SecretPath) -> bool {
+        match Place::of(path) {
+            None => true,
+            // It is not in use yet.
+            Some((_, Part::NextKey | Part::Request | Part::State)) => false,
+            // Its host's alone. One for a name that no host has goes to whom the policy writes it out for.
+            Some((place, _)) if cert::host_of(path).is_some() => {
+                self.number(place.name()).is_none() && rule.writes_out(&place.folder())
+            }
+            Some((place, Part::Key)) => rule.writes_out(&place.folder()),
+            Some((_, Part::Cert | Part::Chain)) => true,
+        }
+    }
+
+    /// Why a host has a path, where it is by no line of the policy.
+    pub fn unwritten(&self, no: HostNo, path: &SecretPath) -> Option<String> {
+        (self.whose(path) == Some(no)).then(|| "its certificate".to_owned())
+    }
+}
+
 /// The policy's patterns, each once, by the names they begin with.
 struct Rules(HashMap<String, Vec<Rule>>);
 
@@ -181,6 +214,13 @@ struct Rule {
     hosts: Vec<HostNo>,
     /// Whose keys it means; `None` for secrets.
     user: Option<Arc<str>>,
+}
+
+impl Rule {
+    /// Whether the pattern begins with the names of a folder, written out.
+    fn writes_out(&self, folder: &SecretPath) -> bool {
+        self.glob.as_str().strip_prefix(&folder.to_string()).is_some_and(|rest| rest.starts_with('/'))
+    }
 }
 
 impl Rules {

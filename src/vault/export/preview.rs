@@ -65,6 +65,10 @@ impl PreviewChange {
                 self.rule = Some(because.note.clone()).filter(|note| !note.is_empty());
             }
         } else if let Some(path) = self.path.as_ref().and_then(|path| SecretPath::parse(path).ok()) {
+            if let Some(why) = plan.unwritten(no, &path) {
+                self.rule = Some(why);
+                return;
+            }
             let found = plan.policy().shares_of(host).into_iter().find(|(glob, _)| glob.matches(&path));
             if let Some((glob, because)) = found {
                 (self.line, self.rule) = (Some(because.line), Some(glob.to_string()));

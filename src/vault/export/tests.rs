@@ -12,8 +12,8 @@ use crate::secret::Secret;
 use crate::store::Store;
 use crate::vault::{Limits, NextIdentity, Recovery, Rename, SetAttr, UnlockBy, create_store};
 use crate::wire::{
-    Actor, Admin, Difference, Export, ExportPreview, ExportSign, ExportState, Put, Remove, SignerInit, SignerRevoke,
-    SignerRotate,
+    self, Actor, Admin, Difference, Export, ExportPreview, ExportSign, ExportState, Put, Remove, SignerInit,
+    SignerRevoke, SignerRotate,
 };
 use age::x25519;
 use std::cell::RefCell;
@@ -670,4 +670,132 @@ fn symlinks_go_along_as_they_are() {
     vault.create(&Daemon, new).unwrap();
     export(&vault);
     assert!(rig.content(&vault, "h1").contains(&("nut/link".into(), "pin".into())));
+}
+
+#[test]
+fn a_view_goes_along_composed_and_follows_its_sources() {
+    let rig = Rig::new();
+    rig.policy("share h1 : nut/view\nshare h2 : none/*\n");
+    let vault = rig.vault();
+    put(&vault, "src/a", "one\n");
+    put(&vault, "src/b", "two\n");
+    let asked = wire::ViewAdd {
+        path: path("nut/view"),
+        kind: "concat".into(),
+        args: vec!["src/a".into(), "src/b".into()],
+        template: None,
+        uid: None,
+        gid: None,
+        mode: Some(0o640),
+        parents: true,
+        pretend: false,
+    };
+    vault.view_add(&root(), asked.clone()).unwrap();
+    assert_eq!(export(&vault), ["h1", "h2", "h3"]);
+    std::mem::take(&mut vault.exporter.inbox().touched);
+    let view = |text: &str| ("nut/view".to_owned(), text.to_owned());
+    assert_eq!(rig.content(&vault, "h1")[1..], [view("one\ntwo\n")]);
+    let entry = rig.open("h1", &trust(&vault, "h1")).unwrap().index().entries[1].clone();
+    assert_eq!((entry.owner.as_str(), entry.mode), ("root", 0o640));
+    assert_eq!(export(&vault), [] as [&str; 0], "the same sources");
+    // Its sources are nobody's; a change of one is a change of the view.
+    put(&vault, "src/b", "three\n");
+    assert_eq!(follow(&vault), (vec!["h1".into()], vec!["h1".into()]));
+    assert_eq!(rig.content(&vault, "h1")[1..], [view("one\nthree\n")]);
+    put(&vault, "src/c", "no source");
+    assert_eq!(follow(&vault).1, [] as [&str; 0]);
+    // Another definition under the name.
+    Admin::remove(&vault, &root(), Remove { path: path("nut/view"), purge: false, recursive: false }).unwrap();
+    vault.view_add(&root(), wire::ViewAdd { args: vec!["src/b".into()], ..asked.clone() }).unwrap();
+    assert_eq!(follow(&vault).1, ["h1"]);
+    assert_eq!(rig.content(&vault, "h1")[1..], [view("three\n")]);
+    // What does not compose holds the bundle back: what the host has stays.
+    Admin::remove(&vault, &root(), Remove { path: path("src/b"), purge: false, recursive: false }).unwrap();
+    let (touched, made) = follow(&vault);
+    assert_eq!((touched, made), (vec!["h1".to_owned()], Vec::new()));
+    let done = Admin::export(&vault, &root(), Export::default()).unwrap().hosts;
+    let h1 = done.iter().find(|h| h.host == "h1").unwrap();
+    assert!(h1.error.as_deref().is_some_and(|e| e.contains("nut/view") && e.contains("src/b")), "{h1:?}");
+    assert_eq!(rig.content(&vault, "h1")[1..], [view("three\n")]);
+    put(&vault, "src/b", "back\n");
+    assert_eq!(follow(&vault).1, ["h1"]);
+    assert_eq!(rig.content(&vault, "h1")[1..], [view("back\n")]);
+}
+
+/// Composed again it would be another one: it is sealed as it was when it was hashed.
+#[test]
+fn a_view_that_is_never_the_same_twice_goes_along() {
+    let rig = Rig::new();
+    rig.policy("share h1 : nut/site.p12\n");
+    let vault = rig.vault();
+    self_signed(&vault, "site");
+    put(&vault, "nut/password", "hunter2\n");
+    let args = ["certs/site/key.pem", "certs/site/cert.pem", "nut/password"];
+    let asked = wire::ViewAdd {
+        path: path("nut/site.p12"),
+        kind: "pkcs12".into(),
+        args: args.map(str::to_owned).into(),
+        template: None,
+        uid: None,
+        gid: None,
+        mode: None,
+        parents: true,
+        pretend: false,
+    };
+    vault.view_add(&root(), asked).unwrap();
+    assert_eq!(export(&vault), ["h1", "h2", "h3"]);
+    let mut contents = rig.open("h1", &trust(&vault, "h1")).unwrap();
+    assert_eq!(contents.next_file().unwrap().unwrap().secret.expose()[0], 0x30, "a PKCS#12 file");
+    assert_eq!(export(&vault), [] as [&str; 0], "the same sources");
+}
+
+fn self_signed(vault: &Vault, name: &str) {
+    let asked = wire::CertSelfsign {
+        host: host(name),
+        subject: None,
+        names: Vec::new(),
+        key_type: None,
+        days: 10,
+        replace: None,
+    };
+    wire::CertAdmin::cert_selfsign(vault, &root(), asked).unwrap();
+}
+
+#[test]
+fn a_certificate_goes_to_its_host_alone_and_needs_no_line() {
+    let rig = Rig::new();
+    rig.policy("share h2 : ** certs/h1/*\nshare h3 : certs/www.example.org/*\n");
+    let vault = rig.vault();
+    for name in ["h1", "www.example.org"] {
+        self_signed(&vault, name);
+    }
+    let asked = wire::CertRequest { host: host("h1"), subject: None, names: Vec::new(), key_type: None, again: None };
+    wire::CertAdmin::cert_request(&vault, &root(), asked).unwrap();
+    put(&vault, "ca/lab/key.pem", &shown(&vault, "certs/h1/key.pem"));
+    export(&vault);
+    let files = |name: &str| {
+        let all = rig.content(&vault, name).into_iter().map(|(path, _)| path);
+        all.filter(|path| !path.ends_with('/')).collect::<Vec<_>>()
+    };
+    assert_eq!(files("h1"), ["certs/h1/cert.pem", "certs/h1/key.pem"], "what waits for an answer stays here");
+    assert_eq!(files("h2"), [] as [&str; 0], "whatever its lines mean");
+    // A name that is no host's: for whom the policy writes it out.
+    assert_eq!(files("h3"), ["certs/www.example.org/cert.pem", "certs/www.example.org/key.pem"]);
+    // A host of that name comes.
+    let key = x25519::Identity::generate().to_public();
+    rig.policy(&format!("host www.example.org {key}\nshare h3 : certs/www.example.org/*\nshare h2 : ca/lab/*\n"));
+    export(&vault);
+    assert_eq!(files("h3"), [] as [&str; 0]);
+    assert_eq!(files("h2"), ["ca/lab/key.pem"], "written out");
+    let asked = ExportPreview { hosts: Some(vec!["h1".into()]) };
+    put(&vault, "certs/h1/chain.pem", &shown(&vault, "certs/h1/cert.pem"));
+    let host = vault.export_preview(&root(), asked).unwrap().remove(0);
+    let told = host.changes.iter().find(|c| c.path.as_deref() == Some("certs/h1/chain.pem"));
+    assert_eq!(told.and_then(|c| c.rule.as_deref()), Some("its certificate"), "{:?}", host.changes);
+}
+
+fn shown(vault: &Vault, at: &str) -> String {
+    let asked = wire::Reveal { path: path(at), version: None };
+    let content = Admin::reveal(vault, &root(), asked).unwrap();
+    String::from_utf8(content.expose().to_vec()).unwrap()
 }

@@ -35,6 +35,13 @@ impl ExportTouched {
         }
     }
 
+    /// A view has another content: a source of it changed.
+    pub fn touch(&mut self, view: Ino) {
+        if !self.all {
+            self.nodes.insert(view);
+        }
+    }
+
     /// Adds another's.
     pub fn extend(&mut self, other: ExportTouched) {
         self.nodes.extend(other.nodes);
@@ -57,5 +64,5 @@ fn shown(node: &Node) -> impl PartialEq + use<'_> {
     let content = node.current().map(|v| (v.blob.ino, v.number, v.time));
     let mtime = (node.kind == Kind::File).then_some(meta.mtime);
     let rights = (meta.uid, meta.gid, meta.mode, &meta.acl, &meta.default_acl);
-    (node.parent, &node.name, node.kind, rights, &meta.xattrs, &node.target, content, mtime)
+    (node.parent, &node.name, node.kind, rights, &meta.xattrs, &node.target, &node.view, content, mtime)
 }

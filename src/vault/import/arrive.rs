@@ -7,8 +7,8 @@ use super::prepare::Preparing;
 use super::record::{ConsoleRecord, OwnKey};
 use super::{ACKS, Arrived, INCOMING, Mode, Ready, accounts, fault, refused};
 use crate::audit;
-use crate::bundle::{Checked, Contents, KeySigner, Refusal, Trust, ack};
-use crate::model::{ConsoleName, Ino, Timestamp};
+use crate::bundle::{Checked, Contents, KeySigner, Refusal, Trust, ack, ssh_identity};
+use crate::model::{ConsoleName, Ino, Timestamp, ack_file};
 use crate::seal;
 use crate::vault::node::Record;
 use crate::vault::{Caller, Vault, VaultError};
@@ -240,7 +240,7 @@ impl Vault {
             .map_err(|e| failed(&e))?;
         let bytes = ack::make(&said, &signer).map_err(|e| failed(&e))?;
         let folder = self.store.dir().join(ACKS);
-        let path = folder.join(format!("{}.ack", record.console));
+        let path = folder.join(ack_file(&record.host, &record.console));
         replace(&folder, &path, &bytes).map_err(|e| VaultError::Failed(format!("{}: {e}", path.display())))?;
         Ok(path)
     }
@@ -268,7 +268,7 @@ fn host_key(path: Option<&Path>) -> Result<age::ssh::Identity, VaultError> {
     let failed = |e: io::Error| VaultError::Failed(format!("{}: {e}", path.display()));
     let mut bytes = Zeroizing::new(Vec::with_capacity(HOST_KEY_MAX as usize));
     File::open(path).and_then(|file| file.take(HOST_KEY_MAX).read_to_end(&mut bytes)).map_err(failed)?;
-    age::ssh::Identity::from_buffer(&bytes[..], None).map_err(failed)
+    ssh_identity(&bytes).map_err(|e| VaultError::Failed(format!("{}: {e}", path.display())))
 }
 
 impl ConsoleRecord {

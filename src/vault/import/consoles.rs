@@ -9,7 +9,7 @@ use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::bundle::{KeySigner, PublicKey, Recipient, Signer};
 use crate::caller::Daemon;
-use crate::model::{ConsoleName, HostName, Kind, SecretPath, Timestamp};
+use crate::model::{ConsoleName, HostName, Kind, SecretPath, Timestamp, ack_file};
 use crate::seal;
 use crate::vault::{Caller, Vault, VaultError};
 use crate::wire::{ConsoleInfo, Join, Joined, Left};
@@ -180,7 +180,7 @@ impl Vault {
         })?;
         drop((writer, before));
         changes.into_iter().for_each(|change| self.tell(change));
-        let _ = std::fs::remove_file(self.store.dir().join(super::ACKS).join(format!("{console}.ack")));
+        let _ = std::fs::remove_file(self.store.dir().join(super::ACKS).join(ack_file(&record.host, &console)));
         Ok(left)
     }
 }

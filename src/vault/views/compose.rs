@@ -73,26 +73,26 @@ impl Vault {
         if !same {
             return Err(VaultError::NotFound);
         }
-        self.record_view(op, path, caller, &grant, &composed.read)?;
+        self.record_view(op, path, caller, &grant.rule().to_string(), &composed.read)?;
         Ok(Opened { content: composed.content, version: None, blob: Some(composed.mark), holder })
     }
 
     /// Writes down who opened it by which rule, and what was read for him.
-    fn record_view(
+    pub(in crate::vault) fn record_view(
         &self,
         op: audit::Operation,
         path: &str,
         caller: &impl Caller,
-        grant: &Grant,
+        because: &str,
         read: &[String],
     ) -> Result<(), VaultError> {
         let who = caller.who();
-        let mut reason = format!("{}: composed from ", grant.rule());
+        let mut reason = format!("{because}: composed from ");
         let mut first = true;
         for word in read {
             if reason.len() + word.len() > REASON_MAX && !first {
                 self.record(op, path, None, &who, &reason)?;
-                reason = format!("{}: and from ", grant.rule());
+                reason = format!("{because}: and from ");
                 first = true;
             }
             if !first {

@@ -13,6 +13,7 @@ mod index;
 mod sources;
 
 pub(super) use index::{TouchedView, ViewIndex};
+pub(super) use sources::{Composition, composition};
 
 use super::on_change::{self, Touched};
 use super::{Attr, Caller, Change, Vault};

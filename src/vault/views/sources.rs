@@ -95,6 +95,27 @@ impl Vault {
     }
 }
 
+/// What a view is composed from at one moment, without opening any of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Composition {
+    /// What stands for it; `None` while a source is missing.
+    pub mark: Option<BlobKey>,
+    /// When its newest source was committed.
+    pub newest: Option<Timestamp>,
+}
+
+/// Of a node, if it is a view.
+pub fn composition(tree: &Tree, ino: Ino, node: &Node) -> Option<Composition> {
+    let definition = Arc::clone(node.view.as_ref()?);
+    Some(match find(tree, &node.scope, &definition) {
+        Ok(sources) => {
+            let snapshot = Snapshot { definition, sources };
+            Composition { mark: Some(snapshot.mark(ino)), newest: snapshot.newest() }
+        }
+        Err(_) => Composition { mark: None, newest: None },
+    })
+}
+
 /// Finds what a definition names in its scope.
 pub(super) fn find(tree: &Tree, scope: &Scope, definition: &Definition) -> Result<Vec<Source>, VaultError> {
     definition.with_sources(|sources| match sources {
