@@ -99,6 +99,10 @@ impl Vault {
             }
             hosts.extend(self.remakes());
             left.0.extend(hosts);
+            if touched.all {
+                // What could not be signed may be by now: a key was rotated.
+                left.1 = None;
+            }
             if left.1.is_none_or(|at| at <= Instant::now()) {
                 left = match self.make_changed(&left.0) {
                     true => Default::default(),
@@ -184,8 +188,12 @@ impl Vault {
         let mut held = self.exporter.plan();
         let mut board = self.exporter.board();
         board.policy_error = None;
+        // Before anybody asks: until then there are no bundles.
+        board.home_keys_wanted = settings.export.home_keys;
         board.set_hosts(plan.policy().hosts().iter());
         *held = Some(plan);
+        drop(board);
+        self.exporter.due.notify_all();
         true
     }
 
