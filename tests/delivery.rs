@@ -9,7 +9,7 @@ mod common;
 use common::sshd::{Login, Sshd};
 use common::wait_for;
 use pinfold::delivery::{
-    Cancel, Counts, Delivered, DeliveryError, Job, Settings, Target, deliver, deliver_all, fetch_ack,
+    Cancel, Counts, Delivered, DeliveryError, Job, Outcome, Settings, Target, deliver, deliver_all, fetch_ack,
 };
 use pinfold::model::{ConsoleName, HostName};
 use std::fs;
@@ -305,6 +305,31 @@ fn sftp_trusts_nobody_it_does_not_know() {
 }
 
 #[test]
+fn the_server_of_these_tests_lets_its_shell_account_in_by_key_and_password() {
+    let sshd = Sshd::start(Login::Shell("open sesame"));
+    let ssh = |options: &[&str], askpass: &Path| {
+        let out = Command::new("ssh")
+            .arg("-F")
+            .arg(sshd.client_config())
+            .args(options)
+            .args(["-p", &sshd.port.to_string(), &format!("{}@127.0.0.1", sshd.user), "id -un"])
+            .env("SSH_ASKPASS", askpass)
+            .env("SSH_ASKPASS_REQUIRE", "force")
+            .output()
+            .unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let rig = Rig::new();
+    let right = rig.program("right", "echo open sesame");
+    let wrong = rig.program("wrong", "echo sesame");
+    let user = format!("{}\n", sshd.user);
+    assert_eq!(ssh(&["-oBatchMode=yes"], &right), user, "{}", sshd.log());
+    let password = ["-oPreferredAuthentications=password", "-oNumberOfPasswordPrompts=1"];
+    assert_eq!(ssh(&password, &right), user, "{}", sshd.log());
+    assert_eq!(ssh(&password, &wrong), "");
+}
+
+#[test]
 fn sftp_waits_for_no_server_that_never_answers() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut rig = Rig::new();
@@ -394,7 +419,7 @@ fn many_are_delivered_some_at_once_and_each_failure_is_its_own() {
         })
         .collect();
     let heard = Mutex::new(Vec::new());
-    let each = |counts: Counts, _: &Job, _: &Result<Delivered, DeliveryError>| heard.lock().unwrap().push(counts);
+    let each = |counts: Counts, _: &Job, _: &Outcome| heard.lock().unwrap().push(counts);
     let cancel = Cancel::new().unwrap();
     let outcomes = deliver_all(&jobs, 4, &rig.settings, &cancel, &each);
     let failed: Vec<usize> = (0..40).filter(|n| outcomes[*n].is_err()).collect();

@@ -274,7 +274,11 @@ fn numbers() {
     let begun = Instant::now();
     for host in 0..count {
         for n in 0..90 {
-            put(&vault, &format!("hosts/h{host}/s{n}"), &format!("a secret of 64 bytes or so, number {n} of host {host} ......"));
+            put(
+                &vault,
+                &format!("hosts/h{host}/s{n}"),
+                &format!("a secret of 64 bytes or so, number {n} of host {host} ......"),
+            );
         }
     }
     for n in 0..10 {

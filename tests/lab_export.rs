@@ -49,7 +49,10 @@ impl Console {
     fn shown_by_stock_tools(&self, host: &str, path: &str) -> Option<String> {
         let newest = self.bundles(host).pop()?;
         let listing = self.daemon.json(&["signer", "ls", "--json"]);
-        let key = listing["signers"].as_array().expect("signers").last().expect("one")["key"].as_str().expect("text").to_owned();
+        let key = listing["signers"].as_array().expect("signers").last().expect("one")["key"]
+            .as_str()
+            .expect("text")
+            .to_owned();
         let work = tempfile::tempdir().expect("a temporary folder");
         let script = format!(
             "set -e; cd {work}; tar xf {bundle}; printf 'lab-console namespaces=\"pinfold-bundle\" %s\\n' '{key}' > allowed\n\
@@ -94,7 +97,8 @@ fn a_secret_enrolled_by_cp_is_brought_to_its_hosts_within_two_seconds() {
     assert!(out.code == 0, "{}", out.text());
     assert_eq!(console.shown_by_stock_tools("h1", "svc/pin").as_deref(), Some("1234\n"));
     daemon.cli(&["export", "nobody"]).refused("no host");
-    let exported: Vec<Value> = daemon.audit().into_iter().filter(|e| e["op"] == "export" && e["path"] == "svc/pin").collect();
+    let exported: Vec<Value> =
+        daemon.audit().into_iter().filter(|e| e["op"] == "export" && e["path"] == "svc/pin").collect();
     assert!(!exported.is_empty() && exported.iter().all(|e| e["reason"].as_str().is_some_and(|r| r.contains("h1"))));
     daemon.cli(&["log", "--verify"]).ok();
 }

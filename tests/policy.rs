@@ -285,11 +285,14 @@ fn mistakes_are_shown_with_their_line_and_a_caret() {
     assert_eq!(rig.run(&["show"]).0, 2);
 }
 
+/// A recipient nobody has the key of.
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
 #[test]
 fn a_right_policy_is_counted_and_doubts_are_told() {
-    let rig = Rig::new("host a age1x\nmanage a b : u v\n");
+    let rig = Rig::new(&format!("host a {RECIPIENT}\nmanage a b : u v\n"));
     let (code, out, err) = rig.run(&["check"]);
-    assert_eq!((code, out.as_str()), (0, "policy: 1 host, 2 admins\n"));
+    assert_eq!((code, out.as_str()), (0, "policy: 1 host, 2 admins\n"), "{err}");
     assert!(err.starts_with("pinfold: warning: policy:2:10: 'b' has no host line"), "{err}");
     assert!(err.ends_with("pinfold: hint: host b RECIPIENT\n"), "{err}");
     let missing = rig.run(&["check", "/nonexistent/policy"]);
@@ -298,4 +301,29 @@ fn a_right_policy_is_counted_and_doubts_are_told() {
         .unwrap();
     let (code, _, err) = rig.run(&["show"]);
     assert!(code == 3 && err.contains("others can write it") && err.contains("hint: chown root"), "{code} {err}");
+}
+
+#[test]
+fn a_bad_recipient_or_address_is_told_and_harms_its_host_alone() {
+    let rig = Rig::new(&format!(
+        "\u{feff}host a age1oops # typed\r\nhost b ssh-rsa AAAA deliver=dir:/x/../y\r\n\
+         host c {RECIPIENT} deliver=sftp://-oX@h/in ack-from=dir:/out ack=ssh-ed25519:oops\r\nmanage a b c : u\r\n"
+    ));
+    let (code, out, err) = rig.run(&["check"]);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    let (_, json, _) = rig.run(&["check", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["in_force"], true);
+    let places: Vec<(u64, u64)> = json["host_errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| (e["line"].as_u64().unwrap(), e["column"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(places[..3], [(1, 8), (2, 8), (2, 29)]);
+    let line = format!("host c {RECIPIENT} deliver=sftp://-oX@h/in ack-from=dir:/out ack=ssh-ed25519:oops");
+    let at = |text: &str| line.find(text).unwrap() as u64 + 1;
+    assert_eq!(places[3..], [(3, at("sftp:")), (3, at("ssh-ed25519:oops"))], "{err}");
+    assert!(err.contains("policy:1:8: host a: ") && err.contains("  host a age1oops # typed\n         ^\n"), "{err}");
+    assert!(err.ends_with("pinfold: error: policy: 5 errors of hosts; the others get what is theirs\n"), "{err}");
 }

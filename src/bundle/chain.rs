@@ -66,7 +66,7 @@ impl Chain {
     /// Adds the link that makes `new` the newest key; `old` is the newest until then.
     ///
     /// # Errors
-    /// What the signer says.
+    /// [`SignError::Chain`] if `old` is not the newest key, or `new` was in use before; what the signer says.
     pub fn rotate(
         &mut self,
         console: &ConsoleName,
@@ -74,6 +74,13 @@ impl Chain {
         new: &PublicKey,
         now: Timestamp,
     ) -> Result<&Link, SignError> {
+        if self.0.last().is_some_and(|l| l.key != *old.public()) {
+            return Err(SignError::Chain("only the newest key of the rotation chain names the next"));
+        }
+        let given = new.fingerprint();
+        if given == old.public().fingerprint() || self.0.iter().any(|l| l.key == *new || l.by == given) {
+            return Err(SignError::Chain("a key that was in use before does not come back"));
+        }
         // As it will be read back: nanoseconds are not written.
         let created = Timestamp { nanos: now.nanos / 1000 * 1000, ..now };
         let (number, by) = (self.number() + 1, old.public().fingerprint());

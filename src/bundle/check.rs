@@ -4,13 +4,16 @@
 //! Owns that order, and what a host knows of a console. It reads one open file and asks no clock.
 
 use super::key::{Fingerprint, PublicKey, SshSig};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, REVOKED_MAX};
 use super::parts::Parts;
 use super::{BUNDLE_NAMESPACE, Contents, Refusal};
 use crate::model::{ConsoleName, HostName, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::time::{Duration, SystemTime};
+
+/// The most revoked keys of a console that a host remembers: what it knows is handed to a process as one argument.
+const REMEMBERED_MAX: usize = 2 * REVOKED_MAX;
 
 /// What a host knows of a console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +167,9 @@ pub(super) fn examine(file: &File, len: u64, trust: &Trust, now: Timestamp) -> R
         ..trust.clone()
     };
     trust.revoke(&manifest.revoked);
+    if trust.revoked.len() > REMEMBERED_MAX {
+        return Err(Refusal::BrokenChain(format!("more than {REMEMBERED_MAX} keys were revoked in all")));
+    }
     Ok(Examined { manifest, parts, trust })
 }
 

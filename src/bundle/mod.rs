@@ -33,7 +33,7 @@ pub use index::{Admin, ENTRIES_MAX, Entry, EntryKind, Index, IndexError};
 pub use key::{Fingerprint, KeyError, PublicKey, SshSig};
 pub use manifest::{Head, Manifest, Payload, REVOKED_MAX, Sha256Hex};
 pub use open::Contents;
-pub use recipient::{Recipient, RecipientError};
+pub use recipient::{Recipient, RecipientError, ssh_identity};
 pub use refusal::Refusal;
 pub use seal::{ContentOf, Plan, SealError, Sealed, finish, finish_with, seal, seal_unsigned, to_be_signed};
 pub use signer::{KeySigner, SignError, Signer};

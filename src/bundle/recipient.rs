@@ -14,8 +14,11 @@ pub enum RecipientError {
     /// Neither form.
     #[error("not a recipient: age1… or ssh-ed25519 AAAA…")]
     NotARecipient,
+    /// Not a private key as sshd has it, or one under a passphrase.
+    #[error("not an OpenSSH private key without a passphrase")]
+    NotAnIdentity,
     /// An SSH key of a kind that nothing is encrypted to here.
-    #[error("{0} keys are not taken as recipients: only ssh-ed25519")]
+    #[error("nothing is encrypted to {0} keys here: only to ssh-ed25519")]
     Kind(String),
 }
 
@@ -57,6 +60,22 @@ impl Recipient {
             _ => Err(RecipientError::NotARecipient),
         }
     }
+}
+
+/// The private key of an SSH host, in the file that sshd has, as what opens a bundle sealed to that key.
+///
+/// # Errors
+/// [`RecipientError`] for a key of another kind: it is known by its name before anything calculates with it, as with
+/// [`Recipient::parse`]. One under a passphrase is none: nobody is there to type it.
+pub fn ssh_identity(file: &[u8]) -> Result<age::ssh::Identity, RecipientError> {
+    let key = ssh_key::PrivateKey::from_openssh(file).map_err(|_| RecipientError::NotAnIdentity)?;
+    if key.is_encrypted() {
+        return Err(RecipientError::NotAnIdentity);
+    }
+    if key.algorithm() != ssh_key::Algorithm::Ed25519 {
+        return Err(RecipientError::Kind(key.algorithm().as_str().into()));
+    }
+    age::ssh::Identity::from_buffer(file, None).map_err(|_| RecipientError::NotAnIdentity)
 }
 
 impl From<age::x25519::Recipient> for Recipient {

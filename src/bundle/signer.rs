@@ -28,6 +28,9 @@ pub enum SignError {
     /// The agent is there, but without this key.
     #[error("the ssh-agent has no key {0}")]
     NoSuchKey(super::Fingerprint),
+    /// A link that would break the rotation chain.
+    #[error("{0}")]
+    Chain(&'static str),
     /// What came back does not verify.
     #[error("the signature that was made does not verify")]
     Wrong,

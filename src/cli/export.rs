@@ -120,12 +120,7 @@ fn sign(config: &Config, args: ExportSignArgs) -> Result<Exit, Failure> {
 }
 
 /// Waits if that was asked for, and tells what became of each host.
-fn finish(
-    client: &mut Client,
-    mut exported: Exported,
-    wait: Option<Duration>,
-    json: bool,
-) -> Result<Exit, Failure> {
+fn finish(client: &mut Client, mut exported: Exported, wait: Option<Duration>, json: bool) -> Result<Exit, Failure> {
     let mut undelivered = BTreeMap::new();
     if let Some(timeout) = wait {
         undelivered = deliveries(client, &exported.hosts, timeout)?;
@@ -173,7 +168,9 @@ fn deliveries(
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut left: BTreeMap<String, u64> = BTreeMap::new();
     for host in hosts {
-        left.extend(host.serial.filter(|_| host.state != ExportState::Failed).map(|serial| (host.host.clone(), serial)));
+        left.extend(
+            host.serial.filter(|_| host.state != ExportState::Failed).map(|serial| (host.host.clone(), serial)),
+        );
     }
     let bar = bar(left.len() as u64);
     let until = Instant::now() + timeout;
@@ -185,7 +182,8 @@ fn deliveries(
             Ok::<(), Failure>(())
         })?;
         left.retain(|name, serial| {
-            let verdict = now.get(name).map_or(Some(Err("the policy has it no more".into())), |host| done(host, *serial));
+            let verdict =
+                now.get(name).map_or(Some(Err("the policy has it no more".into())), |host| done(host, *serial));
             match verdict {
                 None => return true,
                 Some(Ok(())) => {}
@@ -311,7 +309,8 @@ mod tests {
         };
         let mut out = Vec::new();
         tell_preview(&mut out, &host).unwrap();
-        let expected = "h1: 3 entries, would change\n  +  nut/pin      line 4: nut/*\n  ~  admin alice  line 5\n  -  x\\u{1b}y\n";
+        let expected =
+            "h1: 3 entries, would change\n  +  nut/pin      line 4: nut/*\n  ~  admin alice  line 5\n  -  x\\u{1b}y\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 

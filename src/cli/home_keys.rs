@@ -48,11 +48,11 @@ fn keys_in(home: &Path) -> io::Result<Vec<String>> {
     let folder = flags | OFlag::O_DIRECTORY;
     let opened = nix::fcntl::open(home, folder, Mode::empty())
         .and_then(|home| openat(home.as_fd(), ".ssh", folder | OFlag::O_NOFOLLOW, Mode::empty()));
-    let ssh = match opened {
+    let ssh = match opened.map_err(io::Error::from) {
         Ok(ssh) => ssh,
-        // A symlink in the place of the folder is none of his keys.
-        Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno.into()),
+        // A symlink in the place of the folder is no folder, and none of his keys are there.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
     let mut names = Vec::new();
     // The folder that is open, whatever its name means by now.
@@ -65,7 +65,9 @@ fn keys_in(home: &Path) -> io::Result<Vec<String>> {
     names.sort();
     let mut keys = Vec::new();
     for name in names.iter().take(FILES_MAX) {
-        let Ok(file) = openat(ssh.as_fd(), name.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()) else { continue };
+        let Ok(file) = openat(ssh.as_fd(), name.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()) else {
+            continue;
+        };
         let file = File::from(file);
         if !file.metadata()?.is_file() {
             continue;

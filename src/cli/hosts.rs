@@ -22,7 +22,8 @@ pub fn hosts(config: &Config, args: Json) -> Result<Exit, Failure> {
         if args.json {
             return show::json(out, &all);
         }
-        let heading = ["host", "made", "age", "delivered", "acknowledged", "key", "remarks"].map(str::to_owned).to_vec();
+        let heading =
+            ["host", "made", "age", "delivered", "acknowledged", "key", "remarks"].map(str::to_owned).to_vec();
         let rows = std::iter::once(heading).chain(all.iter().map(|host| row(host, now)));
         Ok(show::columns(out, &[Side::Left; 7], &rows.collect::<Vec<_>>())?)
     })?;
@@ -100,7 +101,10 @@ mod tests {
             ..HostInfo::default()
         };
         assert_eq!(row(&host, now), ["h1", "7", "1h 1m", "yes", "5", "older", "no route; tried 2 times; partial: x"]);
-        assert_eq!(row(&HostInfo { host: "h2".into(), ..HostInfo::default() }, now)[1..6], ["-", "-", "by hand", "-", "-"]);
+        assert_eq!(
+            row(&HostInfo { host: "h2".into(), ..HostInfo::default() }, now)[1..6],
+            ["-", "-", "by hand", "-", "-"]
+        );
         assert_eq!((age(0), age(59), age(90_061)), ("0s".into(), "59s".into(), "1day 1h".into()));
     }
 }

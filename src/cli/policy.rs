@@ -6,7 +6,9 @@ use super::failure::Failure;
 use super::policy_args::{Policy as Typed, PolicyAction, PolicyCheck, PolicyShow};
 use super::show::{self, Side, visible};
 use super::with_stdout;
+use crate::bundle::{PublicKey, Recipient};
 use crate::config::Config;
+use crate::delivery::Target;
 use crate::exit::Exit;
 use crate::model::HostName;
 use crate::policy::{Because, Fault, Faults, Policy, PolicyError};
@@ -33,26 +35,40 @@ fn file(config: &Config, typed: Option<PathBuf>) -> PathBuf {
 fn check(config: &Config, args: PolicyCheck) -> Result<Exit, Failure> {
     let path = file(config, args.file);
     let none = Faults::default();
-    let (policy, faults) = match Policy::load(&path) {
-        Ok(policy) => (Some(policy), none),
+    let read = Policy::read(&path).and_then(|text| Ok((Policy::parse(&text, &path)?, text)));
+    let (policy, faults) = match read {
+        Ok(read) => (Some(read), none),
         Err(PolicyError::Wrong { faults, .. }) => (None, faults),
         Err(error) => return Err(unreadable(error)),
     };
     let none = Faults::default();
-    let warnings = policy.as_ref().map_or(&none, Policy::warnings);
+    let warnings = policy.as_ref().map_or(&none, |(policy, _)| policy.warnings());
+    let hosts = match &policy {
+        Some((policy, text)) => judged(policy, text),
+        None => Faults::default(),
+    };
     if args.json {
         let all = json!({
             "file": path.display().to_string(),
+            "in_force": policy.is_some(),
             "errors": faults.told.iter().map(fault_json).collect::<Vec<_>>(),
             "more_errors": faults.untold,
+            "host_errors": hosts.told.iter().map(fault_json).collect::<Vec<_>>(),
+            "more_host_errors": hosts.untold,
             "warnings": warnings.told.iter().map(fault_json).collect::<Vec<_>>(),
             "more_warnings": warnings.untold,
         });
         with_stdout(|out| show::json(out, &all))?;
     } else {
         tell("warning", &path, warnings);
+        tell("error", &path, &hosts);
     }
-    let Some(policy) = policy else { return Err(wrong(&path, &faults, args.json)) };
+    let Some((policy, _)) = policy else { return Err(wrong(&path, &faults, args.json)) };
+    if !hosts.is_empty() {
+        let path = path.display();
+        let message = format!("{path}: {} of hosts; the others get what is theirs", counted(hosts.count(), "error"));
+        return Err(Failure::new(Exit::Usage, message));
+    }
     if !args.json {
         let (hosts, users) = (policy.hosts().len(), policy.table().count());
         with_stdout(|out| {
@@ -61,6 +77,33 @@ fn check(config: &Config, args: PolicyCheck) -> Result<Exit, Failure> {
         })?;
     }
     Ok(Exit::Ok)
+}
+
+/// What a host's line says that the policy takes as text: each mistake harms that host alone.
+fn judged(policy: &Policy, text: &str) -> Faults {
+    let lines: Vec<&str> = text.split('\n').collect();
+    let mut faults = Faults::default();
+    for host in policy.hosts() {
+        let mut judge = |key: &str, error: String| {
+            let number = host.because.line;
+            let line = usize::try_from(number).ok().and_then(|n| lines.get(n.checked_sub(1)?)).copied();
+            let line = line.unwrap_or_default().trim_start_matches('\u{feff}').trim_end_matches('\r');
+            faults.push(|| Fault::at(number, host.column(key), line, format!("host {}: {error}", host.name)));
+        };
+        if let Err(error) = Recipient::parse(&host.recipient) {
+            judge("recipient", error.to_string());
+        }
+        if let Some(Err(error)) = host.ack.as_deref().map(PublicKey::parse) {
+            judge("ack", error.to_string());
+        }
+        for (key, address) in [("deliver", host.deliver.as_deref()), ("ack-from", host.ack_from())] {
+            if let Some(Err(error)) = address.map(Target::parse) {
+                judge(key, error.to_string());
+            }
+        }
+    }
+    faults.sort();
+    faults
 }
 
 fn counted(n: usize, what: &str) -> String {

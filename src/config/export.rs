@@ -20,6 +20,9 @@ pub struct Export {
     /// The socket of the ssh-agent, for `agent:`.
     #[serde(deserialize_with = "units::maybe_path")]
     pub agent_socket: Option<PathBuf>,
+    /// The ssh_config(5) of deliveries, in the place of the system's and root's.
+    #[serde(deserialize_with = "units::maybe_path")]
+    pub ssh_config: Option<PathBuf>,
     /// For how long a bundle may be imported.
     #[serde(deserialize_with = "expires", serialize_with = "units::write_duration")]
     pub expires: Duration,
@@ -44,6 +47,7 @@ impl Default for Export {
             console: None,
             signer: SignWith::Auto,
             agent_socket: None,
+            ssh_config: None,
             expires: Duration::from_secs(30 * 86_400),
             debounce: Duration::from_millis(500),
             parallel: 4,
@@ -73,7 +77,8 @@ impl SignWith {
             _ => {
                 let fingerprint = text.strip_prefix("agent:")?;
                 let base64 = fingerprint.strip_prefix("SHA256:")?;
-                let plain = base64.len() == 43 && base64.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b));
+                let plain =
+                    base64.len() == 43 && base64.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b));
                 plain.then(|| SignWith::Agent(fingerprint.into()))
             }
         }

@@ -249,6 +249,7 @@ impl Config {
             ("policy", Some(&self.policy)),
             ("outbox", self.outbox.as_ref()),
             ("export.agent_socket", self.export.agent_socket.as_ref()),
+            ("export.ssh_config", self.export.ssh_config.as_ref()),
             ("unlock.passphrase_file", self.unlock.passphrase_file.as_ref()),
             ("unlock.keyfile", self.unlock.keyfile.as_ref()),
             ("inbox", self.inbox.as_ref()),

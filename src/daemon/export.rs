@@ -46,7 +46,11 @@ impl Exports {
             let carrier = Carrier {
                 vault: Arc::clone(vault),
                 console: console.clone(),
-                settings: delivery::Settings { mountpoint: config.mountpoint.clone(), ..delivery::Settings::default() },
+                settings: delivery::Settings {
+                    mountpoint: config.mountpoint.clone(),
+                    ssh_config: config.export.ssh_config.clone(),
+                    ..delivery::Settings::default()
+                },
                 cancel: cancel.clone(),
                 mail_to: config.export.mail_to.clone(),
                 mail_success: config.export.mail_success,
@@ -143,7 +147,9 @@ impl Carrier {
             ),
             Err((error, again)) if errand.tries == 0 || again.is_none() => {
                 let next = match again {
-                    Some(wait) => format!("It is tried again in {} seconds, and then more and more rarely.", wait.as_secs()),
+                    Some(wait) => {
+                        format!("It is tried again in {} seconds, and then more and more rarely.", wait.as_secs())
+                    }
                     None => "It is not tried again before the next change.".into(),
                 };
                 (

@@ -27,7 +27,8 @@ pub fn put(path: &Path, job: &Job, file: &File, settings: &Settings, cancel: &Ca
     let failed = |e: std::io::Error| DeliveryError::io(path.join(&name).display(), e);
     // What a broken delivery left: the new one is another file, that nobody else has open.
     match unlinkat(&folder, part.as_str(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => {}
+        Ok(()) => {}
+        Err(errno) if is_missing(errno) => {}
         Err(errno) => return Err(failed(errno.into())),
     }
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -65,6 +66,10 @@ fn fill(
     to.sync_all().map_err(failed)
 }
 
+fn is_missing(errno: Errno) -> bool {
+    std::io::Error::from(errno).kind() == std::io::ErrorKind::NotFound
+}
+
 /// The folder, if not everybody may replace what is in it.
 fn open(path: &Path, settings: &Settings) -> Result<File, DeliveryError> {
     let real = safe::resolve(path, &settings.mountpoint)?;
@@ -88,7 +93,7 @@ pub fn ack(path: &Path, host: &HostName, settings: &Settings) -> Result<Option<V
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(&folder, name.as_str(), flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
-        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) if is_missing(errno) => return Ok(None),
         Err(errno) => return Err(failed(errno.into())),
     };
     let meta = file.metadata().map_err(failed)?;

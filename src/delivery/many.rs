@@ -18,6 +18,9 @@ pub struct Counts {
     pub failed: usize,
 }
 
+/// What became of a job.
+pub type Outcome = Result<Delivered, DeliveryError>;
+
 /// Tries each job once, `parallel` at a time (one at least); what became of each, in the jobs' order. `each` hears of every
 /// one as it ends, with the counts after it, one call at a time.
 pub fn deliver_all(
@@ -25,8 +28,8 @@ pub fn deliver_all(
     parallel: usize,
     settings: &Settings,
     cancel: &Cancel,
-    each: &(dyn Fn(Counts, &Job, &Result<Delivered, DeliveryError>) + Sync),
-) -> Vec<Result<Delivered, DeliveryError>> {
+    each: &(dyn Fn(Counts, &Job, &Outcome) + Sync),
+) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let counts = Mutex::new(Counts { total: jobs.len(), ..Counts::default() });
     let work = || {
@@ -45,7 +48,7 @@ pub fn deliver_all(
             done.push((at, outcome));
         }
     };
-    let mut all: Vec<(usize, Result<Delivered, DeliveryError>)> = std::thread::scope(|scope| {
+    let mut all: Vec<(usize, Outcome)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..parallel.clamp(1, jobs.len().max(1))).map(|_| scope.spawn(work)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a delivery does not panic")).collect()
     });

@@ -17,7 +17,7 @@ mod target;
 pub use backoff::{backoff, next_try};
 pub use error::DeliveryError;
 pub use mail::{MailError, send};
-pub use many::{Counts, deliver_all};
+pub use many::{Counts, Outcome, deliver_all};
 pub use run::Cancel;
 pub use target::{Sftp, Target, TargetError};
 

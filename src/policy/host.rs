@@ -7,8 +7,11 @@ use crate::model::{HostName, parse_duration};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Whether a value is one.
+type Good = fn(&str) -> bool;
+
 /// The keys, each with what its value is.
-const KEYS: &[(&str, &str, fn(&str) -> bool)] = &[
+const KEYS: &[(&str, &str, Good)] = &[
     ("ack", "the host's key for acknowledgements, as ssh-ed25519:AAAA…", |v| {
         v.strip_prefix("ssh-ed25519:").is_some_and(|key| !key.is_empty())
     }),

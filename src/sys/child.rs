@@ -88,6 +88,7 @@ mod tests {
                         // What would happen otherwise: inherited, it is read under any uid.
                         assert_eq!(read(Command::new("setpriv")), "the key", "{script} as {uid}");
                         assert_eq!(read(super::command("setpriv")), "", "{script} as {uid}");
+                        assert_eq!(read(super::alone("setpriv", None, None)), "", "{script} as {uid}");
                     }
                 }
             });

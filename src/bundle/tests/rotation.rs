@@ -129,7 +129,15 @@ fn a_forked_chain_is_told_from_an_unknown_signer() {
     assert_eq!(code(&world, &with_chain(&world, Chain::from_links(both), &thief), &trust), "broken-chain");
     // A key does not come back.
     let mut circle = world.chain.clone();
-    circle.rotate(&world.console, &world.keys[1], world.keys[0].public(), NOW).unwrap();
+    for (old, new) in [(1, 0), (1, 1), (0, 1)] {
+        let refused = circle.rotate(&world.console, &world.keys[old], world.keys[new].public(), NOW);
+        assert!(matches!(refused, Err(SignError::Chain(_))), "{old} {new}");
+    }
+    let mut one = Chain::default();
+    one.rotate(&world.console, &world.keys[1], world.keys[0].public(), NOW).unwrap();
+    let mut links = [circle.links(), one.links()].concat();
+    links[1].number = 2;
+    let circle = Chain::from_links(links);
     let back = with_chain(&world, circle, &world.keys[0]);
     assert!(reason(&back, &trust).contains("leads back"), "{}", reason(&back, &trust));
 }
@@ -194,6 +202,17 @@ fn a_host_whose_only_trusted_key_was_revoked_says_how_to_join_again() {
     assert_eq!(check(&theirs, &world.trust(2), NOW).unwrap_err().learned(), []);
     world.revoked = vec![world.signer().public().fingerprint()];
     assert_eq!(code(&world, &world.seal(), &world.trust(2)), "revoked-signer", "who revokes himself");
+    // What is remembered is bounded too.
+    let made_up = |n: usize| {
+        let text = format!("{n:043}").replace('0', "A");
+        Fingerprint::parse(&format!("SHA256:{}A", &text[..42])).unwrap()
+    };
+    let mut full = world.trust(2);
+    full.revoked = (0..2048).map(|n| made_up(10 * n + 1)).collect();
+    world.revoked = vec![full.revoked[0]];
+    assert_eq!(code(&world, &world.seal(), &full), "taken");
+    world.revoked = vec![made_up(10 * 5000 + 1)];
+    assert_eq!(code(&world, &world.seal(), &full), "broken-chain");
 }
 
 #[test]

@@ -280,7 +280,16 @@ fn keys_recipients_and_fingerprints_are_taken_in_few_forms() {
         let text = std::fs::read_to_string(path.with_extension("pub")).unwrap();
         assert_eq!(PublicKey::parse(&text), Err(KeyError::Kind), "{kind}");
         assert!(matches!(Recipient::parse(&text), Err(RecipientError::Kind(_))), "{kind}");
+        let private = std::fs::read(&path).unwrap();
+        assert!(ssh_identity(&private).is_err_and(|e| e != RecipientError::NotARecipient), "{kind}");
     }
+    for (passphrase, taken) in [("", true), ("open sesame", false)] {
+        let path = folder.path().join(format!("ed25519{taken}"));
+        let made = Command::new("ssh-keygen").args(["-q", "-N", passphrase, "-t", "ed25519", "-f"]).arg(&path).status();
+        assert!(made.unwrap().success());
+        assert_eq!(ssh_identity(&std::fs::read(&path).unwrap()).is_ok(), taken);
+    }
+    assert!(ssh_identity(b"").is_err());
     // A host's own key opens what was encrypted to it.
     assert_eq!(Recipient::parse(&format!("{line} root@h1")).unwrap().to_string(), line);
     assert_eq!(Recipient::parse(&key.one_word()).unwrap().to_string(), line);

@@ -90,7 +90,8 @@ impl Vault {
     /// The content of an entry of the index, again, to be encrypted.
     pub(super) fn content_again(&self, contents: &Contents, entry: usize) -> Result<Secret, VaultError> {
         let item = contents.sources.get(entry).and_then(Option::as_ref);
-        let item = item.ok_or_else(|| VaultError::Failed("an entry without content was asked for its content".into()))?;
+        let item =
+            item.ok_or_else(|| VaultError::Failed("an entry without content was asked for its content".into()))?;
         self.open_for_export(item, None).map(|(content, _)| content).map_err(|error| about(item, error))
     }
 

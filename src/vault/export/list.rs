@@ -62,9 +62,10 @@ pub struct Names {
 impl Names {
     /// A user's name; `#1234` where there is none: the host refuses that entry and says so, and what it has stays.
     pub fn user(&mut self, uid: u32) -> Arc<str> {
-        let found = self.users.entry(uid).or_insert_with(|| {
-            User::from_uid(unistd::Uid::from_raw(uid)).ok().flatten().map(|user| user.name.into())
-        });
+        let found = self
+            .users
+            .entry(uid)
+            .or_insert_with(|| User::from_uid(unistd::Uid::from_raw(uid)).ok().flatten().map(|user| user.name.into()));
         found.clone().unwrap_or_else(|| nameless(uid))
     }
 

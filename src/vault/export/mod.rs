@@ -4,9 +4,10 @@
 //! reads secrets as everybody does, through `access`, as the daemon. It sends nothing: that is for `daemon`, which asks
 //! here what there is to deliver and tells here what became of it.
 //!
-//! Locks: `plan` before everything else of the vault (it is held while lists are made and serial numbers given, so that a
+//! Locks: `making` for a whole round of bundles, then `stamp`, then `plan`, before everything else of the vault (it is held while lists are made and serial numbers given, so that a
 //! later number is never an older list; never while a bundle is written); `inbox` and `board` after everything.
 
+mod board;
 mod content;
 mod deliver;
 mod home;
@@ -31,7 +32,7 @@ pub use touched::ExportTouched;
 use super::{State, Vault, VaultError};
 use crate::config::Config;
 use crate::model::{ConsoleName, HostName};
-use deliver::Board;
+use board::Board;
 use plan::Plan;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -77,6 +78,8 @@ impl ExportSettings {
 #[derive(Default)]
 pub(super) struct Exporter {
     settings: OnceLock<ExportSettings>,
+    /// Held by whoever makes bundles: one round at a time. Before everything else.
+    making: Mutex<()>,
     plan: Mutex<Option<Plan>>,
     /// The policy's file when it was read. Before `plan`.
     stamp: Mutex<Option<watch::Stamp>>,
@@ -128,6 +131,10 @@ impl Exporter {
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn making(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn plan(&self) -> MutexGuard<'_, Option<Plan>> {

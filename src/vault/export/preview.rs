@@ -36,12 +36,7 @@ impl Vault {
         for change in &mut changes {
             change.because(plan, no);
         }
-        Ok(PreviewHost {
-            host: host.name.to_string(),
-            entries: now.len() as u64,
-            error,
-            changes,
-        })
+        Ok(PreviewHost { host: host.name.to_string(), entries: now.len() as u64, error, changes })
     }
 }
 
@@ -118,7 +113,8 @@ mod tests {
         let mut record = HostRecord::new(HostName::parse("h").unwrap());
         record.entries = list(&[("//admin/u", 1), ("a", 1), ("b", 1), ("d", 1)]);
         let found = differences(&record, &list(&[("b", 2), ("c", 1), ("d", 1), ("e", 1)]));
-        let told: Vec<_> = found.iter().map(|c| (c.change, c.path.as_deref().or(c.admin.as_deref()).unwrap())).collect();
+        let told: Vec<_> =
+            found.iter().map(|c| (c.change, c.path.as_deref().or(c.admin.as_deref()).unwrap())).collect();
         use Difference::{Added, Changed, Removed};
         assert_eq!(told, [(Removed, "u"), (Removed, "a"), (Changed, "b"), (Added, "c"), (Added, "e")]);
         assert!(differences(&record, &record.entries).is_empty());

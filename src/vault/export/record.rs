@@ -117,9 +117,7 @@ impl Records {
             ExportRecord::Signer(signer) => {
                 self.signers.insert(signer.number, (ino, Arc::new(signer))).map(|(ino, _)| ino)
             }
-            ExportRecord::Host(host) => {
-                self.hosts.insert(host.host.clone(), (ino, Arc::new(host))).map(|(ino, _)| ino)
-            }
+            ExportRecord::Host(host) => self.hosts.insert(host.host.clone(), (ino, Arc::new(host))).map(|(ino, _)| ino),
         };
         match before {
             Some(other) if other != ino => Err(VaultError::Damaged("a record of the console's is there twice".into())),

@@ -49,13 +49,15 @@ impl Vault {
             return Err(VaultError::Locked.into());
         }
         self.bring_up_to_date()?;
-        let (numbers, order) = {
+        let (chosen, order) = {
             let guard = self.exporter.plan();
             let plan = guard.as_ref().ok_or_else(|| self.no_plan())?;
             let policy = Arc::clone(plan.policy());
-            (Self::chosen(plan, hosts)?, policy)
+            let names: Vec<HostName> =
+                Self::chosen(plan, hosts)?.into_iter().map(|no| plan.host(no).name.clone()).collect();
+            (names, policy)
         };
-        let mut made = self.make(&numbers, again, signing)?;
+        let mut made = self.make(&chosen, again, signing)?;
         // Whoever asks by hand may have mended what stood in the way.
         for host in made.iter().filter(|host| host.state == ExportState::Unchanged) {
             if let Ok(name) = HostName::parse(&host.host) {
@@ -122,6 +124,10 @@ impl Vault {
 
     /// The hosts, in the policy's order.
     pub(in crate::vault) fn request_hosts(&self) -> Result<Vec<HostInfo>, Fault> {
+        // Just unlocked, or just written: there is no need to wait for the thread.
+        if self.locked_since().is_none() && self.read_policy(self.exporter.settings()?) {
+            self.exporter.touch_all();
+        }
         let policy = {
             let guard = self.exporter.plan();
             Arc::clone(guard.as_ref().ok_or_else(|| self.no_plan())?.policy())

@@ -10,10 +10,10 @@ use crate::config::SignWith;
 use crate::model::{Ino, Timestamp};
 use crate::seal;
 use crate::secret::Secret;
+use crate::store::Batch;
 use crate::vault::node::Record;
 use crate::vault::writer::Writer;
 use crate::vault::{Caller, State, Vault, VaultError};
-use crate::store::Batch;
 use crate::wire::{SignerInfo, SignerListing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,10 +53,7 @@ impl Vault {
         self.with_exports(|exports| {
             let (_, newest) = exports.signers().next_back()?;
             let revoked = exports.signers().filter(|(_, s)| s.revoked.is_some()).map(|(_, s)| s.fingerprint.clone());
-            Some(Current {
-                fingerprint: newest.fingerprint.clone(),
-                revoked: revoked.collect(),
-            })
+            Some(Current { fingerprint: newest.fingerprint.clone(), revoked: revoked.collect() })
         })
     }
 
@@ -130,7 +127,11 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::NothingToDo`] if there is one.
-    pub(in crate::vault) fn signer_first(&self, caller: &impl Caller, passphrase: Option<&Secret>) -> Result<(), VaultError> {
+    pub(in crate::vault) fn signer_first(
+        &self,
+        caller: &impl Caller,
+        passphrase: Option<&Secret>,
+    ) -> Result<(), VaultError> {
         let (signer, kept) = self.next_signer(passphrase)?;
         let mut writer = self.lock_writer();
         if self.with_exports(|exports| exports.signers().next().is_some())? {
@@ -155,7 +156,8 @@ impl Vault {
         let console = self.exporter.settings()?.console.clone();
         let all: Vec<Arc<SignerRecord>> =
             self.with_exports(|exports| exports.signers().map(|(_, record)| Arc::clone(record)).collect())?;
-        let old = all.last().ok_or_else(|| VaultError::Invalid("there is no signing key: pinfold signer init".into()))?;
+        let old =
+            all.last().ok_or_else(|| VaultError::Invalid("there is no signing key: pinfold signer init".into()))?;
         let old_signer = self.open_signer(old, old_passphrase)?;
         let (signer, kept) = self.next_signer(passphrase)?;
         let public = signer.public().clone();
@@ -196,7 +198,9 @@ impl Vault {
             return Err(VaultError::NothingToDo("it is revoked"));
         }
         if newest == Some(ino) {
-            return Err(VaultError::Invalid("it is the key that signs now: pinfold signer rotate, then revoke it".into()));
+            return Err(VaultError::Invalid(
+                "it is the key that signs now: pinfold signer rotate, then revoke it".into(),
+            ));
         }
         if revoked >= REVOKED_MAX {
             return Err(VaultError::NoSpace("as many keys are revoked as a bundle can name"));

@@ -67,8 +67,11 @@ impl Rig {
 
     /// Writes the policy: the three hosts, and these lines.
     fn policy(&self, lines: &str) {
-        let hosts: String =
-            self.hosts.iter().map(|(name, key)| format!("host {name} {} deliver=dir:/tmp\n", key.to_public())).collect();
+        let hosts: String = self
+            .hosts
+            .iter()
+            .map(|(name, key)| format!("host {name} {} deliver=dir:/tmp\n", key.to_public()))
+            .collect();
         self.raw_policy(&format!("{hosts}{lines}"));
     }
 
@@ -175,11 +178,7 @@ fn made(done: Vec<crate::wire::ExportedHost>) -> Vec<String> {
 fn follow(vault: &Vault) -> (Vec<String>, Vec<String>) {
     let touched = std::mem::take(&mut vault.exporter.inbox().touched);
     let hosts = vault.follow(&touched);
-    let names = {
-        let plan = vault.exporter.plan();
-        let plan = plan.as_ref().unwrap();
-        hosts.iter().map(|no| plan.host(*no).name.to_string()).collect()
-    };
+    let names = hosts.iter().map(ToString::to_string).collect();
     let signing = vault.signing(None).unwrap();
     let hosts: Vec<_> = hosts.into_iter().collect();
     (names, made(vault.make(&hosts, Again::IfChanged, Some(&signing)).unwrap()))
@@ -206,13 +205,17 @@ fn each_host_opens_its_own_and_gets_what_the_policy_says() {
     let pairs = |all: &[(&str, &str)]| all.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
     let h1 = [("all/", ""), ("all/x/", ""), ("all/x/ca", "the ca"), ("nut/", ""), ("nut/pin", "1234")];
     assert_eq!(rig.content(&vault, "h1"), pairs(&h1));
-    let h2 = [("all/", ""), ("all/x/", ""), ("all/x/ca", "the ca"), ("web/", ""), ("web/a/", ""), ("web/a/key", "web key")];
+    let h2 =
+        [("all/", ""), ("all/x/", ""), ("all/x/ca", "the ca"), ("web/", ""), ("web/a/", ""), ("web/a/key", "web key")];
     assert_eq!(rig.content(&vault, "h2"), pairs(&h2));
     assert_eq!(rig.content(&vault, "h3"), []);
     let contents = rig.open("h1", &trust(&vault, "h1")).unwrap();
     let admins = &contents.index().admins;
     assert_eq!(admins.len(), 1);
-    assert_eq!((admins[0].user.as_str(), admins[0].comment.as_str(), &admins[0].keys[..]), ("alice", "the desk", &[KEY.to_owned()][..]));
+    assert_eq!(
+        (admins[0].user.as_str(), admins[0].comment.as_str(), &admins[0].keys[..]),
+        ("alice", "the desk", &[KEY.to_owned()][..])
+    );
     let entry = &contents.index().entries[2];
     assert_eq!((entry.owner.as_str(), entry.group.as_str(), entry.mode), ("root", "root", 0o600));
     // Not another's.
@@ -266,7 +269,15 @@ fn a_change_touches_exactly_the_hosts_that_have_it_and_no_change_makes_no_bundle
     assert!(!rig.content(&vault, "h2").iter().any(|(p, _)| p.contains("key")));
     put(&vault, "admins/alice/more.pub", KEY);
     touches(&["h1"], "a key of an admin");
-    vault.set_xattr(&Daemon, vault.find(&path("nut/pin")).unwrap(), "user.pinfold.unit", b"nut.service", crate::vault::XattrMode::Set).unwrap();
+    vault
+        .set_xattr(
+            &Daemon,
+            vault.find(&path("nut/pin")).unwrap(),
+            "user.pinfold.unit",
+            b"nut.service",
+            crate::vault::XattrMode::Set,
+        )
+        .unwrap();
     touches(&["h1"], "a condition");
 }
 
@@ -301,10 +312,23 @@ fn one_bad_host_and_one_bad_secret_harm_themselves_alone() {
     ));
     // An owner without a name goes along by number, which the host refuses by name; what has expired stays here.
     let at = |p: &str| vault.find(&path(p)).unwrap();
-    vault.set_attr(&Daemon, at("web/a/key"), SetAttr { uid: Some(crate::model::Uid(1_999_777)), ..Default::default() }).unwrap();
-    vault.set_xattr(&Daemon, at("nut/pin"), "user.pinfold.expires", b"2020-01-01T00:00:00Z", crate::vault::XattrMode::Set).unwrap();
+    vault
+        .set_attr(&Daemon, at("web/a/key"), SetAttr { uid: Some(crate::model::Uid(1_999_777)), ..Default::default() })
+        .unwrap();
+    vault
+        .set_xattr(
+            &Daemon,
+            at("nut/pin"),
+            "user.pinfold.expires",
+            b"2020-01-01T00:00:00Z",
+            crate::vault::XattrMode::Set,
+        )
+        .unwrap();
     let done = Admin::export(&vault, &root(), Export::default()).unwrap().hosts;
-    assert_eq!(done.iter().map(|h| h.state).collect::<Vec<_>>(), [ExportState::Made, ExportState::Failed, ExportState::Made]);
+    assert_eq!(
+        done.iter().map(|h| h.state).collect::<Vec<_>>(),
+        [ExportState::Made, ExportState::Failed, ExportState::Made]
+    );
     let told = done[1].error.as_ref().unwrap();
     assert!(told.contains("line 2") && told.contains("recipient"), "{told}");
     let contents = rig.open("h1", &trust(&vault, "h1")).unwrap();
@@ -450,7 +474,8 @@ fn a_key_under_a_passphrase_signs_when_it_is_given() {
     let done = Admin::export(&vault, &root(), Export::default()).unwrap().hosts;
     assert!(done.iter().all(|h| h.state == ExportState::Unsigned), "{done:?}");
     assert!(vault.hosts(&root()).unwrap().iter().all(|h| h.unsigned && h.serial.is_none()));
-    let sign = |passphrase: &str| vault.export_sign(&root(), ExportSign { hosts: None, passphrase: Some(secret(passphrase)) });
+    let sign =
+        |passphrase: &str| vault.export_sign(&root(), ExportSign { hosts: None, passphrase: Some(secret(passphrase)) });
     assert!(sign("wrong").unwrap_err().to_string().contains("passphrase"));
     assert_eq!(made(sign("sign").unwrap().hosts).len(), 3);
     assert!(vault.hosts(&root()).unwrap().iter().all(|h| !h.unsigned && h.serial.is_some()));
@@ -523,7 +548,10 @@ fn a_secret_that_does_not_open_holds_its_hosts_back_and_no_others() {
     vault.store.apply(&spoil, &vault.anchor()).unwrap();
     let before = rig.serials("h1");
     let done = Admin::export(&vault, &root(), Export::default()).unwrap().hosts;
-    assert_eq!(done.iter().map(|h| h.state).collect::<Vec<_>>(), [ExportState::Failed, ExportState::Made, ExportState::Unchanged]);
+    assert_eq!(
+        done.iter().map(|h| h.state).collect::<Vec<_>>(),
+        [ExportState::Failed, ExportState::Made, ExportState::Unchanged]
+    );
     assert!(done[0].error.as_ref().unwrap().contains("nut/pin"), "{done:?}");
     assert_eq!(rig.serials("h1"), before, "what it has stays");
     assert!(vault.hosts(&root()).unwrap()[0].error.is_some());
@@ -567,6 +595,16 @@ fn deliveries_are_tried_until_they_succeed_and_only_of_the_newest() {
     left.sort();
     assert_eq!(left, ["h2", "h3"]);
     assert!(vault.next_errand(std::time::Duration::from_millis(20)).is_none());
+    // Ended between a delivery and the note of it: it is brought again, the same one.
+    let serial = rig.serials("h2").last().copied().unwrap();
+    *vault.exporter.fault.lock().unwrap() = Some(Fault::Delivered);
+    vault.delivered(&host("h2"), serial, Ok(()));
+    drop(vault);
+    let vault = rig.vault();
+    vault.read_policy(vault.exporter.settings().unwrap());
+    vault.take_up_exports();
+    let again: Vec<_> = (0..2).map(|_| vault.next_errand(within).unwrap()).collect();
+    assert!(again.iter().any(|e| e.host.name == host("h2") && e.serial == serial));
 }
 
 #[test]
@@ -621,7 +659,14 @@ fn symlinks_go_along_as_they_are() {
     let vault = filled(&rig);
     let nut = vault.find(&path("nut")).unwrap();
     let name = Name::parse(b"link").unwrap();
-    let new = crate::vault::NewNode { parent: nut, name: &name, kind: crate::model::Kind::Symlink, mode: 0o777, umask: 0, target: Some("pin") };
+    let new = crate::vault::NewNode {
+        parent: nut,
+        name: &name,
+        kind: crate::model::Kind::Symlink,
+        mode: 0o777,
+        umask: 0,
+        target: Some("pin"),
+    };
     vault.create(&Daemon, new).unwrap();
     export(&vault);
     assert!(rig.content(&vault, "h1").contains(&("nut/link".into(), "pin".into())));

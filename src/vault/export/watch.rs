@@ -5,12 +5,12 @@
 
 use super::make::Again;
 use super::outbox::Outbox;
-use super::plan::{HostNo, Plan};
+use super::plan::Plan;
 use super::{ExportSettings, ExportTouched};
 use crate::audit;
 use crate::caller::Daemon;
 use crate::config::SignWith;
-use crate::model::Timestamp;
+use crate::model::{HostName, Timestamp};
 use crate::policy::{Policy, PolicyError};
 use crate::vault::{Vault, VaultError};
 use std::collections::BTreeSet;
@@ -74,7 +74,7 @@ impl Vault {
         let Ok(settings) = self.exporter.settings() else { return };
         let mut aged = Instant::now();
         // Hosts for whom nothing could be signed, and when that is tried again.
-        let mut left: (BTreeSet<HostNo>, Option<Instant>) = Default::default();
+        let mut left: (BTreeSet<HostName>, Option<Instant>) = Default::default();
         loop {
             let Some(mut touched) = self.wait_for_changes(settings) else { return };
             if self.locked_since().is_some() {
@@ -190,10 +190,11 @@ impl Vault {
     }
 
     /// Brings the plan up to date. The hosts that are touched.
-    pub(super) fn follow(&self, touched: &ExportTouched) -> BTreeSet<HostNo> {
+    pub(super) fn follow(&self, touched: &ExportTouched) -> BTreeSet<HostName> {
         let mut plan = self.exporter.plan();
         let Some(plan) = plan.as_mut() else { return BTreeSet::new() };
-        self.with_tree(|tree| plan.follow(tree, touched)).unwrap_or_default()
+        let hosts = self.with_tree(|tree| plan.follow(tree, touched)).unwrap_or_default();
+        hosts.into_iter().map(|no| plan.host(no).name.clone()).collect()
     }
 
     /// Goes on where a daemon before this one stopped: bundles that were made and not delivered, drafts that were not
@@ -207,7 +208,10 @@ impl Vault {
         for host in hosts.hosts() {
             let Ok(record) = self.host_record(&host.name) else { return };
             let outbox = Outbox::of(&settings.outbox, &host.name);
-            if let Err(error) = outbox.clear_drafts() {
+            let alone = self.exporter.making();
+            let cleared = outbox.clear_drafts();
+            drop(alone);
+            if let Err(error) = cleared {
                 tracing::warn!(host = %host.name, %error, "the outbox cannot be cleared of what was not finished");
             }
             if record.serial > record.delivered && outbox.has(record.serial) {
@@ -239,26 +243,19 @@ impl Vault {
     }
 
     /// Hosts whose bundles are to be made in any case, since the last try failed.
-    fn remakes(&self) -> Vec<HostNo> {
+    fn remakes(&self) -> Vec<HostName> {
         let names = self.exporter.board().take_remakes(Instant::now());
-        let mut forgotten = Vec::new();
-        for name in names {
-            // What it stood for is not what the host has.
-            if self.change_host(&name, |record| record.digest = [0; 32]).is_ok() {
-                forgotten.push(name);
-            }
-        }
-        let plan = self.exporter.plan();
-        let Some(plan) = plan.as_ref() else { return Vec::new() };
-        forgotten.iter().filter_map(|name| plan.number(name)).collect()
+        // What it stood for is not what the host has.
+        let forget = |name: &HostName| self.change_host(name, |record| record.digest = [0; 32]).is_ok();
+        names.into_iter().filter(forget).collect()
     }
 
     /// Makes what is to be made, as far as it can be signed without asking. Whether that is done.
-    fn make_changed(&self, hosts: &BTreeSet<HostNo>) -> bool {
+    fn make_changed(&self, hosts: &BTreeSet<HostName>) -> bool {
         if hosts.is_empty() {
             return true;
         }
-        let hosts: Vec<HostNo> = hosts.iter().copied().collect();
+        let hosts: Vec<HostName> = hosts.iter().cloned().collect();
         let manual = self.exporter.settings().is_ok_and(|s| s.export.signer == SignWith::Manual);
         let made = self.signer_if_none().and_then(|()| {
             let signing = if manual { None } else { Some(self.signing(None)?) };
