@@ -6,7 +6,7 @@
 mod common;
 
 use common::console::{Console, HOST, NAME, Sent};
-use common::{ALICE, BOB, Daemon, Out, sh, wait_for};
+use common::{ALICE, BOB, Daemon, Out, Setup, sh, wait_for};
 use pinfold::bundle::Admin;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -24,7 +24,12 @@ struct Host {
 impl Host {
     #[track_caller]
     fn new(config: &str) -> Host {
-        let daemon = Daemon::configured(config);
+        Self::with(Setup { config: config.into(), ..Setup::default() })
+    }
+
+    #[track_caller]
+    fn with(setup: Setup) -> Host {
+        let daemon = Daemon::with(setup);
         let mut console = Console::new();
         let joined = daemon.json(&["join", NAME, "--signer", &console.signer(), "--host", HOST, "--json"]);
         console.knows(joined["line"].as_str().expect("the policy's line"));
@@ -143,9 +148,10 @@ impl Drop for Swept {
 #[test]
 fn admins_come_log_in_and_go() {
     let _swept = Swept;
-    let host = Host::new(
-        "[accounts]\ngroup = \"pf-admins\"\nhome = \"/home/pf-admins\"\nshell = \"/bin/bash\"\nend_sessions = true",
-    );
+    let accounts = "[accounts]\ngroup = \"pf-admins\"\nhome = \"/home/pf-admins\"\nshell = \"/bin/bash\"\nend_sessions = true";
+    // StrictModes walks up to the root: /tmp would not do.
+    let mountpoint = Some(PathBuf::from("/run/secrets"));
+    let host = Host::with(Setup { config: accounts.into(), mountpoint, ..Setup::default() });
     let tree = host.daemon.root().to_owned();
     let keys = PathBuf::from("/root/pf-keys");
     let keys = keys.display();
