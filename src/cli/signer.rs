@@ -9,6 +9,7 @@ use crate::control::client::Client;
 use crate::exit::Exit;
 use crate::wire::{SignerInit, SignerList, SignerListing, SignerRevoke, SignerRotate};
 use clap::{Args, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// `signer`
@@ -87,9 +88,21 @@ pub fn signer(config: &Config, args: SignerArgs) -> Result<Exit, Failure> {
         if json {
             return show::json(out, &listing);
         }
-        Ok(show::columns(out, &[Side::Right, Side::Left, Side::Left, Side::Left, Side::Left], &rows(&listing))?)
+        show::columns(out, &[Side::Right, Side::Left, Side::Left, Side::Left, Side::Left], &rows(&listing))?;
+        Ok(writeln!(out, "{}", next_step(&listing))?)
     })?;
     Ok(Exit::Ok)
+}
+
+/// What to type next: the console's name and key are what a host must know it by.
+fn next_step(listing: &SignerListing) -> String {
+    match listing.signers.iter().rev().find(|signer| signer.current && signer.revoked.is_none()) {
+        Some(signer) => {
+            let (console, key) = (visible(&listing.console), visible(&signer.key));
+            format!("on a host: pinfold join {console} --signer '{key}'")
+        }
+        None => "no key signs yet: pinfold signer init".into(),
+    }
 }
 
 /// Number, state, where it is kept, when it was made, the key itself: what `pinfold join` takes.
@@ -130,7 +143,10 @@ mod tests {
             revoked,
         };
         let signers = vec![info(0, false, Some(at(60))), info(1, false, None), info(2, true, None)];
-        let rows = rows(&SignerListing { console: "c".into(), signers });
+        let listing = SignerListing { console: "c".into(), signers };
+        assert_eq!(next_step(&listing), "on a host: pinfold join c --signer 'ssh-ed25519 AAAA'");
+        assert_eq!(next_step(&SignerListing::default()), "no key signs yet: pinfold signer init");
+        let rows = rows(&listing);
         let states: Vec<&str> = rows.iter().map(|row| row[1].as_str()).collect();
         assert_eq!(states, ["revoked 1970-01-01T00:01:00Z", "former", "signs"]);
     }

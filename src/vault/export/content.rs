@@ -239,6 +239,9 @@ fn about(item: &Item, error: VaultError) -> VaultError {
         VaultError::Damaged(what) => VaultError::Damaged(format!("{}: {what}", item.path)),
         VaultError::Failed(what) => VaultError::Failed(format!("{}: {what}", item.path)),
         VaultError::Denied(denial) => VaultError::Failed(format!("{}: {denial}", item.path)),
+        error @ (VaultError::NotComposed(_) | VaultError::TooBig { .. }) => {
+            VaultError::Failed(format!("{}: {error}", item.path))
+        }
         other => other,
     }
 }
