@@ -148,7 +148,8 @@ impl Drop for Swept {
 #[test]
 fn admins_come_log_in_and_go() {
     let _swept = Swept;
-    let accounts = "[accounts]\ngroup = \"pf-admins\"\nhome = \"/home/pf-admins\"\nshell = \"/bin/bash\"\nend_sessions = true";
+    let accounts =
+        "[accounts]\ngroup = \"pf-admins\"\nhome = \"/home/pf-admins\"\nshell = \"/bin/bash\"\nend_sessions = true";
     // StrictModes walks up to the root: /tmp would not do.
     let mountpoint = Some(PathBuf::from("/run/secrets"));
     let host = Host::with(Setup { config: accounts.into(), mountpoint, ..Setup::default() });
