@@ -208,7 +208,7 @@ fn a_thousand_rotations_under_load_mix_no_key_with_another_certificate() {
          hup; done"
     );
     let mut child = ROOT.command("/bin/bash").arg("-c").arg(rotations).spawn().expect("bash");
-    let done = common::process::wait(&mut child, Duration::from_secs(500)).expect("the rotations end");
+    let done = common::process::wait(&mut child, Duration::from_secs(900)).expect("the rotations end");
     std::fs::write("/tmp/enough", "").expect("the signal to stop");
     assert_eq!(common::process::wait(&mut load, Duration::from_secs(60)), Ok(0), "the load failed");
     assert_eq!(done, 0, "a rotation failed");
