@@ -23,11 +23,13 @@ pub enum Exit {
     Unreachable,
     /// It was so already: nothing was changed.
     NothingToDo,
+    /// Of several, some were done and some were not.
+    Partial,
 }
 
 impl Exit {
     /// Each of them, by number.
-    pub const ALL: [Exit; 9] = [
+    pub const ALL: [Exit; 10] = [
         Exit::Ok,
         Exit::Failed,
         Exit::Usage,
@@ -37,6 +39,7 @@ impl Exit {
         Exit::NotFound,
         Exit::Unreachable,
         Exit::NothingToDo,
+        Exit::Partial,
     ];
 
     /// The number given to exit(3).
@@ -51,6 +54,7 @@ impl Exit {
             Exit::NotFound => 6,
             Exit::Unreachable => 7,
             Exit::NothingToDo => 8,
+            Exit::Partial => 9,
         }
     }
 
@@ -66,6 +70,7 @@ impl Exit {
             Exit::NotFound => "not found",
             Exit::Unreachable => "daemon unreachable",
             Exit::NothingToDo => "nothing to do",
+            Exit::Partial => "partial",
         }
     }
 }

@@ -472,6 +472,7 @@ fn every_operation() -> Vec<Operation> {
     let chown = |uid: Option<u32>, gid: Option<u32>| Operation::ChangeOwner { uid: uid.map(Uid), gid: gid.map(Gid) };
     vec![
         Operation::Read,
+        Operation::ShowPassword,
         Operation::Write,
         Operation::WriteNew,
         Operation::ChangeEntries,
@@ -494,6 +495,10 @@ fn the_table_says(kind: Kind, who: &Fake, whose: Whose, perms: Perms, owner: u32
         // No admin reads; a container's secret nobody but those inside.
         return kind.daemon || (posix(4) && (whose == Whose::Host || inside));
     }
+    if operation == Operation::ShowPassword {
+        // Nobody but an admin, whatever the mode, and never what is a container's.
+        return kind.admin && whose == Whose::Host;
+    }
     // An admin changes everything. Nobody is one of whom it cannot be said, and only uid 0 is in question.
     if kind.admin {
         return true;
@@ -515,7 +520,7 @@ fn the_table_says(kind: Kind, who: &Fake, whose: Whose, perms: Perms, owner: u32
         }
     };
     match operation {
-        Operation::Read => false,
+        Operation::Read | Operation::ShowPassword => false,
         Operation::Write => posix(2),
         Operation::WriteNew => kind.uid == owner,
         Operation::ChangeEntries => posix(3),
@@ -570,7 +575,10 @@ fn the_matrix_of_callers_scopes_and_entries() {
                 };
                 for (operation, state) in every_operation().into_iter().flat_map(|o| STATES.map(|s| (o, s))) {
                     let may = the_table_says(kind, &who, whose, perms, owner, operation);
-                    let content = matches!(operation, Operation::Read | Operation::Write | Operation::WriteNew);
+                    let content = matches!(
+                        operation,
+                        Operation::Read | Operation::ShowPassword | Operation::Write | Operation::WriteNew
+                    );
                     let got = decide(&who, &object, state, &Noon, operation);
                     let told =
                         format!("{kind:?}: {operation:?} of {whose:?}, owner {owner}, {perms:?}, {state:?}: {got:?}");

@@ -680,7 +680,7 @@ fn inside_only_what_was_declared_writable_changes_and_nothing_leads_out() {
     rig.put("x/y", "z");
     refused(rig.rename(&root, "containers/rw", "x/rw"));
     refused(rig.rename(&root, "x/y", "containers/y"));
-    refused(rig.fs.rmdir(&root, rig.ino("containers"), &name("rw")));
+    refused(rig.fs.rmdir(&root, rig.ino("containers"), &name("rw")).map(drop));
     let remove = Remove { path: path("containers/rw"), purge: false, recursive: true };
     assert!(matches!(Admin::remove(&**rig.vault(), &actor(), remove), Err(Fault::Refused(_))));
     assert_eq!(rig.read(&rig.inside(&rw, 100_999), "containers/rw/pin").unwrap(), "new", "nothing went");

@@ -356,3 +356,31 @@ fn in_the_arena_alone(daemon: &Daemon, mark: &Mark, what: &str) {
     let mapping = |find: &Find| find.mapping.clone();
     assert!(finds.iter().map(mapping).all(|m| m == mapping(&finds[0])), "{what}: in two mappings: {finds:#?}");
 }
+
+#[test]
+fn what_was_composed_does_not_stay() {
+    let daemon = Daemon::configured("allow_reveal = true");
+    let mark = Mark::new();
+    let tree = daemon.root().display().to_string();
+    for size in [64, 4 << 10, 200 << 10] {
+        daemon.cli_with(&["put", &format!("put-{size}")], &mark.content(size)).ok();
+        let base64 = format!("[{{{{ bytes('put-{size}')|base64 }}}}]\n");
+        daemon.cli_with(&["view", "add", &format!("b64-{size}"), "template", "-", "--yes"], base64.as_bytes()).ok();
+        let text = hex(&mark.content(size / 2), b"0123456789abcdef");
+        daemon.cli_with(&["put", &format!("hex-{size}")], &text).ok();
+        let quoted = format!("{{{{ secret('hex-{size}')|shell }}}} {{{{ secret('hex-{size}')|upper|ini }}}}\n");
+        daemon.cli_with(&["view", "add", &format!("quoted-{size}"), "template", "-", "--yes"], quoted.as_bytes()).ok();
+        daemon.cli(&["view", "add", &format!("all-{size}"), "concat", &format!("put-{size}"), "--yes"]).ok();
+        daemon
+            .cli_with(&["view", "add", &format!("bad-{size}"), "template", "-", "--yes"], b"{{ secret('put-64') }}")
+            .ok();
+        nothing_left(&daemon, &mark, &format!("after views of {size} bytes were made"));
+        for read in ["b64", "quoted", "all"] {
+            sh(&format!("stat -c %s {tree}/{read}-{size} > /dev/null; cat {tree}/{read}-{size} > /dev/null")).quiet();
+            nothing_in_memory(&daemon, &mark, &format!("after {read}-{size} was read"));
+        }
+        sh(&format!("cat {tree}/bad-{size}")).refused("No data available");
+        daemon.cli(&["cat", "--reveal", &format!("quoted-{size}")]).ok();
+        nothing_left(&daemon, &mark, &format!("after views of {size} bytes were read"));
+    }
+}

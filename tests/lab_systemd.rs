@@ -4,86 +4,11 @@
 
 mod common;
 
-use common::{Out, daemon, sh, wait_for};
+use common::package::{PATIENCE, Package, TREE, await_state, state};
+use common::services::{DirectoryServer, LDAPS};
+use common::{Out, User, daemon, sh, wait_for};
 use std::path::Path;
 use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(30);
-const TREE: &str = "/run/secrets";
-/// Where a test's own units are.
-const UNITS: &str = "/run/systemd/system";
-
-/// The package, installed.
-struct Package {
-    units: Vec<String>,
-}
-
-impl Package {
-    fn file() -> String {
-        common::in_the_lab();
-        std::env::var("PINFOLD_DEB").expect("PINFOLD_DEB names the package: run make test-systemd")
-    }
-
-    fn install() -> Self {
-        // The lab's own: no package may start or stop anything. Here that is what is tested.
-        let _ = std::fs::rename("/usr/sbin/policy-rc.d", "/usr/sbin/policy-rc.d.off");
-        sh(&format!("dpkg -i {}", Self::file())).ok();
-        Package { units: Vec::new() }
-    }
-
-    /// Installed, with a store, served and unlocked.
-    fn serving() -> Self {
-        let package = Self::install();
-        package.init();
-        sh("systemctl start pinfold").ok();
-        package.unlock();
-        package
-    }
-
-    fn init(&self) {
-        sh("umask 077; echo horse > /root/passphrase; pinfold init --passphrase-file /root/passphrase --recovery-out /root/recovery.key").ok();
-    }
-
-    fn unlock(&self) {
-        sh("pinfold unlock --passphrase-file /root/passphrase").ok();
-    }
-
-    /// A unit of the test's own.
-    fn unit(&mut self, name: &str, text: &str) {
-        std::fs::write(Path::new(UNITS).join(name), text).expect("a unit of ours");
-        sh("systemctl daemon-reload").ok();
-        self.units.push(name.to_owned());
-    }
-}
-
-impl Drop for Package {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", sh("journalctl -n 80 --no-pager; systemctl list-jobs --no-pager").text());
-            if let Some(number) = daemon::connection(Path::new(TREE)) {
-                let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
-            }
-        }
-        for unit in &self.units {
-            let _ = sh(&format!("systemctl stop {unit}; rm -f {UNITS}/{unit}"));
-        }
-        let _ = sh(
-            "dpkg --purge pinfold; rm -rf /var/lib/pinfold /var/log/pinfold /etc/pinfold /root/passphrase /root/recovery.key",
-        );
-        let _ = sh("systemctl daemon-reload; systemctl reset-failed");
-    }
-}
-
-fn state(unit: &str) -> String {
-    sh(&format!("systemctl is-active {unit}")).text().trim().to_owned()
-}
-
-#[track_caller]
-fn await_state(unit: &str, wanted: &str) {
-    wait_for(&format!("{unit} to be {wanted}, it is {}", state(unit)), PATIENCE, || {
-        (state(unit) == wanted).then_some(())
-    });
-}
 
 /// As nobody: root has no exemption, and what a service reads is seldom root's.
 fn read(path: &str) -> Out {
@@ -280,6 +205,67 @@ fn mount_mounts_it() {
     for (options, says) in [("ro", "read-write"), ("config=x", "absolute"), ("bogus", "unknown option")] {
         sh(&format!("mount -t pinfold -o {options} pinfold {TREE}")).refused(says);
     }
+}
+
+#[test]
+fn a_389_directory_server_has_tls_after_one_answer_and_restarts_without_a_prompt() {
+    let package = Package::install();
+    package.init();
+    DirectoryServer::secrets(Path::new("/run/plain/pin.txt"));
+    // Enrolled by an admin, then as after a boot: locked, with nobody at a console.
+    sh("systemctl start pinfold").ok();
+    package.unlock();
+    sh(&format!(
+        "mkdir -m 711 {TREE}/dirsrv; install -o dirsrv -g dirsrv -m 400 /run/plain/pin.txt {TREE}/dirsrv/pin.txt; rm /run/plain/pin.txt"
+    ))
+    .ok();
+    let server = DirectoryServer::configure(Path::new(TREE));
+    let drop_in = "/run/systemd/system/dirsrv@lab.service.d";
+    sh(&format!(
+        "systemctl stop pinfold; mkdir -p {drop_in}; \
+         printf '[Unit]\\nRequires=pinfold-ready.target\\nAfter=pinfold-ready.target\\n' >{drop_in}/pinfold.conf; systemctl daemon-reload"
+    ))
+    .ok();
+
+    // It waits for the tree, and one answer to one question is enough.
+    sh(&format!("systemctl start --no-block {}", server.unit.name())).ok();
+    let questions = || sh("cat /run/systemd/ask-password/ask.* 2>/dev/null").text();
+    let socket = wait_for("the question", PATIENCE, || {
+        questions().lines().find_map(|line| line.strip_prefix("Socket=").map(str::to_owned))
+    });
+    assert!(questions().contains("Passphrase for the secrets in") && questions().matches("[Ask]").count() == 1);
+    assert_eq!(state(server.unit.name()), "inactive", "it does not start without its pin");
+    sh(&format!("printf horse | /lib/systemd/systemd-reply-password 1 {socket}")).ok();
+    await_state(server.unit.name(), "active");
+    let tls = |when: &str| {
+        assert_eq!(server.bind(LDAPS).quiet(), "dn: cn=directory manager\n", "{when}");
+        let shown =
+            sh("openssl s_client -connect lab.example:3636 -CAfile /etc/dirsrv/slapd-lab/ca.crt </dev/null 2>&1")
+                .text();
+        assert!(shown.contains("Verify return code: 0"), "{when}: {shown}");
+        assert_eq!(questions(), "", "{when}: nobody is asked");
+    };
+    tls("after the answer");
+
+    for verb in ["restart", "kill --signal=KILL --kill-whom=main", "restart"] {
+        let before = sh("systemctl show -P MainPID pinfold").quiet();
+        sh(&format!("systemctl {verb} pinfold")).ok();
+        wait_for("the next daemon", PATIENCE, || {
+            let now = sh("systemctl show -P MainPID pinfold").quiet();
+            (now != before && now.trim() != "0").then_some(())
+        });
+        tls(&format!("the running server, pinfold {verb}"));
+        sh(&format!("systemctl restart {}", server.unit.name())).ok();
+        tls(&format!("a restarted server, pinfold {verb}"));
+    }
+    let opens = sh("pinfold log -n 1000 --json").text();
+    let theirs =
+        |line: &&str| line.contains("dirsrv/pin.txt") && line.contains("ns-slapd") && line.contains("\"allowed\"");
+    let dirsrv = format!("\"uid\":{}", User::named("dirsrv").uid);
+    let opens = opens.lines().filter(theirs).filter(|line| line.replace(' ', "").contains(&dirsrv)).count();
+    assert_eq!(opens, 4, "once for each start of the server");
+    drop(server);
+    sh(&format!("rm -r {drop_in}; systemctl daemon-reload")).ok();
 }
 
 const SOCKET: &str = "/run/pinfold/credentials.sock";

@@ -1,14 +1,13 @@
 //! Nobody notices that the daemon went: under a real systemd it is restarted, killed and replaced while readers read.
 //!
-//! Owns a unit of its own for each test. How often it is killed is PINFOLD_KILLS (200 in the long form, 25 by default).
+//! Owns a unit of its own for each test. How often it is killed is PINFOLD_KILLS (200 by default).
 
 mod common;
 
+use common::load::{Makers, Readers, SlowWriter};
 use common::unshared::{self, Container, SAME, SHIFTED, instance};
 use common::{ALICE, BOB, Daemon, Held, ROOT, Setup, daemon, sh, wait_for};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,15 +64,29 @@ impl Unit {
     /// Waits until another process than `before` serves, and returns it.
     #[track_caller]
     fn await_next(&self, before: u64) -> u64 {
+        let pid = self.await_ready(before);
+        wait_for("its control socket", PATIENCE, || (self.daemon.cli(&["status", "--json"]).code == 0).then_some(pid))
+    }
+
+    /// Waits until systemd was told that another process than `before` is ready.
+    #[track_caller]
+    fn await_ready(&self, before: u64) -> u64 {
         wait_for("the next daemon", PATIENCE, || {
-            let pid = self.pid();
-            let serves = || self.daemon.cli(&["status", "--json"]).code == 0;
-            (pid != 0 && pid != before && serves()).then_some(pid)
+            let shown = sh(&format!("systemctl show -p MainPID -p ActiveState {}", self.name)).quiet();
+            let pid = shown.lines().find_map(|l| l.strip_prefix("MainPID=")?.parse().ok()).unwrap_or(0);
+            (pid != 0 && pid != before && shown.contains("ActiveState=active\n")).then_some(pid)
         })
     }
 
     fn is_locked(&self) -> bool {
         self.daemon.json(&["status", "--json"])["locked"] == true
+    }
+
+    /// KiB resident.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("proc(5)");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     fn descriptors(&self) -> usize {
@@ -97,94 +110,87 @@ impl Drop for Unit {
     }
 }
 
-/// Threads that read a secret in a loop and count.
-struct Readers {
-    stop: Arc<AtomicBool>,
-    reads: Arc<AtomicU64>,
-    threads: Vec<std::thread::JoinHandle<(Vec<String>, Duration)>>,
-}
-
-impl Readers {
-    fn start(path: &str, content: &'static str) -> Self {
-        let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let reader = |_| {
-            let (stop, reads, path) = (Arc::clone(&stop), Arc::clone(&reads), path.to_owned());
-            std::thread::spawn(move || {
-                let (mut failed, mut longest) = (Vec::new(), Duration::ZERO);
-                while !stop.load(Ordering::Relaxed) {
-                    let begun = Instant::now();
-                    match std::fs::read_to_string(&path) {
-                        Ok(text) if text == content => {}
-                        other => failed.push(format!("{other:?}")),
-                    }
-                    longest = longest.max(begun.elapsed());
-                    reads.fetch_add(1, Ordering::Relaxed);
-                }
-                (failed, longest)
-            })
-        };
-        let threads = (0..4).map(reader).collect();
-        Readers { stop, reads, threads }
-    }
-
-    /// How many reads there were, and the longest of them. None may have failed.
-    #[track_caller]
-    fn finish(self) -> (u64, Duration) {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut longest = Duration::ZERO;
-        for thread in self.threads {
-            let (failed, theirs) = thread.join().expect("a reader");
-            assert_eq!(failed, Vec::<String>::new(), "no read fails");
-            longest = longest.max(theirs);
-        }
-        (self.reads.load(Ordering::Relaxed), longest)
-    }
-}
-
 fn kills() -> u32 {
-    std::env::var("PINFOLD_KILLS").ok().map_or(25, |n| n.parse().expect("PINFOLD_KILLS is a number"))
+    std::env::var("PINFOLD_KILLS").ok().map_or(200, |n| n.parse().expect("PINFOLD_KILLS is a number"))
 }
 
 #[test]
-fn readers_notice_neither_restarts_nor_kills_nor_upgrades() {
+fn readers_and_a_slow_writer_notice_neither_restarts_nor_kills_nor_upgrades() {
     let unit = Unit::start("");
     unit.daemon.unlock();
     let path = unit.daemon.path("pin");
-    sh(&format!("echo 1234 > {path}; echo 5678 > {path}2; chown 2001 {path}2")).ok();
+    sh(&format!("echo 1234 > {path}; echo 5678 > {path}2; chown 2001 {path}2; touch {path}3")).ok();
     let mut held = Held::start(ALICE, &format!("exec 3<{path}2; echo open; read; cat <&3"));
     assert_eq!(held.line(), "open");
-    let (before, stored) = (unit.descriptors(), unit.show("NFileDescriptorStore"));
+    let stored = unit.show("NFileDescriptorStore");
     assert_eq!(stored, 5, "device, socket, handles, identity, description");
     let readers = Readers::start(&path, "1234\n");
+    let writer = SlowWriter::start(&format!("{path}3"), Duration::from_millis(100));
+    let (before, memory) = (unit.descriptors(), unit.memory());
 
+    let begun = Instant::now();
     let mut pid = unit.pid();
     for round in 0..kills() {
         match round % 8 {
             0 => unit.systemctl("restart"),
             1 => {
                 // What a package does: another file under the same name, then a restart.
-                sh(&format!("cp {0} {0}.new && mv {0}.new {0}", unit.binary.display())).ok();
+                let binary = unit.binary.display();
+                sh(&format!(
+                    "cp {binary} {binary}.new && echo build {round} >> {binary}.new && mv {binary}.new {binary}"
+                ))
+                .ok();
                 unit.systemctl("restart");
             }
-            _ => unit.systemctl("kill --signal=KILL --kill-whom=main"),
+            _ => daemon::signal(u32::try_from(pid).expect("a pid"), libc::SIGKILL),
         }
-        pid = unit.await_next(pid);
-        assert!(!unit.is_locked(), "round {round}: nobody is asked again");
+        pid = unit.await_ready(pid);
+        // Were it locked, the readers would wait for more than they may.
+        assert!(round % 10 != 0 || !unit.is_locked(), "round {round}: nobody is asked again");
+        let asked = std::fs::read_dir("/run/systemd/ask-password").into_iter().flatten().flatten();
+        assert_eq!(asked.filter(|f| f.file_name().to_string_lossy().starts_with("ask.")).count(), 0, "round {round}");
     }
+    let took = begun.elapsed();
     let (reads, longest) = readers.finish();
-    eprintln!("{} restarts: {reads} reads, the longest took {longest:?}", kills());
+    let written = writer.finish();
+    let (after, memory_after) = (unit.descriptors(), unit.memory());
+    eprintln!(
+        "{} restarts in {took:?}: {reads} reads, none failed, the longest took {longest:?}; {} writes acknowledged, {} told \
+         ESTALE; descriptors {before} → {after}, resident {memory} → {memory_after} KiB",
+        kills(),
+        written.acknowledged,
+        written.told
+    );
     assert!(reads > u64::from(kills()));
     assert!(longest < Duration::from_secs(10));
+    assert_eq!(written.wrong, Vec::<String>::new(), "what was acknowledged is there, and nothing else");
+    assert!(written.acknowledged > 0 && written.told > 0, "the kills met no writing: {written:?}");
     held.go_on();
     assert_eq!(held.end(), (0, "5678".into()), "a handle from before all of it");
     assert_eq!(unit.show("NFileDescriptorStore"), stored);
-    assert!(unit.descriptors() <= before + 2, "{} descriptors, {before} before", unit.descriptors());
+    assert!(after <= before + 2, "{after} descriptors, {before} before");
+    assert!(memory_after < memory + (16 << 10), "{memory_after} KiB resident, {memory} before");
     unit.daemon.cli(&["log", "--verify"]).ok();
 
     unit.systemctl("stop");
     assert_eq!(daemon::connection(unit.daemon.root()), None, "a stop unmounts");
     unit.systemctl("start");
     assert!(unit.is_locked(), "and forgets the identity");
+}
+
+#[test]
+fn what_is_made_renamed_and_removed_over_a_restart_is_so_once() {
+    let unit = Unit::start("");
+    unit.daemon.unlock();
+    let makers = Makers::start(&unit.daemon.root().display().to_string());
+    let mut pid = unit.pid();
+    for _ in 0..20 {
+        unit.systemctl("restart");
+        pid = unit.await_next(pid);
+    }
+    let rounds = makers.finish();
+    eprintln!("20 restarts, {rounds} rounds of nine steps");
+    assert!(rounds > 20);
 }
 
 #[test]

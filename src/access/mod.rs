@@ -15,6 +15,9 @@ use std::fmt;
 pub enum Operation {
     /// Open a secret's content. Nobody is exempt.
     Read,
+    /// Show a password of the host to the admin who asks for it, whatever its mode: the vault bounds how often, and
+    /// records each. Its conditions hold all the same.
+    ShowPassword,
     /// Replace or change a secret's content. An admin may.
     Write,
     /// Write the first content of a file through the descriptor that made it, whatever its mode: who made it may
@@ -204,7 +207,7 @@ impl Grant {
 
     /// Whether content may be decrypted by it: to be shown (Read), or as the base of a change (Write).
     pub fn opens_content(&self) -> bool {
-        matches!(self.operation, Operation::Read | Operation::Write | Operation::WriteNew)
+        matches!(self.operation, Operation::Read | Operation::ShowPassword | Operation::Write | Operation::WriteNew)
     }
 }
 
@@ -222,6 +225,14 @@ pub fn decide<S: Subject + ?Sized>(
 ) -> Result<Grant, Denial> {
     let rule = match (operation, object.scope) {
         (Operation::Read, _) => may_read(subject, object, world)?,
+        (Operation::ShowPassword, scope) => {
+            if *scope != Scope::Host {
+                return Err(Denial::OutsideScope);
+            }
+            let rule = admin_or(subject, || Err(Denial::NotAdmin))?;
+            must_meet(subject, &object.conditions, world)?;
+            rule
+        }
         (_, Scope::Host) => may_change(subject, object, operation)?,
         (_, Scope::Container(_)) => may_change_inside(subject, object, operation)?,
     };
@@ -229,7 +240,8 @@ pub fn decide<S: Subject + ?Sized>(
     if !grant.opens_content() {
         return Ok(grant);
     }
-    if operation == Operation::Read && expired(object.conditions.expires, world.now()) {
+    let shows = matches!(operation, Operation::Read | Operation::ShowPassword);
+    if shows && expired(object.conditions.expires, world.now()) {
         return Err(Denial::KeyExpired);
     }
     alive(scope).map(|()| grant)
@@ -273,18 +285,24 @@ fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl 
     if let Scope::Container(_) = object.scope {
         must_be_inside(subject, object)?;
     }
-    if let Some(wanted) = object.conditions.unit {
+    must_meet(subject, &object.conditions, world)?;
+    Ok(rule)
+}
+
+/// Runs as the unit and the program that the secret is for.
+fn must_meet<S: Subject + ?Sized>(subject: &S, conditions: &Conditions<'_>, world: &impl World) -> Result<(), Denial> {
+    if let Some(wanted) = conditions.unit {
         let found = subject.unit()?;
         if found.as_deref() != Some(wanted) {
             return Err(Denial::Unit { wanted: wanted.into(), found });
         }
     }
-    if let Some(wanted) = object.conditions.exe
+    if let Some(wanted) = conditions.exe
         && subject.exe()? != world.file_id(wanted)?
     {
         return Err(Denial::Exe { wanted: wanted.into() });
     }
-    Ok(rule)
+    Ok(())
 }
 
 /// Inside an attached instance of the object's own scope.
@@ -305,7 +323,9 @@ fn may_change<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, operation: 
         Operation::ChangeMeta => owner_or_admin(subject, object),
         Operation::Touch => owner_or_admin(subject, object).or_else(|_| posix::check(subject, object, WRITE)),
         Operation::ChangeOwner { uid, gid } => may_chown(subject, object, uid, gid),
-        Operation::ChangeConditions | Operation::Read => admin_or(subject, || Err(Denial::NotAdmin)),
+        Operation::ChangeConditions | Operation::Read | Operation::ShowPassword => {
+            admin_or(subject, || Err(Denial::NotAdmin))
+        }
         Operation::RemoveFromSticky { directory } if subject.uid() == directory && directory != Uid::ROOT => {
             Ok(Rule::Posix(Class::Owner))
         }
@@ -345,7 +365,7 @@ fn may_change_inside<S: Subject + ?Sized>(
             Operation::ChangeOwner { .. } if uid == object.root => Ok(Rule::ContainerRoot),
             Operation::ChangeOwner { uid, gid } => owner_gives(subject, object, uid, gid),
             Operation::RemoveFromSticky { directory } => owner_or_root(owns || uid == directory),
-            Operation::ChangeConditions | Operation::Read => Err(Denial::NotAdmin),
+            Operation::ChangeConditions | Operation::Read | Operation::ShowPassword => Err(Denial::NotAdmin),
         }
     })
 }

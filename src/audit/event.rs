@@ -82,7 +82,7 @@ operations! {
     Restore = "restore",
     /// A sealed blob was taken out of the store.
     Extract = "extract",
-    /// The log was rotated by command, or a key was.
+    /// The log was rotated by command, or a key or a password was.
     Rotate = "rotate",
     /// A container's scope was declared.
     ScopeAdd = "scope_add",
@@ -108,6 +108,8 @@ operations! {
     Import = "import",
     /// The policy was changed.
     Policy = "policy",
+    /// A view was defined.
+    View = "view",
     /// The configuration was read.
     Config = "config",
     /// Somebody spoke to the control socket and was turned away.

@@ -3,7 +3,9 @@
 //! Owns names, flags and their help. No flag takes a secret: `-` is stdin, a file is named.
 
 use super::export::ExportArgs;
+use super::import_args::{Accounts, Import, Join, Leave};
 use super::signer::SignerArgs;
+use super::view_args::View;
 use crate::exit::Exit;
 use crate::wire::UidMap;
 use clap::error::ErrorKind;
@@ -16,7 +18,7 @@ use std::time::Duration;
 #[command(name = "pinfold", version, max_term_width = 100)]
 #[command(after_help = "A PATH is a path in the tree (svc/pin), or the same with the mount point before it.\n\
     Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 locked, 5 damaged store, 6 not found, 7 daemon unreachable, \
-    8 nothing to do.")]
+    8 nothing to do, 9 partial.")]
 pub struct Cli {
     /// The configuration file [default: /etc/pinfold/pinfold.toml]
     #[arg(long, global = true, value_name = "FILE")]
@@ -80,6 +82,8 @@ pub enum Command {
     OciHook(OciHook),
     /// Check the policy, or show what it says
     Policy(super::policy_args::Policy),
+    /// Define, list or remove views: files composed from several secrets
+    View(View),
     /// Give a secret to a user as a key in his keyring
     Publish(Publish),
     /// Take a published secret back
@@ -119,6 +123,20 @@ pub enum Command {
     Identity(Identity),
     /// Give the store a new identity and new keys, and seal everything anew
     Rekey(Rekey),
+    /// Trust a console, from which this host takes secrets; or list those that are trusted
+    Join(Join),
+    /// Trust a console no more
+    Leave(Leave),
+    /// Take in a bundle of a console
+    Import(Import),
+    /// List the accounts of admins that consoles name; make them, and remove those that are gone
+    Accounts(Accounts),
+    /// Request, store, list and check certificates
+    Cert(super::cert::args::Cert),
+    /// Renew the certificates that end soon
+    Renew(super::cert::args::Renew),
+    /// Store, show and change passwords of accounts on other machines
+    Password(super::password::Password),
 }
 
 /// Output for programs.
@@ -666,7 +684,7 @@ fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-fn octal(text: &str) -> Result<u16, String> {
+pub(super) fn octal(text: &str) -> Result<u16, String> {
     match u16::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
         _ => Err("a mode is octal, 0777 at most".into()),
@@ -777,6 +795,39 @@ mod tests {
             "pinfold identity ls --json",
             "pinfold rekey --old-passphrase-file /p --new-passphrase-file /q --drop-others",
             "pinfold rekey --new-keyfile /k --json",
+            "pinfold join hq --signer /hq.pub --prefix site-a --host web1 --json",
+            "pinfold join --list --json",
+            "pinfold leave hq --keep",
+            "pinfold leave hq --remove",
+            "pinfold import /b.pfb --pretend",
+            "pinfold import - --dry-run --partial --json",
+            "pinfold import --inbox --watch",
+            "pinfold accounts ls --json",
+            "pinfold accounts apply --pretend",
+            "pinfold cert request web --subject CN=web,O=E --san web.example.org --san 192.0.2.1 --key-type rsa-3072 --out /f",
+            "pinfold cert request web --again --to sftp://ca@ca.example.org/in/",
+            "pinfold cert accept - --host web --json",
+            "pinfold cert import /d --passphrase-file /p --replace --dry-run",
+            "pinfold cert ls web* --expiring 30d --json",
+            "pinfold cert show certs/web --pem",
+            "pinfold cert verify --ca /f",
+            "pinfold cert selfsign web --days 90 --replace",
+            "pinfold cert ca init lab --days 3650",
+            "pinfold cert ca sign lab /f --days 30 --out /g",
+            "pinfold cert ca crl lab --revoke 4f --revoke 50",
+            "pinfold renew web --pretend --json",
+            "pinfold renew --force",
+            "pinfold password add root@ui-1",
+            "pinfold password generate nut@ups:upsd --length 32 --alphabet clear --replace",
+            "pinfold password show root@ui-*",
+            "pinfold password ls",
+            "pinfold password ls *@*:* --json",
+            "pinfold password rm root@ui-* --purge --dry-run",
+            "pinfold password rotate root@ui-* --length 32",
+            "pinfold password rotate root@ui-* --resume --json",
+            "pinfold password rotate ui-1 --keep old",
+            "pinfold password import passtore - --pretend",
+            "pinfold password import pass /p --replace",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -812,6 +863,28 @@ mod tests {
             "pinfold publish svc/pin --to a --timeout soon",
             "pinfold keyring",
             "pinfold ready --timeout soon",
+            "pinfold join hq",
+            "pinfold join hq --list",
+            "pinfold leave hq",
+            "pinfold leave hq --keep --remove",
+            "pinfold import",
+            "pinfold import /b --inbox",
+            "pinfold import /b --watch",
+            "pinfold accounts",
+            "pinfold cert",
+            "pinfold cert request",
+            "pinfold cert request ../web",
+            "pinfold cert request web --key-type dsa",
+            "pinfold cert ls --expiring soon",
+            "pinfold cert selfsign web --days 0",
+            "pinfold cert show certs/web --pem --json",
+            "pinfold renew --now tomorrow",
+            "pinfold password",
+            "pinfold password add ui-1 hunter2",
+            "pinfold password generate ui-1 --length 3",
+            "pinfold password show",
+            "pinfold password rotate ui-1 --resume --keep new",
+            "pinfold password rotate ui-1 --keep both",
             "pinfold nothing",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} parsed"));

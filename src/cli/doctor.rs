@@ -1,9 +1,10 @@
 //! `pinfold doctor`: what pinfold needs of this machine, what is there, and what to do about the rest.
 //!
-//! Owns the checks. It looks and changes nothing, and needs no daemon. What is missing altogether fails; what only a part
+//! Owns the checks; those of a console's host are in `doctor_host`. It looks and changes nothing, and needs no daemon. What is missing altogether fails; what only a part
 //! of pinfold needs is a warning.
 
 use super::args::Json;
+use super::doctor_host::Known;
 use super::show::{self, Side};
 use super::{Failure, with_stdout};
 use crate::config::Config;
@@ -15,7 +16,7 @@ use std::path::Path;
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Outcome {
+pub(super) enum Outcome {
     Ok,
     Warn,
     Fail,
@@ -23,33 +24,33 @@ enum Outcome {
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Check {
+pub(super) struct Check {
     /// What was looked at.
-    what: &'static str,
-    outcome: Outcome,
+    pub what: &'static str,
+    pub outcome: Outcome,
     /// What was found.
     found: String,
     /// What to do about it.
-    todo: Option<String>,
+    pub todo: Option<String>,
 }
 
 impl Check {
-    fn ok(what: &'static str, found: impl Into<String>) -> Self {
+    pub fn ok(what: &'static str, found: impl Into<String>) -> Self {
         Check { what, outcome: Outcome::Ok, found: found.into(), todo: None }
     }
 
-    fn warn(what: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
+    pub fn warn(what: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
         Check { what, outcome: Outcome::Warn, found: found.into(), todo: Some(todo.into()) }
     }
 
-    fn fail(what: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
+    pub fn fail(what: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
         Check { outcome: Outcome::Fail, ..Self::warn(what, found, todo) }
     }
 }
 
 /// The machine that is looked at: this one, or a folder made up by a test.
-struct Machine<'a> {
-    root: &'a Path,
+pub(super) struct Machine<'a> {
+    pub root: &'a Path,
 }
 
 /// Where keyutils puts its programs.
@@ -66,7 +67,9 @@ const MEMLOCK: u64 = 256 << 10;
 
 /// `pinfold doctor`
 pub fn doctor(config: &Config, args: Json) -> Result<Exit, Failure> {
-    let checks = Machine { root: Path::new("/") }.examine(config);
+    let machine = Machine { root: Path::new("/") };
+    let mut checks = machine.examine(config);
+    checks.extend(machine.host(config, &Known::ask(config)));
     let worst = checks.iter().map(|c| c.outcome).max().unwrap_or(Outcome::Ok);
     with_stdout(|out| {
         if args.json {
@@ -107,11 +110,11 @@ impl Machine<'_> {
         checks
     }
 
-    fn read(&self, path: &str) -> Option<String> {
+    pub fn read(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.root.join(path)).ok()
     }
 
-    fn has(&self, path: &str) -> bool {
+    pub fn has(&self, path: &str) -> bool {
         self.root.join(path).exists()
     }
 

@@ -3,19 +3,28 @@
 //! Owns the words and the layout of the output. It speaks to the daemon over the control socket, or, for what works
 //! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
 
+mod accounts;
 mod args;
+mod cert;
 mod containers;
 mod doctor;
+mod doctor_host;
 mod export;
 mod failure;
 mod home_keys;
 mod hook;
 mod hosts;
 mod identity;
+mod import;
+mod import_args;
 mod import_check;
+mod inbox;
+mod incoming;
+mod join;
 mod log;
 mod look;
 mod names;
+mod password;
 mod poke;
 mod policy;
 mod policy_args;
@@ -23,6 +32,7 @@ mod prompt;
 mod publish;
 mod ready;
 mod release;
+mod renew;
 mod show;
 mod signer;
 mod store;
@@ -30,6 +40,8 @@ mod take;
 mod tree;
 mod unlock;
 mod upcall;
+mod view;
+mod view_args;
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -41,6 +53,9 @@ use std::process::ExitCode;
 
 /// Runs the command that was typed.
 pub fn main() -> ExitCode {
+    if let Some(exit) = password::askpass::answer() {
+        return exit.into();
+    }
     let exit = match Cli::try_parse() {
         Ok(cli) => match run(cli) {
             Ok(exit) => exit,
@@ -93,6 +108,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Publish(args) => publish::publish(&config, args),
         Command::Unpublish(args) => publish::unpublish(&config, args),
         Command::Policy(args) => policy::policy(&config, args),
+        Command::View(args) => view::view(&config, args),
         Command::Published(args) => publish::published(&config, args),
         Command::Keyring(args) => publish::keyring(&config, args),
         Command::Doctor(args) => doctor::doctor(&config, args),
@@ -104,6 +120,13 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Passwd(args) => identity::passwd(&config, args),
         Command::Identity(args) => identity::identity(&config, args),
         Command::Rekey(args) => identity::rekey(&config, args),
+        Command::Join(args) => join::join(&config, args),
+        Command::Leave(args) => join::leave(&config, &args),
+        Command::Import(args) => import::import(&config, args),
+        Command::Accounts(args) => accounts::accounts(&config, &args),
+        Command::Cert(args) => cert::cert(&config, args),
+        Command::Renew(args) => renew::renew(&config, args),
+        Command::Password(args) => password::password(&config, args),
     }
 }
 

@@ -110,6 +110,50 @@ pub fn ask_twice(question: &str) -> Result<Secret, Failure> {
     if first.expose() == second.expose() { Ok(first) } else { Err(Failure::usage("the two are not the same")) }
 }
 
+/// How a pause ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressed {
+    /// A key.
+    Key(u8),
+    /// Nobody pressed one in time, or the terminal has gone.
+    Nothing,
+    /// A signal came; what it does is still to be done: [`Pressed::follow`].
+    Signal(i32),
+}
+
+impl Pressed {
+    /// Does what the signal does to any command, if it was one.
+    pub fn follow(self) {
+        if let Pressed::Signal(signal) = self {
+            let _ = low_level::emulate_default_handler(signal);
+        }
+    }
+}
+
+/// Shows a page and waits for a key, which is not echoed: not even one that comes while the page is being written.
+///
+/// # Errors
+/// What the terminal says.
+pub fn pause(mut tty: &File, page: &[u8], until: Instant) -> io::Result<Pressed> {
+    let stop = Stop::new(until)?;
+    let quiet = Quiet::new(tty)?;
+    tty.write_all(page)?;
+    let [int, term, hup] = &quiet.signals;
+    let ready = match stop.wait([tty.as_fd(), int.pipe.as_fd(), term.pipe.as_fd(), hup.pipe.as_fd()]) {
+        Ok(ready) => ready,
+        Err(_) => return Ok(Pressed::Nothing),
+    };
+    if let Some((signal, _)) = quiet.signals.iter().zip(&ready[1..]).find(|(_, told)| **told) {
+        return Ok(Pressed::Signal(signal.number));
+    }
+    let mut key = [0];
+    Ok(match (tty.read(&mut key)?, key[0]) {
+        (0, _) => Pressed::Nothing,
+        (_, CTRL_C) => Pressed::Signal(SIGINT),
+        (_, key) => Pressed::Key(key),
+    })
+}
+
 enum Answer {
     Line(Secret),
     Nothing,

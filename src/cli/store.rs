@@ -112,6 +112,14 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         let instances = if scope.name == "host" { String::new() } else { format!(", {} instances", scope.instances) };
         line("scope", &format!("{}: key {} ({:#x}){instances}", scope.name, scope.key, scope.serial))?;
     }
+    if let Some(certs) = &status.certificates {
+        let failing = if certs.failing > 0 { format!(", {} cannot be renewed", certs.failing) } else { String::new() };
+        let first = match (&certs.soonest, certs.soonest_ends) {
+            (Some(path), Some(at)) => format!("; {path} ends first, {}", show::time(at)),
+            _ => String::new(),
+        };
+        line("certs", &format!("{} expired, {} end soon{failing}{first}", certs.expired, certs.expiring))?;
+    }
     line("open", &format!("{} handles, {} waiting", status.open_handles, status.waiting))?;
     line("memory", &format!("{} locked of {}", show::bytes(status.arena_used), show::bytes(status.arena_size)))?;
     if status.hosts > 0 {

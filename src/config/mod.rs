@@ -4,12 +4,19 @@
 //! error that names the line, never a silent default.
 
 mod export;
+mod import;
 mod load;
+mod passwords;
 mod units;
 
 pub use crate::model::parse_duration;
 pub use export::{Export, SignWith};
+pub use import::{AccountsOf, ImportFrom};
+mod certs;
+
+pub use certs::{Certs, Half, Pair, Submit};
 pub use load::{ConfigError, DEFAULT_FILE};
+pub use passwords::{Passwords, SshVerify};
 
 use crate::model::SecretPath;
 use serde::{Deserialize, Serialize};
@@ -74,9 +81,20 @@ pub struct Config {
     pub outbox: Option<PathBuf>,
     /// How bundles are made and sent.
     pub export: Export,
+    /// Pairs of certificate and key, and renewal.
+    pub certs: Certs,
+    /// Passwords: how they are shown and rotated.
+    pub passwords: Passwords,
     /// For how long the store stays unlocked; for ever without it.
     #[serde(deserialize_with = "units::lock_after", serialize_with = "units::write_maybe_duration")]
     pub lock_after: Option<Duration>,
+    /// Where bundles are uploaded to; `inbox` in the store's folder without it.
+    #[serde(deserialize_with = "units::maybe_path")]
+    pub inbox: Option<PathBuf>,
+    /// What is taken from consoles.
+    pub import: ImportFrom,
+    /// The accounts of admins that consoles name.
+    pub accounts: AccountsOf,
     /// What the daemon unlocks the store with at start.
     #[serde(deserialize_with = "units::unlock")]
     pub unlock: UnlockFrom,
@@ -210,7 +228,12 @@ impl Default for Config {
             policy: "/etc/pinfold/policy".into(),
             outbox: None,
             export: Export::default(),
+            certs: Certs::default(),
+            passwords: Passwords::default(),
             lock_after: None,
+            inbox: None,
+            import: ImportFrom::default(),
+            accounts: AccountsOf::default(),
             unlock: UnlockFrom::default(),
         }
     }
@@ -240,6 +263,10 @@ impl Config {
             ("export.ssh_config", self.export.ssh_config.as_ref()),
             ("unlock.passphrase_file", self.unlock.passphrase_file.as_ref()),
             ("unlock.keyfile", self.unlock.keyfile.as_ref()),
+            ("inbox", self.inbox.as_ref()),
+            ("import.identity", self.import.identity.as_ref()),
+            ("import.ack_dir", self.import.ack_dir.as_ref()),
+            ("accounts.home", self.accounts.home.as_ref()),
         ];
         for (key, path) in ours {
             if path.is_some_and(|p| p.starts_with(&self.mountpoint)) {
@@ -260,6 +287,11 @@ impl Config {
     /// Where bundles wait for their delivery.
     pub fn outbox(&self) -> PathBuf {
         self.outbox.clone().unwrap_or_else(|| self.store.join("outbox"))
+    }
+
+    /// Where bundles are uploaded to.
+    pub fn inbox(&self) -> PathBuf {
+        self.inbox.clone().unwrap_or_else(|| self.store.join("inbox"))
     }
 
     /// The group id of `admin_group`.

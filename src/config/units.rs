@@ -46,6 +46,15 @@ pub fn group<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Er
     Ok(Some(name))
 }
 
+/// A user's name; not empty.
+pub fn user<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(from)?;
+    if name.is_empty() || name.contains('\0') {
+        return Err(D::Error::custom("must be the name of a user; leave the key out for none"));
+    }
+    Ok(Some(name))
+}
+
 /// The `[unlock]` table.
 pub fn unlock<'de, D: Deserializer<'de>>(from: D) -> Result<UnlockFrom, D::Error> {
     let unlock = UnlockFrom::deserialize(from)?;
@@ -63,6 +72,11 @@ pub fn audit_max_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Erro
 /// 4 KiB to 16 MiB.
 pub fn max_secret_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     bounded(size(from)?, 4 << 10, 16 << 20, "4KiB to 16MiB")
+}
+
+/// 1 MiB to 4 GiB.
+pub fn max_bundle_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(size(from)?, 1 << 20, 4 << 30, "1MiB to 4GiB")
 }
 
 /// 1 to 1,000,000.

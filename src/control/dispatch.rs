@@ -4,6 +4,7 @@
 
 use super::session::Replies;
 use crate::model::SecretPath;
+use crate::wire::{Accounts, Consoles, GetAccounts, GetConsoles, Import, Join, Leave, NoteAccount};
 use crate::wire::{
     Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract,
     Extracted, Fault, Fsck, FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List, Listing,
@@ -20,6 +21,11 @@ use crate::wire::{
     Unpublished,
 };
 use crate::wire::{Identities, IdentityAdd, IdentityList, IdentityRemove, Rekey};
+use crate::wire::{
+    PasswordList, PasswordListing, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
+    RotationOpen,
+};
+use crate::wire::{ViewAdd, ViewList, ViewListing, ViewRemove};
 use std::io::{self, Write};
 
 /// Entries in one part of a listing.
@@ -168,13 +174,61 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         SignerInit::NAME => one::<SignerInit>(call, out, |init| admin.signer_init(actor, init))?,
         SignerRotate::NAME => one::<SignerRotate>(call, out, |rotate| admin.signer_rotate(actor, rotate))?,
         SignerRevoke::NAME => one::<SignerRevoke>(call, out, |revoke| admin.signer_revoke(actor, revoke))?,
-        _ => return Err(call.unknown().into()),
+        Join::NAME => one::<Join>(call, out, |join| admin.join(actor, join))?,
+        GetConsoles::NAME => {
+            one::<GetConsoles>(call, out, |GetConsoles {}| admin.consoles(actor).map(|consoles| Consoles { consoles }))?
+        }
+        Leave::NAME => one::<Leave>(call, out, |leave| admin.leave(actor, leave))?,
+        Import::NAME => one::<Import>(call, out, |import| admin.import(actor, import))?,
+        GetAccounts::NAME => {
+            one::<GetAccounts>(call, out, |GetAccounts {}| admin.accounts(actor).map(|accounts| Accounts { accounts }))?
+        }
+        NoteAccount::NAME => {
+            one::<NoteAccount>(call, out, |note| admin.note_account(actor, note).map(|()| Done {}))?;
+        }
+        PasswordList::NAME => one::<PasswordList>(call, out, |list| {
+            admin.password_list(actor, list).map(|passwords| PasswordListing { passwords })
+        })?,
+        PasswordPut::NAME => {
+            one::<PasswordPut>(call, out, |put| admin.password_put(actor, put).map(|version| Committed { version }))?
+        }
+        PasswordShow::NAME => {
+            let shown = admin.password_show(actor, call.parameters()?)?;
+            out.secret(&shown)?;
+        }
+        PasswordRemove::NAME => one::<PasswordRemove>(call, out, |remove| admin.password_remove(actor, remove))?,
+        RotationBegin::NAME => {
+            one::<RotationBegin>(call, out, |begin| admin.rotation_begin(actor, begin).map(|()| Done {}))?;
+        }
+        RotationOpen::NAME => {
+            let opened = admin.rotation_open(actor, call.parameters()?)?;
+            out.secret(&opened)?;
+        }
+        RotationMark::NAME => {
+            one::<RotationMark>(call, out, |mark| admin.rotation_mark(actor, mark).map(|()| Done {}))?
+        }
+        RotationEnd::NAME => one::<RotationEnd>(call, out, |end| admin.rotation_end(actor, end).map(|()| Done {}))?,
+        ViewAdd::NAME => one::<ViewAdd>(call, out, |add| {
+            writable(&add.path)?;
+            if add.mode.is_some_and(|m| m > 0o777) {
+                return Err(Fault::Usage("a mode is 0777 at most".into()));
+            }
+            admin.view_add(actor, add)
+        })?,
+        ViewList::NAME => {
+            one::<ViewList>(call, out, |ViewList {}| admin.view_list(actor).map(|views| ViewListing { views }))?;
+        }
+        ViewRemove::NAME => one::<ViewRemove>(call, out, |ViewRemove { path }| {
+            writable(&path)?;
+            admin.view_remove(actor, path).map(|()| Done {})
+        })?,
+        _ => return super::certs::answer(admin, actor, call, out).unwrap_or_else(|| Err(call.unknown().into())),
     }
     Ok(())
 }
 
 /// A method with one reply that holds no secret.
-fn one<M: Method>(
+pub(super) fn one<M: Method>(
     call: &Call<'_>,
     out: &mut Replies<'_>,
     serve: impl FnOnce(M) -> Result<M::Reply, Fault>,

@@ -3,6 +3,7 @@
 //! Owns the listener, its bounds and its threads. Each connection has a thread of its own, so a slow, silent or lying
 //! client harms itself alone. It decides nothing about secrets: every request goes to an [`Admin`].
 
+mod certs;
 pub mod client;
 mod dispatch;
 mod gate;

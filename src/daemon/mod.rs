@@ -6,6 +6,7 @@ mod confine;
 mod export;
 mod handover;
 mod home_keys;
+mod imports;
 mod log;
 mod mountpoint;
 pub mod offline;
@@ -109,6 +110,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     // After the unlock: what the last daemon published is there until it is put back.
     vault.serve_publications(noted::file(&config.control)).map_err(system("cannot start a thread"))?;
     let exports = export::Exports::start(&vault, &config).map_err(system("cannot start a thread"))?;
+    vault.serve_views().map_err(system("cannot start a thread"))?;
     let credentials = match inherited.credentials() {
         Some(listener) => {
             let served = Credentials::serve(listener, Arc::clone(&vault), config.credentials.clone(), patience, enter);
@@ -137,7 +139,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         note(&vault, audit::Operation::Stop);
         server.leave();
         // The log stays open to the end: until this process is gone, it answers.
-        if let Err(error) = vault.sync()
+        if let Err(error) = vault.hold_still()
             && !matches!(error, VaultError::Locked)
         {
             tracing::error!(%error, "the last changes of metadata are not on disk");
@@ -189,7 +191,11 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         mountpoint: config.mountpoint.clone(),
         admin_gid: config.admin_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
-    Ok(Vault::new(store, log, callers, limits).with_instances(instances))
+    let vault = Vault::new(store, log, callers, limits).with_instances(instances);
+    vault.with_imports(imports::settings(config));
+    vault.set_pairs(config.certs.pair.clone());
+    vault.set_key_type(config.certs.key_type);
+    Ok(vault.with_shows_per_minute(config.passwords.show_per_minute))
 }
 
 /// What a store that does not open means for a command.

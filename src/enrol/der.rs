@@ -8,7 +8,7 @@ use x509_parser::prelude::FromDer;
 
 /// What counts of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(crate) enum What {
     /// Certificate, CRL, PKCS#7.
     Certificate,
     PrivateKey,
@@ -18,13 +18,13 @@ pub(super) enum What {
 
 /// A label, known or not.
 #[derive(Clone, Copy)]
-pub(super) enum Label<'a> {
+pub(crate) enum Label<'a> {
     Known(&'static Rule),
     Unknown(&'a [u8]),
 }
 
 /// What a known label promises.
-pub(super) struct Rule {
+pub(crate) struct Rule {
     label: &'static str,
     what: What,
     whole: fn(&[u8]) -> bool,

@@ -12,8 +12,8 @@
 //!
 //! Suffixes count in any case of letters. A raw key of random bytes (LUKS) wants another name than `*.key`.
 
-mod der;
-mod pem;
+pub(crate) mod der;
+pub(crate) mod pem;
 mod text;
 
 use crate::model::Name;

@@ -19,10 +19,12 @@ const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 
 /// One block: its label, and what is between the headers and its end.
-pub(super) struct Block<'a> {
+pub(crate) struct Block<'a> {
     pub label: Label<'a>,
     /// Whether a `DEK-Info` header says that the content is encrypted (OpenSSL's traditional way).
     pub encrypted: bool,
+    /// What follows `DEK-Info:`: cipher and initialisation vector.
+    pub dek_info: Option<&'a [u8]>,
     /// Lines of base64 (or hex), blanks and all.
     pub body: &'a [u8],
 }
@@ -32,7 +34,7 @@ pub(super) struct Block<'a> {
 /// # Errors
 /// [`Refusal::Frame`] for a block without its end, an end without its block, a line that tries to be either and is
 /// not; [`Refusal::TooMany`].
-pub(super) fn blocks(content: &[u8]) -> Result<Vec<Block<'_>>, Refusal> {
+pub(crate) fn blocks(content: &[u8]) -> Result<Vec<Block<'_>>, Refusal> {
     let mut blocks = Vec::new();
     let mut open: Option<(&[u8], usize)> = None; // label, where its body begins
     let mut at = 0;
@@ -74,7 +76,7 @@ pub(super) fn blocks(content: &[u8]) -> Result<Vec<Block<'_>>, Refusal> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn decode(block: &Block<'_>, compact: &mut [u8], decoded: &mut [u8]) -> Result<usize, &'static str> {
+pub(crate) fn decode(block: &Block<'_>, compact: &mut [u8], decoded: &mut [u8]) -> Result<usize, &'static str> {
     let mut len = 0;
     for line in block.body.split(|b| *b == b'\n') {
         // OpenPGP's armour (RFC 9580) has a checksum in a line of its own.
@@ -97,7 +99,7 @@ pub(super) fn decode(block: &Block<'_>, compact: &mut [u8], decoded: &mut [u8]) 
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn openvpn_key(body: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn openvpn_key(body: &[u8]) -> Result<(), &'static str> {
     let digits = body.iter().filter(|b| !b.is_ascii_whitespace());
     if !digits.clone().all(u8::is_ascii_hexdigit) {
         return Err("it is not hex");
@@ -118,17 +120,17 @@ fn block<'a>(label: &'a [u8], whole: &'a [u8]) -> Block<'a> {
     let blank_first = first.trim_ascii().is_empty();
     let headers = first.contains(&b':') || (label.is_openpgp() && blank_first);
     if !headers {
-        return Block { label, encrypted: false, body: whole };
+        return Block { label, encrypted: false, dek_info: None, body: whole };
     }
     // Headers go on to the first empty line (RFC 1421, 4.4).
     let mut at = 0;
-    let mut encrypted = false;
+    let mut dek_info = None;
     for line in whole.split_inclusive(|b| *b == b'\n') {
         at += line.len();
-        encrypted |= line.starts_with(b"DEK-Info:");
+        dek_info = dek_info.or_else(|| line.strip_prefix(b"DEK-Info:"));
         if line.trim_ascii().is_empty() {
             break;
         }
     }
-    Block { label, encrypted, body: &whole[at..] }
+    Block { label, encrypted: dek_info.is_some(), dek_info, body: &whole[at..] }
 }

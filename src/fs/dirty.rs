@@ -215,7 +215,8 @@ impl Fs {
     /// [`FsError`]; [`VaultError::TooBig`] beyond the largest secret.
     pub fn write(&self, number: u64, offset: u64, data: &[u8], append: bool, owner: u64) -> Result<(), FsError> {
         if !is_writer(number) {
-            return Err(FsError::WrongHandle);
+            // The kernel lets nobody write through a descriptor that is for reading: it is a view's.
+            return Err(VaultError::NotPermitted("a view is composed: change what it is composed from").into());
         }
         let writer = self.dirties.get(number)?;
         let result = self.write_to(&writer, number, offset, data, append, owner);

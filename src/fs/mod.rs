@@ -3,6 +3,7 @@
 //! Owns nothing that lasts: every decision and every byte that is kept is the vault's. Knows nothing of FUSE or errno;
 //! `fs::fuse` is a thin adapter over it, and the tests drive it unmounted.
 
+mod again;
 mod dirty;
 pub mod fuse;
 mod handle;
@@ -12,6 +13,7 @@ mod own;
 pub mod register;
 mod wait;
 
+pub use again::Asked;
 pub use handle::{DirHandle, ReadHandle};
 pub use own::OWN_NAME;
 
@@ -214,21 +216,24 @@ impl Fs {
         mode: OpenMode,
     ) -> Result<(Attr, Opened), FsError> {
         let attr = self.make(caller, NewNode { kind: Kind::File, ..new })?;
-        if !mode.write {
-            let empty = VaultOpened::own(crate::secret::Secret::zeroed(0)?);
-            let opened = self.handles.keep(attr.ino, empty, caller.uid())?;
-            return Ok((attr, opened));
-        }
-        let right = self.vault.open_new(caller, attr.ino)?;
-        let opened = self.open_writer(caller, tid, right, mode.read.then_some(None), false)?;
-        Ok((attr, opened))
+        Ok((attr, self.open_made(caller, tid, attr.ino, mode)?))
     }
 
-    /// UNLINK.
+    /// The descriptor that comes with a new file.
+    fn open_made(&self, caller: &impl Caller, tid: u32, ino: Ino, mode: OpenMode) -> Result<Opened, FsError> {
+        if !mode.write {
+            let empty = VaultOpened::own(crate::secret::Secret::zeroed(0)?);
+            return self.handles.keep(ino, empty, caller.uid());
+        }
+        let right = self.vault.open_new(caller, ino)?;
+        self.open_writer(caller, tid, right, mode.read.then_some(None), false)
+    }
+
+    /// UNLINK. Which node had the name.
     ///
     /// # Errors
     /// [`FsError`].
-    pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
+    pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<Ino, FsError> {
         self.own.refuse_name(parent, name)?;
         let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let attr = match self.vault.lookup(parent, name.as_str()) {
@@ -236,17 +241,16 @@ impl Fs {
             Err(_) => self.vault.unlink(caller, parent, name)?,
         };
         self.orphaned(attr);
-        Ok(())
+        Ok(attr.ino)
     }
 
-    /// RMDIR.
+    /// RMDIR. Which node had the name.
     ///
     /// # Errors
     /// [`FsError`].
-    pub fn rmdir(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
+    pub fn rmdir(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<Ino, FsError> {
         self.own.refuse_name(parent, name)?;
-        self.vault.rmdir(caller, parent, name)?;
-        Ok(())
+        Ok(self.vault.rmdir(caller, parent, name)?)
     }
 
     /// RENAME.
@@ -257,10 +261,17 @@ impl Fs {
         self.own.refuse_name(rename.parent, rename.name)?;
         self.own.refuse_name(rename.new_parent, rename.new_name)?;
         let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(replaced) = self.vault.lookup(rename.new_parent, rename.new_name.as_str()) else {
-            return Ok(self.vault.rename(caller, rename)?);
+        let noted = |result: Result<(), VaultError>| {
+            if let Err(error @ VaultError::Invalid(_)) = &result {
+                let path = self.vault.path_of(rename.new_parent, Some(rename.new_name.as_str()));
+                self.own.note_error(caller.uid().0, &path, error);
+            }
+            result
         };
-        self.keep_open(replaced.ino, || self.vault.rename(caller, rename))?;
+        let Ok(replaced) = self.vault.lookup(rename.new_parent, rename.new_name.as_str()) else {
+            return Ok(noted(self.vault.rename(caller, rename))?);
+        };
+        self.keep_open(replaced.ino, || noted(self.vault.rename(caller, rename)))?;
         if self.vault.attr(replaced.ino).is_err() {
             self.orphaned(replaced);
         }
@@ -283,6 +294,10 @@ impl Fs {
         self.own.refuse(ino)?;
         let attr = match self.vault.set_attr(caller, ino, set) {
             Err(VaultError::NotFound) => self.orphans.get(ino).ok_or(VaultError::NotFound)?,
+            Err(error @ VaultError::Invalid(_)) => {
+                self.own.note_error(caller.uid().0, &self.vault.path_of(ino, None), &error);
+                return Err(error.into());
+            }
             other => other?,
         };
         if set.mtime.is_some() {

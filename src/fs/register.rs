@@ -1,9 +1,11 @@
-//! Which handles are open for reading, written down where the next daemon finds it: in shared memory that outlives this process.
+//! Which handles are open for reading, and which requests were done last, written down where the next daemon finds it: in shared
+//! memory that outlives this process.
 //!
 //! Owns the numbers of read handles. It holds no content and decides nothing: a handle in it was decided when it was opened.
 //!
-//! A number: 0 ‖ 47 bits of a counter that no daemon begins anew ‖ 16 bits of a slot. Words: format, counter, then six for each
-//! slot: number, inode, the blob's inode and version, instance, whether it is to be decided anew.
+//! A number: 0 ‖ 47 bits of a counter that no daemon begins anew ‖ 16 bits of a slot. Words: format, counter, how many requests were
+//! noted, then six for each slot: number, inode, the blob's inode and version, instance, whether it is to be decided anew; then two for
+//! each of the last [`REQUESTS`] requests: the kernel's number, and an inode.
 
 use crate::model::{Ino, VersionNo};
 use crate::store::BlobKey;
@@ -14,13 +16,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const FORMAT: u64 = 0x7069_6e66_0000_0001;
+const FORMAT: u64 = 0x7069_6e66_0000_0002;
 const SLOT_BITS: u32 = 16;
 /// Slots; the last number is for handles that found none.
 const SLOTS: usize = (1 << SLOT_BITS) - 1;
 const WORDS: usize = 6;
-const HEAD: usize = 2;
-const LEN: NonZeroUsize = NonZeroUsize::new(HEAD + SLOTS * WORDS).expect("it is not 0");
+const HEAD: usize = 3;
+/// Requests that are remembered. One is forgotten after so many others were done, by which time it was answered: only as many as there
+/// are threads are between the two at once.
+const REQUESTS: usize = 4096;
+const REQUESTS_AT: usize = HEAD + SLOTS * WORDS;
+const LEN: NonZeroUsize = NonZeroUsize::new(REQUESTS_AT + 2 * REQUESTS).expect("it is not 0");
 const COUNTER_MASK: u64 = (1 << 47) - 1;
 /// Handles beyond the slots: they work, but not over a lock or a restart.
 const NO_SLOT: u64 = SLOTS as u64;
@@ -128,7 +134,7 @@ impl Register {
 
     /// The store was locked: every handle is to be decided anew before it is read on.
     pub fn locked(&self) {
-        for words in self.table.words()[HEAD..].chunks_exact(WORDS) {
+        for words in self.table.words()[HEAD..REQUESTS_AT].chunks_exact(WORDS) {
             if words[0].load(Ordering::Acquire) != 0 {
                 words[5].store(1, Ordering::Relaxed);
             }
@@ -141,6 +147,26 @@ impl Register {
             words[4].store(instance.map_or(0, |i| i.0), Ordering::Relaxed);
             words[5].store(0, Ordering::Relaxed);
         }
+    }
+
+    /// A request was done, and is not answered yet. `outcome` is what whoever gets it again has to know.
+    pub fn executed(&self, number: u64, outcome: u64) {
+        let at = self.table.words()[2].fetch_add(1, Ordering::Relaxed) as usize % REQUESTS;
+        let words = self.request(at);
+        // A daemon that is killed in between leaves no wrong outcome.
+        words[0].store(0, Ordering::Release);
+        words[1].store(outcome, Ordering::Release);
+        words[0].store(number, Ordering::Release);
+    }
+
+    /// What came of a request, if it was done.
+    pub fn outcome(&self, number: u64) -> Option<u64> {
+        let found = |at: &usize| number != 0 && self.request(*at)[0].load(Ordering::Acquire) == number;
+        (0..REQUESTS).find(found).map(|at| self.request(at)[1].load(Ordering::Acquire))
+    }
+
+    fn request(&self, at: usize) -> &[AtomicU64] {
+        &self.table.words()[REQUESTS_AT + 2 * at..][..2]
     }
 
     fn slot_of(&self, number: u64) -> Option<&[AtomicU64]> {
@@ -214,6 +240,25 @@ mod tests {
         register.remove(all[SLOTS + 5]);
         register.remove(all[5]);
         assert!(register.get(register.add(entry(4))).is_some());
+    }
+
+    #[test]
+    fn the_next_daemon_knows_what_was_done_last() {
+        let register = Register::new().unwrap();
+        let handle = register.add(entry(2));
+        for number in 1..=REQUESTS as u64 + 10 {
+            register.executed(number * 2, number + 7);
+        }
+        let next = Register::of(register.fd().try_clone_to_owned().unwrap()).unwrap();
+        assert_eq!(next.outcome(2 * 11), Some(18));
+        assert_eq!(next.outcome(2 * (REQUESTS as u64 + 10)), Some(REQUESTS as u64 + 17));
+        for unknown in [0, 1, 2, 2 * 10, 2 * (REQUESTS as u64 + 11)] {
+            assert_eq!(next.outcome(unknown), None);
+        }
+        next.executed(5, 6);
+        assert_eq!((register.outcome(5), register.outcome(2 * 11)), (Some(6), None), "the oldest goes");
+        register.locked();
+        assert_eq!((next.outcome(5), next.get(handle).unwrap().locked_since), (Some(6), true));
     }
 
     #[test]

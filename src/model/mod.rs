@@ -3,23 +3,27 @@
 //! Parses at the edge; what has one of these types is well formed. Does no I/O.
 
 mod acl;
+mod certs;
 mod duration;
 mod glob;
 mod idmap;
 mod ids;
 mod meta;
 mod names;
+mod password;
 mod path;
 mod publication;
 mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
+pub use certs::{KeyType, KeyTypeError};
 pub use duration::parse_duration;
 pub use glob::{Glob, GlobError};
 pub use idmap::{IdMap, IdMapError, IdMaps};
 pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
 pub use meta::{CONDITION_PREFIX, Conditions, Kind, Meta, XattrName};
 pub use names::{ConsoleName, HostName, MachineNameError};
+pub use password::{PASSWORD_MAX, PASSWORDS, PasswordError, PasswordName, PasswordPattern, check_password};
 pub use path::{Name, PathError, SecretPath};
 pub use publication::{
     Described, DescribedBy, PUBLICATIONS_MAX, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient,

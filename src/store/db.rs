@@ -9,7 +9,7 @@ use super::guard::guarded;
 use super::{Batch, MAX_VALUE, StoreError};
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Bound, Deref};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -214,12 +214,31 @@ impl Db {
 
     /// Calls `f` with every record of a tree, in the order of keys.
     pub(super) fn each(&self, tree: Tree, f: &mut dyn FnMut(&[u8], &[u8]) -> Outcome) -> Outcome {
-        let mut records = self.tree(tree as usize).iter();
+        self.each_of(tree, self.tree(tree as usize).iter(), f)
+    }
+
+    /// The same, from one key on and before another, or to the end.
+    pub(super) fn each_between(
+        &self,
+        tree: Tree,
+        (from, to): (&[u8], Option<&[u8]>),
+        f: &mut dyn FnMut(&[u8], &[u8]) -> Outcome,
+    ) -> Outcome {
+        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+        self.each_of(tree, self.tree(tree as usize).range::<&[u8], _>((Bound::Included(from), to)), f)
+    }
+
+    fn each_of(&self, tree: Tree, mut records: sled::Iter, f: &mut dyn FnMut(&[u8], &[u8]) -> Outcome) -> Outcome {
         while let Some((key, head)) = guarded("reading", || records.next().transpose().map_err(StoreError::from))? {
             let value = guarded("reading", || self.whole(tree, &key, head))?;
             f(&key, &value)?;
         }
         Ok(())
+    }
+
+    /// The last key of a tree.
+    pub(super) fn last_key(&self, tree: Tree) -> Result<Option<IVec>, StoreError> {
+        guarded("reading", || Ok(self.tree(tree as usize).last()?.map(|(key, _)| key)))
     }
 
     /// Calls `f` with every key of a tree, in order.

@@ -4,9 +4,10 @@
 //! transaction, sync it, and only then overwrite the other slot too. So at every moment one slot says what the database
 //! holds, and between commits only that: the commit before the last is not accepted either. Owns no file and no lock.
 
-use super::db::{self, Change, Db, Outcome, Put, Tree};
+use super::db::{self, Change, Db, Put, Tree};
 use super::folder::{self, Folder};
 use super::manifest::{Contents, Keys, State};
+use super::reading::{self, Opener};
 use super::{AuditAnchor, Batch, StoreError, Verified};
 use crate::model::{Generation, Ino};
 use std::collections::HashSet;
@@ -126,25 +127,23 @@ impl Ledger {
         }
     }
 
-    /// Reads every summed record and accepts what a slot says of them, or nothing.
-    pub(super) fn verify(
+    /// Reads every summed record and accepts what a slot says of them, or nothing. What `open` made of the node records, in no
+    /// order.
+    pub(super) fn verify<T: Send>(
         &mut self,
         db: &Db,
         folder: &Folder,
         keys: Keys,
-        f: &mut dyn FnMut(Ino, &[u8]) -> Outcome,
-    ) -> Result<Verified, StoreError> {
-        let contents = add_up(db, &keys, &mut |tree, key, value| match tree {
-            Tree::Nodes => f(ino_of(key)?, value),
-            _ => Ok(()),
-        })?;
+        open: &Opener<'_, T>,
+    ) -> Result<(Verified, Vec<T>), StoreError> {
+        let (contents, opened) = reading::open_all(db, &keys, open)?;
         let known = accept(folder, keys, contents)?;
         let State { generation, contents, audit } = known.state;
         self.verified = Some(known);
         if self.has_failed() {
             self.failure = None;
         }
-        Ok(Verified { generation, records: contents.records, audit })
+        Ok((Verified { generation, records: contents.records, audit }, opened))
     }
 
     /// Whether a repair may be tried: it needs some room, and the key.
@@ -162,7 +161,7 @@ impl Ledger {
         let (undo, before) = (undo.clone(), *before);
         let keys = self.verified.take().ok_or_else(unverified)?.keys;
         // From here on an error leaves the store unverified; whoever unlocks it again verifies it.
-        let contents = add_up(db, &keys, &mut |_, _, _| Ok(()))?;
+        let (contents, _) = reading::open_all(db, &keys, &|_, _| Ok(()))?;
         self.verified = Some(accept(folder, keys, contents)?);
         self.step(db, folder, &undo, Vec::new(), before.contents, before.audit).inspect_err(|_| {
             // The undo is the same whether this try took effect or not.
@@ -282,9 +281,6 @@ impl Ledger {
     }
 }
 
-/// Called with tree, key and value of a record.
-type Visit<'a> = &'a mut dyn FnMut(Tree, &[u8], &[u8]) -> Outcome;
-
 /// What all summed records come to, under `keys`, once a batch is in.
 fn after(db: &Db, batch: &Batch, keys: &Keys) -> Result<Contents, StoreError> {
     let mut contents = Contents::default();
@@ -313,17 +309,6 @@ pub(super) fn ino_of(key: &[u8]) -> Result<Ino, StoreError> {
 }
 
 /// Counts and adds up all summed records, and shows each to `f`.
-fn add_up(db: &Db, keys: &Keys, f: Visit<'_>) -> Result<Contents, StoreError> {
-    let mut contents = Contents::default();
-    for tree in Tree::SUMMED {
-        db.each(tree, &mut |key, value| {
-            contents.add(keys, tree, key, value);
-            f(tree, key, value)
-        })?;
-    }
-    Ok(contents)
-}
-
 /// Finds the slot that says what the database holds, and makes the other say the same.
 fn accept(folder: &Folder, keys: Keys, contents: Contents) -> Result<Known, StoreError> {
     let slots = folder.manifest_slots();

@@ -106,6 +106,12 @@ impl Contents {
         self.sum.add(keys.record(tree, key, value));
     }
 
+    /// Counts in what others counted.
+    pub(super) fn join(&mut self, other: &Contents) {
+        self.records = self.records.wrapping_add(other.records);
+        self.sum.add(other.sum);
+    }
+
     /// Counts a record out.
     pub(super) fn subtract(&mut self, keys: &Keys, tree: Tree, key: &[u8], value: &[u8]) {
         self.records = self.records.wrapping_sub(1);

@@ -9,6 +9,7 @@ mod folder;
 mod guard;
 mod ledger;
 mod manifest;
+mod reading;
 
 #[cfg(test)]
 mod tests;
@@ -241,23 +242,23 @@ impl Store {
         Ok(all)
     }
 
-    /// Compares `nodes`, `scopes` and `meta` with the manifest and calls `f` for every node record on the way, so that
-    /// each is read once. What `f` was given is true only if this returns `Ok`. `f` must not call [`Store::apply`].
+    /// Compares `nodes`, `scopes` and `meta` with the manifest and calls `open` for every node record on the way, so that each is read
+    /// once: on several threads, in no order. What it made of them is handed out only when all of it is what it should be.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if they agree with neither slot of the manifest, or if this is another store's key;
-    /// whatever `f` returns.
-    pub fn verify(
+    /// whatever `open` returns.
+    pub fn verify<T: Send>(
         &self,
         index_key: &Secret,
-        f: &mut dyn FnMut(Ino, &[u8]) -> db::Outcome,
-    ) -> Result<Verified, StoreError> {
+        open: impl Fn(Ino, &[u8]) -> Result<T, StoreError> + Sync,
+    ) -> Result<(Verified, Vec<T>), StoreError> {
         let mut ledger = self.ledger();
         ledger.forget();
         if ledger.needs_reopening() {
             self.reopen(&mut ledger)?;
         }
-        ledger.verify(&*self.db()?, &self.folder, manifest::Keys::derive(index_key), f)
+        ledger.verify(&*self.db()?, &self.folder, manifest::Keys::derive(index_key), &open)
     }
 
     /// Commits a batch as one transaction, and where the audit log is. All of it is on disk when this returns; after an

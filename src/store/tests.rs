@@ -74,17 +74,16 @@ impl Place {
     /// Opens it, verifies it and returns the nodes, or the error.
     fn nodes(&self) -> Result<BTreeMap<Ino, Vec<u8>>, StoreError> {
         let store = Store::open(&self.dir)?;
-        let mut nodes = BTreeMap::new();
-        store.verify(&key(), &mut |ino, value| {
-            nodes.insert(ino, value.to_vec());
-            Ok(())
-        })?;
+        let (_, nodes) = store.verify(&key(), |ino, value| Ok((ino, value.to_vec())))?;
+        let count = nodes.len();
+        let nodes: BTreeMap<_, _> = nodes.into_iter().collect();
+        assert_eq!(nodes.len(), count, "each once");
         Ok(nodes)
     }
 }
 
 fn verify(store: &Store) -> Result<Verified, StoreError> {
-    store.verify(&key(), &mut |_, _| Ok(()))
+    store.verify(&key(), |_, _| Ok(())).map(|(verified, _)| verified)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -98,6 +97,34 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+#[test]
+fn every_record_is_read_once_by_however_many_threads() {
+    let place = Place::new();
+    let store = place.open();
+    let mut batch = Batch::default();
+    let inos = [0, 1, 2, 1023, 1024, 1025, 2047, 2048, 3071, 3072, 3073, u64::MAX / 2, u64::MAX - 1, u64::MAX];
+    for ino in inos.into_iter().chain(4000..9000) {
+        batch.nodes.insert(Ino(ino), Some(node(ino, 1)));
+    }
+    let known = place_nodes(&store);
+    store.apply(&batch, &anchor(1)).unwrap();
+    drop(store);
+    let found = place.nodes().unwrap();
+    let all: BTreeMap<_, _> = batch.nodes.into_iter().filter_map(|(ino, value)| Some((ino, value?))).collect();
+    assert!(known.iter().all(|(ino, value)| all.contains_key(ino) || found.get(ino) == Some(value)));
+    assert!(all.iter().all(|(ino, value)| found.get(ino) == Some(value)), "none is left out");
+    // An error of one thread is the whole's.
+    let store = Store::open(&place.dir).unwrap();
+    for bad in [Ino(0), Ino(5000), Ino(u64::MAX)] {
+        let open = |ino, _: &[u8]| if ino == bad { Err(StoreError::Damaged("bad".into())) } else { Ok(()) };
+        assert!(matches!(store.verify(&key(), open), Err(StoreError::Damaged(_))));
+    }
+}
+
+fn place_nodes(store: &Store) -> BTreeMap<Ino, Vec<u8>> {
+    store.verify(&key(), |ino, value| Ok((ino, value.to_vec()))).unwrap().1.into_iter().collect()
 }
 
 #[test]
@@ -173,7 +200,7 @@ fn nothing_is_committed_before_verification_nor_with_another_key() {
     let batch = secret(2000, 1, 10);
     assert!(matches!(store.apply(&batch, &anchor(0)), Err(StoreError::Failed(_))));
     let other = Secret::copy_of(&[1; 32]).unwrap();
-    assert!(matches!(store.verify(&other, &mut |_, _| Ok(())), Err(StoreError::Damaged(_))));
+    assert!(matches!(store.verify(&other, |_, _| Ok(())), Err(StoreError::Damaged(_))));
     assert!(matches!(store.apply(&batch, &anchor(0)), Err(StoreError::Failed(_))));
     verify(&store).unwrap();
     store.apply(&batch, &anchor(0)).unwrap();
@@ -630,7 +657,7 @@ fn a_backup_brings_the_store_back() {
     for (key, good) in [(&wrong, false), (&key(), true)] {
         let tmp = TempDir::new().unwrap();
         let dir = tmp.path().join("checked");
-        let check = |s: &Store| s.verify(key, &mut |_, _| Ok(())).map(drop);
+        let check = |s: &Store| s.verify(key, |_, _| Ok(())).map(drop);
         assert_eq!(restore_checked(&dir, &mut &saved[..], Existing::Refuse, check).is_ok(), good);
         assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), usize::from(good));
     }

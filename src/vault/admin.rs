@@ -10,7 +10,7 @@ use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError}
 use crate::access::Denial;
 use crate::audit;
 use crate::caller::Control;
-use crate::model::{Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Timestamp, Uid};
+use crate::model::{Gid, Ino, Kind, Name, PasswordPattern, Scope, SecretPath, Subject, Timestamp, Uid};
 use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
 use crate::store;
@@ -67,6 +67,7 @@ impl Admin for Vault {
                     instances: alive.get(scope).copied().unwrap_or(0),
                 };
                 status.scopes = open.keys.scopes.iter().map(|(name, entry)| scope(name, entry.serial())).collect();
+                status.certificates = self.certificate_status();
                 status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
@@ -115,6 +116,12 @@ impl Admin for Vault {
             out.sort_by(|a, b| a.path.cmp(&b.path));
             Ok(())
         })??;
+        // What has no version may be a view: its size is that of what it is composed from.
+        for entry in out.iter_mut().filter(|entry| entry.kind == wire::NodeKind::File && entry.version.is_none()) {
+            if let Some(attr) = self.find(&entry.path).ok().and_then(|ino| self.attr(ino).ok()) {
+                (entry.size, entry.mtime) = (attr.size, attr.mtime);
+            }
+        }
         Ok(out)
     }
 
@@ -392,6 +399,82 @@ impl Admin for Vault {
         self.signers_after(actor, audit::Operation::Revoke, made)
     }
 
+    fn join(&self, actor: &Actor, join: wire::Join) -> Result<wire::Joined, Fault> {
+        Ok(self.join_console(&self.admin(actor)?, &join)?)
+    }
+
+    fn consoles(&self, actor: &Actor) -> Result<Vec<wire::ConsoleInfo>, Fault> {
+        self.admin(actor)?;
+        Ok(Vault::consoles(self)?)
+    }
+
+    fn leave(&self, actor: &Actor, leave: wire::Leave) -> Result<wire::Left, Fault> {
+        Ok(self.leave_console(&self.admin(actor)?, &leave.console, leave.keep)?)
+    }
+
+    fn import(&self, actor: &Actor, import: wire::Import) -> Result<wire::ImportReport, Fault> {
+        Ok(self.import_file(&self.admin(actor)?, &import)?)
+    }
+
+    fn accounts(&self, actor: &Actor) -> Result<Vec<wire::AccountInfo>, Fault> {
+        self.admin(actor)?;
+        Ok(Vault::accounts(self)?)
+    }
+
+    fn note_account(&self, actor: &Actor, note: wire::NoteAccount) -> Result<(), Fault> {
+        Ok(Vault::note_account(self, &self.admin(actor)?, &note)?)
+    }
+
+    fn certs(&self) -> Option<&dyn wire::CertAdmin> {
+        Some(self)
+    }
+
+    fn password_list(&self, actor: &Actor, list: wire::PasswordList) -> Result<Vec<wire::PasswordEntry>, Fault> {
+        self.admin(actor)?;
+        Ok(self.passwords(&list.pattern.unwrap_or_else(PasswordPattern::all))?)
+    }
+
+    fn password_put(&self, actor: &Actor, put: wire::PasswordPut) -> Result<u64, Fault> {
+        self.put_password(actor, &put)
+    }
+
+    fn password_show(&self, actor: &Actor, show: wire::PasswordShow) -> Result<wire::ShownPassword, Fault> {
+        self.show_password(actor, &show)
+    }
+
+    fn password_remove(&self, actor: &Actor, remove: wire::PasswordRemove) -> Result<Removed, Fault> {
+        self.remove_password(actor, &remove)
+    }
+
+    fn rotation_begin(&self, actor: &Actor, begin: wire::RotationBegin) -> Result<(), Fault> {
+        self.begin_rotation(actor, &begin)
+    }
+
+    fn rotation_open(&self, actor: &Actor, open: wire::RotationOpen) -> Result<wire::RotationOpened, Fault> {
+        self.open_rotation(actor, &open)
+    }
+
+    fn rotation_mark(&self, actor: &Actor, mark: wire::RotationMark) -> Result<(), Fault> {
+        self.mark_rotation(actor, &mark)
+    }
+
+    fn rotation_end(&self, actor: &Actor, end: wire::RotationEnd) -> Result<(), Fault> {
+        self.end_rotation(actor, &end)
+    }
+
+    fn view_add(&self, actor: &Actor, add: wire::ViewAdd) -> Result<wire::ViewAdded, Fault> {
+        self.add_view(&self.admin(actor)?, &add)
+    }
+
+    fn view_list(&self, actor: &Actor) -> Result<Vec<wire::ViewInfo>, Fault> {
+        self.admin(actor)?;
+        Ok(self.list_views()?)
+    }
+
+    fn view_remove(&self, actor: &Actor, path: SecretPath) -> Result<(), Fault> {
+        self.remove_view(&self.admin(actor)?, &path)
+    }
+
     fn denied(&self, actor: &Actor, reason: &str) {
         self.refuse(audit::Operation::Control, "", None, &self.control(actor).who(), reason);
     }
@@ -426,7 +509,7 @@ impl Vault {
         Err(Fault::Refused(reason))
     }
 
-    fn directory(&self, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
+    pub(super) fn directory(&self, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
         let mut at = Ino::ROOT;
         for name in path.names() {
             at = match self.with_tree(|t| t.child(at, name.as_str()))? {
@@ -489,7 +572,8 @@ impl Vault {
     ) -> Result<(), VaultError> {
         let node = self.node(ino)?;
         if node.kind == Kind::Directory {
-            for (child, _, child_name) in self.entries(ino)? {
+            let entries = if node.is_view() { Vec::new() } else { self.entries(ino)? };
+            for (child, _, child_name) in entries {
                 if !recursive {
                     return Err(VaultError::NotEmpty);
                 }
@@ -546,7 +630,7 @@ impl From<VaultError> for Fault {
             | VaultError::TooBig { .. }
             | VaultError::Quota
             | VaultError::WrongKey(_) => Fault::Refused(text),
-            VaultError::NotFound | VaultError::NoAttribute => Fault::NotFound(text),
+            VaultError::NotFound | VaultError::NoAttribute | VaultError::NotComposed(_) => Fault::NotFound(text),
             VaultError::BadName(_) | VaultError::BadAcl(_) => Fault::Usage(text),
             VaultError::Damaged(_) => Fault::Damaged(text),
             VaultError::NothingToDo(_) => Fault::NothingToDo(text),

@@ -11,6 +11,7 @@ use super::{Caller, Vault, VaultError, ruled};
 use crate::access::{Denial, Operation, Rule};
 use crate::audit;
 use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
+use crate::view::Definition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -108,6 +109,7 @@ impl Vault {
         }
         let grant = self.allow(caller, new.parent, parent, Operation::ChangeEntries, event, path)?;
         refuse_undeclared(parent)?;
+        refuse_composed(parent)?;
         if new.target.is_some_and(|t| t.len() > TARGET_MAX || t.is_empty() || t.contains('\0')) {
             return Err(VaultError::Invalid("a symlink's target has 1 to 4095 bytes".into()));
         }
@@ -128,6 +130,7 @@ impl Vault {
             target: new.target.map(Into::into),
             versions: Vec::new(),
             last_number: 0,
+            view: None,
         };
         let attr = node.attr(ino, &view);
         self.put(writer, ino, node)?;
@@ -142,6 +145,7 @@ impl Vault {
     pub fn set_attr(&self, caller: &impl Caller, ino: Ino, set: SetAttr) -> Result<Attr, VaultError> {
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
+        self.recording(audit::Operation::SetMode, &path, || caller.who(), refuse_entry(&node))?;
         let steps = [
             set.mode.map(|_| (Operation::ChangeMeta, audit::Operation::SetMode)),
             (set.uid.is_some() || set.gid.is_some())
@@ -152,6 +156,10 @@ impl Vault {
         for (operation, event) in steps.into_iter().flatten() {
             rules.push((event, self.allow(caller, ino, &node, operation, event, &path)?.rule()));
         }
+        if let Some(mode) = set.mode {
+            let fits = self.check_key_mode(&path, &node, mode);
+            self.recording(audit::Operation::SetMode, &path, || caller.who(), fits)?;
+        }
         for (event, rule) in rules {
             self.record(event, &path, None, &caller.who(), &describe(event, &set, rule))?;
         }
@@ -160,8 +168,10 @@ impl Vault {
         let mut next = (*node).clone();
         apply(&mut next, kept);
         let attr = next.attr(ino, &view);
+        let is_view = next.is_view();
         self.put(&mut writer, ino, next)?;
-        Ok(attr)
+        drop(writer);
+        Ok(if is_view { self.with_composed_size(attr) } else { attr })
     }
 
     /// Renames. A secret that replaces another one continues the history of the name, and its conditions and publications.
@@ -218,6 +228,13 @@ impl Vault {
             return Err(VaultError::NotPermitted("the containers' folder stays where it is"));
         }
         refuse_undeclared(new_parent)?;
+        refuse_composed(old_parent)?;
+        refuse_composed(new_parent)?;
+        if let Some((_, target)) = &target
+            && (node.is_view() || target.is_view())
+        {
+            return Err(VaultError::NotPermitted("a view replaces nothing and nothing replaces it: remove it first"));
+        }
         self.check_shape(ino, &node, (rename.new_parent, rename.new_name), target.as_ref())?;
         if let Some(rule) = rule {
             self.confine_moved(ino, rule, rename)?;
@@ -229,6 +246,7 @@ impl Vault {
         if node.kind == Kind::File && rename.new_name != rename.name {
             self.check_under_new_name(ino, &node, rename.new_name)?;
         }
+        self.check_pair_moved(new_path, (ino, &node), target.as_ref().map(|(ino, node)| (*ino, &**node)))?;
         let reason = format!("to {new_path}");
         self.record(event, old_path, None, &caller.who(), &reason)?;
         let mut next = (*node).clone();
@@ -433,8 +451,26 @@ fn continue_history(node: &mut Node, heritage: Heritage) {
     node.last_number = node.last_number.max(last);
 }
 
+/// What is in a composed directory comes and goes with its sources.
+pub(super) fn refuse_composed(directory: &Node) -> Result<(), VaultError> {
+    match directory.is_view() {
+        true => Err(VaultError::NotPermitted("the directory is a view: its entries come and go with its sources")),
+        false => Ok(()),
+    }
+}
+
+/// An entry of a composed directory is as its directory is.
+pub(super) fn refuse_entry(node: &Node) -> Result<(), VaultError> {
+    match node.view.as_deref() {
+        Some(Definition::Hashed { .. }) => {
+            Err(VaultError::NotPermitted("it is an entry of a view: it is as its directory is"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Nothing is made in, or moved into, the containers' folder by hand.
-fn refuse_undeclared(directory: &Node) -> Result<(), VaultError> {
+pub(super) fn refuse_undeclared(directory: &Node) -> Result<(), VaultError> {
     if directory.parent == Ino::ROOT && directory.name.as_ref().is_some_and(|n| n.as_str() == CONTAINERS) {
         return Err(VaultError::NotPermitted("a container's folder is made by declaring its scope"));
     }

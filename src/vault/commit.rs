@@ -73,6 +73,7 @@ impl Vault {
             found => found?,
         };
         self.check_content(&node, content.bytes)?;
+        self.check_pair(&path, Some((ino, &node)), node.meta.mode, content.bytes)?;
         let mut next = (*node).clone();
         let heritage = match next.last_number {
             0 => self.with_tree(|tree| tree.heritage(&path, ino))?,

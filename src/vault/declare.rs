@@ -90,6 +90,7 @@ impl Vault {
             target: None,
             versions: Vec::new(),
             last_number: 0,
+            view: None,
         };
         let record = ScopeRecord { scope: scope.clone(), write, uid_map, dir, made: Timestamp::now() };
         let mut batch = Batch::default();

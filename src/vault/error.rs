@@ -5,6 +5,7 @@ use crate::model::{AclError, PathError};
 use crate::seal::SealError;
 use crate::store::StoreError;
 use crate::sys::arena::ArenaFull;
+use crate::view::ViewError;
 use thiserror::Error;
 
 /// One variant for each thing a caller does differently.
@@ -40,6 +41,9 @@ pub enum VaultError {
     /// Content, a value or a combination was refused, with the reason.
     #[error("refused: {0}")]
     Invalid(String),
+    /// A view cannot be composed now: a source is missing, or is not what the view needs.
+    #[error("it cannot be composed: {0}")]
+    NotComposed(String),
     /// A name or path that cannot be.
     #[error(transparent)]
     BadName(#[from] PathError),
@@ -92,6 +96,7 @@ impl VaultError {
             VaultError::CrossScope
             | VaultError::NotPermitted(_)
             | VaultError::Invalid(_)
+            | VaultError::NotComposed(_)
             | VaultError::BadAcl(_)
             | VaultError::TooBig { .. }
             | VaultError::NoSpace(_)
@@ -119,6 +124,19 @@ impl VaultError {
 impl From<Denial> for VaultError {
     fn from(denial: Denial) -> Self {
         VaultError::Denied(denial)
+    }
+}
+
+impl From<ViewError> for VaultError {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Definition(what) => VaultError::Invalid(what),
+            ViewError::TooBig { max } => VaultError::TooBig { max: max as u64 },
+            ViewError::ArenaFull(full) => VaultError::ArenaFull(full),
+            ViewError::Template { .. } | ViewError::Missing(_) | ViewError::Content { .. } | ViewError::Mismatch => {
+                VaultError::NotComposed(error.to_string())
+            }
+        }
     }
 }
 

@@ -28,6 +28,9 @@ impl Vault {
         let live = self.with_tree(|t| t.find(path))?.map(|ino| self.node(ino).map(|n| (ino, n))).transpose()?;
         let (ino, node) = match live {
             Some((_, node)) if node.kind != Kind::File => return Err(VaultError::IsADirectory),
+            Some((_, node)) if node.is_view() => {
+                return Err(VaultError::NotPermitted("a view has no versions: roll back what it is composed from"));
+            }
             Some(live) if live.1.last_number > 0 => live,
             Some(_) | None => return self.bring_back(&mut writer, caller, path, &text, number),
         };
@@ -113,5 +116,6 @@ fn revived(grave: &Arc<Grave>, parent: Ino, name: &Name, old: &Version, uid: Uid
         target: None,
         versions,
         last_number,
+        view: None,
     }
 }

@@ -10,6 +10,7 @@
 //! before they read a blob, ask /proc, or write the log.
 
 mod admin;
+mod certs;
 mod change;
 mod commit;
 mod containers;
@@ -19,11 +20,16 @@ mod error;
 mod export;
 mod fsck;
 mod history;
+mod import;
 mod instances;
 mod links;
+#[cfg(test)]
+mod many_test;
 mod node;
 mod on_change;
 mod open;
+mod pairs;
+mod passwords;
 mod placed;
 mod protectors;
 mod publish;
@@ -33,9 +39,11 @@ mod remove;
 mod ruled;
 mod scopes;
 mod setup;
+mod together;
 mod tree;
 mod unlock;
 mod view;
+mod views;
 mod who;
 mod world;
 mod writer;
@@ -46,6 +54,10 @@ pub use commit::Content;
 pub use declare::ScopeInfo;
 pub use error::VaultError;
 pub use export::{Errand, ErrandKind, ExportSettings};
+pub use import::{
+    AUTHORIZED_KEYS, AccountRecord, AdminRecord, Check, ConsoleRecord, INCOMING, LastImport,
+    Settings as ImportSettings, is_account_name, mark,
+};
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
@@ -66,18 +78,23 @@ use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
 use export::{Exporter, Records};
 use node::Node;
+use passwords::Passwords;
 use publish::Publisher;
 use scopes::Scopes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use tree::Tree;
 use unlock::Keys;
 use view::View;
+use views::Views;
 use world::SystemWorld;
 use writer::Writer;
+
+/// For how long, at most, work on all of the store lets others go first each time.
+const GIVE_WAY: Duration = Duration::from_millis(10);
 
 /// The bounds and switches the vault keeps to.
 #[derive(Debug, Clone)]
@@ -176,11 +193,22 @@ pub struct Vault {
     registry: Arc<Registry>,
     state: RwLock<State>,
     writer: Mutex<Writer>,
+    /// How many wait for it.
+    wanted_by: AtomicUsize,
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
     exporter: Exporter,
+    passwords: Passwords,
+    views: Views,
     keeper: OnceLock<Arc<dyn Keeper>>,
     on_change: OnceLock<std::sync::mpsc::Sender<Touched>>,
+    imports: OnceLock<ImportSettings>,
+    pairs: OnceLock<Vec<crate::config::Pair>>,
+    new_keys: OnceLock<crate::model::KeyType>,
+    /// Held by whoever signs by an own authority: one at a time. Taken before every other lock.
+    signing: Mutex<()>,
+    /// What the last look at the certificates found. Asked for by itself alone.
+    expiring: Mutex<Option<crate::wire::CertStatus>>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
     sealing_anew: Mutex<()>,
     started: Instant,
@@ -196,6 +224,7 @@ struct Unlocked {
     keys: Arc<Keys>,
     scopes: Scopes,
     exports: Records,
+    consoles: import::Consoles,
 }
 
 impl Unlocked {
@@ -218,11 +247,19 @@ impl Vault {
             registry: Arc::default(),
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
+            wanted_by: AtomicUsize::new(0),
             observer: OnceLock::new(),
             publisher: Publisher::default(),
             exporter: Exporter::default(),
+            passwords: Passwords::default(),
+            views: Views::default(),
             keeper: OnceLock::new(),
             on_change: OnceLock::new(),
+            imports: OnceLock::new(),
+            pairs: OnceLock::new(),
+            new_keys: OnceLock::new(),
+            signing: Mutex::new(()),
+            expiring: Mutex::default(),
             sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }
@@ -284,7 +321,11 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, VaultError> {
-        self.with_open(|open| open.attr(ino))?.ok_or(VaultError::NotFound)
+        let found = self.with_open(|open| Some((open.attr(ino)?, open.tree.get(ino)?.is_view())))?;
+        match found.ok_or(VaultError::NotFound)? {
+            (attr, true) => Ok(self.with_composed_size(attr)),
+            (attr, false) => Ok(attr),
+        }
     }
 
     /// The node of this name in a directory.
@@ -292,8 +333,15 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn lookup(&self, parent: Ino, name: &str) -> Result<Attr, VaultError> {
-        let found = self.with_open(|open| open.attr(open.tree.child(parent, name)?))?;
-        found.ok_or(VaultError::NotFound)
+        self.refresh_if_stale(parent);
+        let found = self.with_open(|open| {
+            let ino = open.tree.child(parent, name)?;
+            Some((open.attr(ino)?, open.tree.get(ino)?.is_view()))
+        })?;
+        match found.ok_or(VaultError::NotFound)? {
+            (attr, true) => Ok(self.with_composed_size(attr)),
+            (attr, false) => Ok(attr),
+        }
     }
 
     /// The node at a path; symlinks are not followed.
@@ -309,6 +357,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn entries(&self, directory: Ino) -> Result<Vec<(Ino, crate::model::Kind, Name)>, VaultError> {
+        self.refresh_if_stale(directory);
         let entries = self.with_tree(|tree| {
             let children = tree.children(directory)?;
             let entry = |(name, ino): (&Name, &Ino)| tree.get(*ino).map(|n| (*ino, n.kind, name.clone()));
@@ -361,7 +410,19 @@ impl Vault {
     }
 
     fn lock_writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wanted_by.fetch_add(1, Ordering::Relaxed);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wanted_by.fetch_sub(1, Ordering::Relaxed);
+        writer
+    }
+
+    /// Lets those go first who wait for the writer's lock. For who takes it again and again: a mutex is not fair, and he has it back before the one who is
+    /// woken has looked.
+    fn give_way(&self) {
+        let until = Instant::now() + GIVE_WAY;
+        while self.wanted_by.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            std::thread::sleep(GIVE_WAY / 100);
+        }
     }
 
     fn with_open<R>(&self, f: impl FnOnce(&Unlocked) -> R) -> Result<R, VaultError> {
@@ -377,16 +438,19 @@ impl Vault {
 
     /// Changes what is in memory; the writer's lock is held by the caller.
     fn with_open_mut<R>(&self, f: impl FnOnce(&mut Unlocked) -> R) -> Result<R, VaultError> {
-        match &mut *self.write_state() {
+        let (result, views) = match &mut *self.write_state() {
             State::Unlocked(open) => {
                 let result = f(open);
+                let views = open.tree.take_touched_views();
                 let (touched, succeeded) = open.tree.published().take_touched();
                 self.publisher.touch(touched, succeeded);
                 self.exporter.touch(open.tree.take_exported());
-                Ok(result)
+                (result, views)
             }
-            State::Locked { .. } => Err(VaultError::Locked),
-        }
+            State::Locked { .. } => return Err(VaultError::Locked),
+        };
+        self.sources_changed(views);
+        Ok(result)
     }
 
     /// Changes the tree in memory; the writer's lock is held by the caller.
@@ -498,10 +562,14 @@ impl Vault {
 
     fn tell(&self, change: Change) {
         match change {
-            Change::Locked => self.withdraw_all("locked"),
+            Change::Locked => {
+                self.withdraw_all("locked");
+                self.forget_sizes();
+            }
             Change::Unlocked => {
                 self.publisher.touch_all();
                 self.exporter.touch_all();
+                self.all_directories_anew();
             }
             Change::CutOff(_) => self.publisher.touch_all(),
             Change::Entry { .. } | Change::Node(_) | Change::Nodes(_) => {}

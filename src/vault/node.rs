@@ -2,13 +2,16 @@
 
 use super::VaultError;
 use super::export::ExportRecord;
+use super::import::ConsoleRecord;
 use super::view::View;
 use crate::access::Object;
 use crate::caller::Marks;
 use crate::model::{Acl, Ino, InstanceId, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
 use crate::seal::BlobDigest;
 use crate::store::BlobKey;
+use crate::view::Definition;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One committed content of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +49,17 @@ pub struct Node {
     pub versions: Vec<Version>,
     /// The highest number a version of this name ever had.
     pub last_number: u64,
+    /// What it is composed from, if it has no content of its own. Kept in a record of another kind ([`Record::encode`]).
+    #[serde(skip)]
+    pub view: Option<Arc<Definition>>,
 }
 
 impl Node {
+    /// Whether it is composed from others.
+    pub fn is_view(&self) -> bool {
+        self.view.is_some()
+    }
+
     /// The version readers get.
     pub fn current(&self) -> Option<&Version> {
         self.versions.last()
@@ -208,6 +219,10 @@ pub enum Record {
     Instance(InstanceRecord),
     /// A signing key, or what a host was sent.
     Export(ExportRecord),
+    /// A console that was joined.
+    Console(Box<ConsoleRecord>),
+    /// A node with what it is composed from; read, it is a [`Record::Node`].
+    View(Node, Definition),
 }
 
 /// Where [`Facts`] are.
@@ -216,7 +231,14 @@ pub const FACTS_INO: Ino = Ino(0);
 impl Record {
     /// The bytes to seal.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("a record has only types that postcard can write")
+        let encoded = match self {
+            Record::Node(node) => match &node.view {
+                Some(view) => postcard::to_stdvec(&Record::View(node.clone(), (**view).clone())),
+                None => postcard::to_stdvec(self),
+            },
+            _ => postcard::to_stdvec(self),
+        };
+        encoded.expect("a record has only types that postcard can write")
     }
 
     /// Reads what was sealed.
@@ -225,6 +247,7 @@ impl Record {
     /// [`VaultError::Damaged`] for a kind of record from the future, or none at all.
     pub fn decode(bytes: &[u8]) -> Result<Self, VaultError> {
         match postcard::take_from_bytes(bytes) {
+            Ok((Record::View(node, view), [])) => Ok(Record::Node(Node { view: Some(Arc::new(view)), ..node })),
             Ok((record, [])) => Ok(record),
             Ok(_) | Err(_) => Err(VaultError::Damaged("a record of an unknown kind".into())),
         }
@@ -234,7 +257,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Gid;
+    use crate::model::{Gid, SecretPath};
 
     #[test]
     fn records_come_back_and_unknown_kinds_are_refused() {
@@ -254,7 +277,15 @@ mod tests {
                 uid: Uid(3),
             }],
             last_number: 2,
+            view: None,
         };
+        let view = Definition::Concat { parts: vec![SecretPath::parse("a").unwrap()] };
+        let composed = Node { view: Some(Arc::new(view)), ..node.clone() };
+        let bytes = Record::Node(composed).encode();
+        assert_ne!(bytes[0], 0);
+        let Record::Node(back) = Record::decode(&bytes).unwrap() else { panic!("another kind") };
+        assert_eq!(back.view.as_ref().unwrap().to_string(), "concat a");
+        assert_eq!(Node { view: None, ..back }, node);
         let bytes = Record::Node(node.clone()).encode();
         let Record::Node(back) = Record::decode(&bytes).unwrap() else { panic!("another kind") };
         assert_eq!(back, node);

@@ -58,6 +58,13 @@ pub struct Touched {
     before: Option<Version>,
 }
 
+impl Touched {
+    /// One of which nobody knows what it had before.
+    pub(super) fn without_before(ino: Ino) -> Self {
+        Touched { ino, before: None }
+    }
+}
+
 /// What a change of a node in the tree means for its unit.
 pub(super) fn touched(ino: Ino, old: Option<&Node>, new: &Node) -> Option<Touched> {
     if !new.meta.xattrs.contains_key(ON_CHANGE) || new.last_number == 0 {

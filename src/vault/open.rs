@@ -100,7 +100,7 @@ impl Vault {
     }
 
     /// Opens what `grant` allows: the record and the content are the same whoever decides.
-    fn open_granted(
+    pub(super) fn open_granted(
         &self,
         caller: &impl Caller,
         ino: Ino,
@@ -113,6 +113,9 @@ impl Vault {
             let (node, path) = self.node_and_path(ino)?;
             if node.kind != Kind::File {
                 return Err(VaultError::IsADirectory);
+            }
+            if node.is_view() {
+                return self.open_view(caller, ino, (&node, &path), wanted, op, grant);
             }
             let version = wanted.of(&node)?;
             let number = version.map(|v| v.number);
@@ -208,6 +211,11 @@ impl Vault {
         let (node, path) = self.node_and_path(ino)?;
         if node.kind != Kind::File {
             return Err(VaultError::IsADirectory);
+        }
+        if node.is_view() {
+            let error = VaultError::NotPermitted("a view is composed: change what it is composed from");
+            self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &error.to_string());
+            return Err(error);
         }
         match self.grant(caller, ino, &node, operation) {
             Ok((grant, holder, _)) => Ok(WriteRight { grant, holder }),

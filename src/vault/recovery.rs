@@ -94,6 +94,7 @@ impl Vault {
             }
             for some in waiting.chunks(BATCH) {
                 self.reseal_some(some, &mut done)?;
+                self.give_way();
             }
         }
         let mut writer = self.lock_writer();
@@ -135,7 +136,12 @@ impl Vault {
             let versions: &mut [Version] = match record {
                 Record::Node(node) => &mut node.versions,
                 Record::Grave(grave) => &mut grave.versions,
-                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) => &mut [],
+                Record::Facts(_)
+                | Record::Scope(_)
+                | Record::Instance(_)
+                | Record::Export(_)
+                | Record::Console(_)
+                | Record::View(..) => &mut [],
             };
             for version in versions {
                 version.digest = digests.get(&version.blob).copied().unwrap_or(version.digest);
@@ -148,7 +154,12 @@ impl Vault {
                 match record {
                     Record::Node(node) => tree.put(ino, node),
                     Record::Grave(grave) => drop(tree.bury(ino, grave)),
-                    Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) => {}
+                    Record::Facts(_)
+                    | Record::Scope(_)
+                    | Record::Instance(_)
+                    | Record::Export(_)
+                    | Record::Console(_)
+                    | Record::View(..) => {}
                 }
             }
         })
@@ -184,7 +195,12 @@ fn versions_of(record: &Record) -> &[Version] {
     match record {
         Record::Node(node) => &node.versions,
         Record::Grave(grave) => &grave.versions,
-        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) => &[],
+        Record::Facts(_)
+        | Record::Scope(_)
+        | Record::Instance(_)
+        | Record::Export(_)
+        | Record::Console(_)
+        | Record::View(..) => &[],
     }
 }
 
@@ -199,12 +215,16 @@ fn stand_in(record: &Record) -> Node {
         target: None,
         versions: Vec::new(),
         last_number,
+        view: None,
     };
     match record {
         Record::Node(found) => node(&found.scope, &found.meta, found.last_number),
         Record::Grave(grave) => node(&grave.scope, &grave.meta, grave.last_number),
-        Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::Export(_) => {
-            node(&Scope::Host, &Meta::new(Uid::ROOT, Gid(0), 0), 0)
-        }
+        Record::Facts(_)
+        | Record::Scope(_)
+        | Record::Instance(_)
+        | Record::Export(_)
+        | Record::Console(_)
+        | Record::View(..) => node(&Scope::Host, &Meta::new(Uid::ROOT, Gid(0), 0), 0),
     }
 }

@@ -137,6 +137,7 @@ impl Vault {
             let waiting = self.waiting(&replaced)?;
             for some in waiting.chunks(BATCH) {
                 self.write_anew(&fresh, some, &mut replaced, &self.lock_writer())?;
+                self.give_way();
                 fault::at(fault::Point::SomeCopied)?;
             }
             if waiting.len() <= BATCH {
@@ -276,6 +277,7 @@ impl Vault {
             revoked: facts.revoked.clone(),
         };
         let recipients = keys.recipients();
+        let mut consoles = self.with_open(|open| open.consoles.clone())?;
         let mut batch = Batch::default();
         let mut resealed = Vec::new();
         self.store.each_node(&mut |ino, sealed| {
@@ -290,7 +292,11 @@ impl Vault {
                     export.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
                     resealed.push((ino, export.clone()));
                 }
-                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) => {}
+                Record::Console(console) => {
+                    console.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
+                    consoles.put(ino, (**console).clone());
+                }
+                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::View(..) => {}
             }
             batch.nodes.insert(ino, Some(keys.record.seal(ino, &record.encode())));
             Ok(())
@@ -316,6 +322,7 @@ impl Vault {
                 open.exports.put(ino, export)?;
             }
             open.keys = Arc::new(keys);
+            open.consoles = consoles;
             // With the state held: who finds a node of now finds a key of now.
             for (_, instance) in open.scopes.instances() {
                 renew(instance, &fresh.new);
@@ -346,6 +353,7 @@ impl Vault {
         fault::at(fault::Point::FilesSettled)?;
         let orphans = self.orphans(&HashSet::new())?;
         for some in orphans.chunks(BATCH) {
+            self.give_way();
             let _writer = self.lock_writer();
             let batch = Batch { blobs: some.iter().map(|blob| (*blob, None)).collect(), ..Batch::default() };
             self.keys()?;
@@ -404,6 +412,7 @@ fn stand_in(scope: &Scope) -> Node {
         target: None,
         versions: Vec::new(),
         last_number: 0,
+        view: None,
     }
 }
 

@@ -35,6 +35,8 @@ impl Vault {
         }
         let grant = self.allow(caller, parent, &directory, Operation::ChangeEntries, event, &path)?;
         self.check_sticky(caller, &directory, ino, &node, event, &path)?;
+        let composed = super::change::refuse_composed(&directory);
+        self.recording(event, &path, || caller.who(), composed)?;
         self.record(event, &path, node.current().map(|v| v.number.0), &caller.who(), &grant.rule().to_string())?;
         if event == audit::Operation::Purge {
             self.change_history(writer, &[&node.versions], &[])?;
@@ -68,15 +70,19 @@ impl Vault {
         if self.is_scope_folder(ino, &node) {
             return Err(VaultError::NotPermitted("a container's folder goes with its scope: pinfold scope rm"));
         }
-        if self.with_tree(|t| t.children(ino).is_some_and(|c| !c.is_empty()))? {
+        // The entries of a view are nobody's but its own.
+        let entries: Vec<Ino> = self.with_tree(|t| t.children(ino).into_iter().flatten().map(|(_, i)| *i).collect())?;
+        if !entries.is_empty() && !node.is_view() {
             return Err(VaultError::NotEmpty);
         }
         if path == CONTAINERS {
             return Err(VaultError::NotPermitted("the containers' folder stays"));
         }
         self.record(event, &path, None, &caller.who(), &grant.rule().to_string())?;
-        self.with_tree_mut(|tree| tree.remove(ino))?;
-        writer.touch(ino);
+        self.with_tree_mut(|tree| {
+            entries.iter().chain([&ino]).for_each(|ino| drop(tree.remove(*ino)));
+        })?;
+        entries.into_iter().chain([ino]).for_each(|ino| writer.touch(ino));
         self.stamp(&mut writer, parent)?;
         Ok(ino)
     }

@@ -84,5 +84,6 @@ fn directory(parent: Ino, name: Option<Name>, meta: Meta) -> Node {
         target: None,
         versions: Vec::new(),
         last_number: 0,
+        view: None,
     }
 }

@@ -1,7 +1,8 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
 use super::export::Records;
-use super::node::{FACTS_INO, Facts, InstanceRecord, Record};
+use super::import::Consoles;
+use super::node::{FACTS_INO, Facts, InstanceRecord, Node, Record};
 use super::protectors;
 use super::scopes::Scopes;
 use super::tree::Tree;
@@ -113,7 +114,7 @@ impl Vault {
             return Ok(identity);
         }
         let index = index_key(&self.store, &identity)?;
-        let Loaded { tree, mut scopes, instances, exports, facts, audit } = load(&self.store, &index)?;
+        let Loaded { tree, mut scopes, instances, exports, consoles, facts, audit } = load(&self.store, &index)?;
         // Once: what is anchored later is anchored by this daemon, which has had the log open all the time.
         if !self.audit_compared.load(Ordering::Relaxed) {
             if !self.audit.compare(audit).map_err(|e| VaultError::Failed(e.to_string()))? {
@@ -127,7 +128,8 @@ impl Vault {
         }
         let ended = self.take_up(&keys, &mut scopes, instances)?;
         writer.begin(facts);
-        *self.write_state() = State::Unlocked(Box::new(Unlocked { tree, keys: Arc::new(keys), scopes, exports }));
+        let unlocked = Unlocked { tree, keys: Arc::new(keys), scopes, exports, consoles };
+        *self.write_state() = State::Unlocked(Box::new(unlocked));
         for (ino, record, why) in &ended {
             self.note_end(record, why);
             writer.touch(*ino);
@@ -170,6 +172,8 @@ impl Vault {
         *writer = Writer::default();
         let at = crate::model::Timestamp::now();
         *self.write_state() = State::Locked { since: Instant::now(), at };
+        // It has names in it.
+        *self.expiring.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         self.registry.clear();
         self.store.forget_key();
         if let Some(keeper) = self.keeper.get() {
@@ -287,40 +291,64 @@ struct Loaded {
     scopes: Scopes,
     instances: Vec<(Ino, InstanceRecord)>,
     exports: Records,
+    consoles: Consoles,
     facts: Facts,
     audit: Anchor,
+}
+
+/// A record, opened: what there are many of is where it is to stay.
+enum Opened {
+    Node(Ino, Arc<Node>),
+    Other(Ino, Box<Record>),
 }
 
 /// Reads and opens every record, once.
 fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     let record_key = RecordKey::derive(index);
-    let mut tree = Tree::default();
+    let damaged = |ino: Ino, e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
+    let open = |ino, sealed: &[u8]| {
+        let plain = record_key.open(ino, sealed).map_err(|e| damaged(ino, &e))?;
+        Ok(match Record::decode(&plain).map_err(|e| damaged(ino, &e))? {
+            Record::Node(node) if ino != FACTS_INO => Opened::Node(ino, Arc::new(node)),
+            other => Opened::Other(ino, Box::new(other)),
+        })
+    };
+    let (verified, records) = store.verify(index, open)?;
+    let mut tree = Tree::with_room_for(records.len());
     let mut facts = None;
     let mut declared = Vec::new();
     let mut instances = Vec::new();
     let mut exports = Vec::new();
-    let mut load = |ino, sealed: &[u8]| {
-        let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(format!("record of inode {ino}: {e}"));
-        let plain = record_key.open(ino, sealed).map_err(|e| damaged(&e))?;
-        match Record::decode(&plain).map_err(|e| damaged(&e))? {
+    let mut consoles = Consoles::default();
+    for record in records {
+        let (ino, record) = match record {
+            Opened::Node(ino, node) => {
+                tree.load_node(ino, node);
+                continue;
+            }
+            Opened::Other(ino, record) => (ino, *record),
+        };
+        match record {
             Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
-            Record::Node(node) if ino != FACTS_INO => tree.load_node(ino, node),
             Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
             Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
             Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
             Record::Export(export) if ino != FACTS_INO => exports.push((ino, export)),
+            Record::Console(console) if ino != FACTS_INO => {
+                if consoles.put(ino, *console) {
+                    return Err(damaged(ino, &"a console that is there twice").into());
+                }
+            }
             Record::Facts(_)
             | Record::Node(_)
             | Record::Grave(_)
             | Record::Scope(_)
             | Record::Instance(_)
-            | Record::Export(_) => {
-                return Err(damaged(&"out of place"));
-            }
+            | Record::Export(_)
+            | Record::Console(_)
+            | Record::View(..) => return Err(damaged(ino, &"out of place").into()),
         }
-        Ok(())
-    };
-    let verified = store.verify(index, &mut load)?;
+    }
     tree.finish()?;
     let mut scopes = Scopes::default();
     for (ino, record) in declared {
@@ -333,5 +361,5 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
     exports.into_iter().try_for_each(|(ino, record)| records.put(ino, record))?;
     let facts = facts.ok_or_else(|| VaultError::Damaged("its own facts are missing".into()))?;
     let audit = Anchor { count: verified.audit.count, head: verified.audit.head };
-    Ok(Loaded { tree, scopes, instances, exports: records, facts, audit })
+    Ok(Loaded { tree, scopes, instances, exports: records, consoles, facts, audit })
 }

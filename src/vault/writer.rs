@@ -147,6 +147,19 @@ impl Vault {
         self.flush(&mut writer)
     }
 
+    /// Makes every change so far durable, and lets nobody make another: for the end of a daemon whose tree the next one takes over.
+    /// Whoever wants to change something is answered by that one.
+    ///
+    /// # Errors
+    /// As [`Vault::sync`].
+    pub fn hold_still(&self) -> Result<(), VaultError> {
+        let mut writer = self.lock_writer();
+        let done = self.flush(&mut writer);
+        // Never unlocked again: what was changed after this would be lost with its answer given.
+        std::mem::forget(writer);
+        done
+    }
+
     /// A number no inode ever had. Waits for the disk once in a while.
     pub(super) fn new_ino(&self, writer: &mut Writer) -> Result<Ino, VaultError> {
         if let Some(ino) = writer.next_ino()? {

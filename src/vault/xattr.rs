@@ -1,5 +1,6 @@
 //! Extended attributes: `user.*`, the conditions among them, and POSIX ACLs.
 
+use super::change::refuse_entry;
 use super::node::Node;
 use super::view::View;
 use super::{Caller, Vault, VaultError};
@@ -75,6 +76,7 @@ impl Vault {
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
+        self.recording(event, &path, || caller.who(), refuse_entry(&node))?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
         self.recording(event, &path, || caller.who(), recipients)?;
         let next = self.recording(
@@ -83,6 +85,10 @@ impl Vault {
             || caller.who(),
             with_xattr(&node, &self.view(&node.scope), name, value, mode),
         )?;
+        if next.meta.mode != node.meta.mode {
+            let fits = self.check_key_mode(&path, &next, next.meta.mode);
+            self.recording(event, &path, || caller.who(), fits)?;
+        }
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
     }
@@ -95,6 +101,7 @@ impl Vault {
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
+        self.recording(event, &path, || caller.who(), refuse_entry(&node))?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
         let mut next = (*node).clone();
         let was_there = match name {
@@ -108,6 +115,14 @@ impl Vault {
         next.meta.ctime = Timestamp::now();
         self.record(event, &path, None, &caller.who(), &format!("{}: removed {name}", grant.rule()))?;
         self.put(&mut writer, ino, next)
+    }
+}
+
+/// Sets a `user.*` attribute on a node that is being made, checked as if an admin had set it.
+pub(super) fn set_checked(node: &mut Node, name: &str, value: &[u8]) -> Result<(), VaultError> {
+    match operation_of(name)? {
+        audit::Operation::SetXattr => set_user(node, name, value, XattrMode::Set),
+        _ => Err(VaultError::UnknownAttribute),
     }
 }
 

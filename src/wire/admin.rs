@@ -2,6 +2,7 @@
 //!
 //! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
 
+use super::{AccountInfo, ConsoleInfo, Import, ImportReport, Join, Joined, Leave, Left, NoteAccount};
 use super::{Attach, Fsck, InstanceEntry, Remove, Removed, Rollback, ScopeAdd, ScopeEntry, ScopeRemove};
 use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
@@ -13,6 +14,11 @@ use super::{
 };
 use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
+use super::{
+    PasswordEntry, PasswordList, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
+    RotationOpen, RotationOpened, ShownPassword,
+};
+use super::{ViewAdd, ViewAdded, ViewInfo};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use std::io::Write;
@@ -157,6 +163,78 @@ pub trait Admin: Send + Sync {
     fn identity_list(&self, actor: &Actor) -> Result<Vec<ProtectorInfo>, Fault>;
     /// A new identity and new keys.
     fn rekey(&self, actor: &Actor, rekey: Rekey) -> Result<Rekeyed, Fault>;
+    /// Trusts a console.
+    fn join(&self, _: &Actor, _: Join) -> Result<Joined, Fault> {
+        Err(no_consoles())
+    }
+    /// The joined consoles, by name.
+    fn consoles(&self, _: &Actor) -> Result<Vec<ConsoleInfo>, Fault> {
+        Err(no_consoles())
+    }
+    /// Trusts a console no more.
+    fn leave(&self, _: &Actor, _: Leave) -> Result<Left, Fault> {
+        Err(no_consoles())
+    }
+    /// Imports a bundle; that it is refused is in the report, not a fault.
+    fn import(&self, _: &Actor, _: Import) -> Result<ImportReport, Fault> {
+        Err(no_consoles())
+    }
+    /// The accounts of admins, by name.
+    fn accounts(&self, _: &Actor) -> Result<Vec<AccountInfo>, Fault> {
+        Err(no_consoles())
+    }
+    /// Notes what becomes of an account.
+    fn note_account(&self, _: &Actor, _: NoteAccount) -> Result<(), Fault> {
+        Err(no_consoles())
+    }
+    /// What is asked about certificates.
+    fn certs(&self) -> Option<&dyn super::CertAdmin> {
+        None
+    }
+    /// Passwords, without content.
+    fn password_list(&self, _: &Actor, _: PasswordList) -> Result<Vec<PasswordEntry>, Fault> {
+        Err(no_passwords())
+    }
+    /// Stores a password; the number of its version. [`Fault::Refused`] if it is there, unless replaced.
+    fn password_put(&self, _: &Actor, _: PasswordPut) -> Result<u64, Fault> {
+        Err(no_passwords())
+    }
+    /// Shows a password; [`Fault::Refused`] once too many have been shown to this admin within a minute.
+    fn password_show(&self, _: &Actor, _: PasswordShow) -> Result<ShownPassword, Fault> {
+        Err(no_passwords())
+    }
+    /// Removes a password.
+    fn password_remove(&self, _: &Actor, _: PasswordRemove) -> Result<Removed, Fault> {
+        Err(no_passwords())
+    }
+    /// Stores the next password; [`Fault::Refused`] if a rotation is under way.
+    fn rotation_begin(&self, _: &Actor, _: RotationBegin) -> Result<(), Fault> {
+        Err(no_passwords())
+    }
+    /// Both passwords; [`Fault::NotFound`] if none is under way.
+    fn rotation_open(&self, _: &Actor, _: RotationOpen) -> Result<RotationOpened, Fault> {
+        Err(no_passwords())
+    }
+    /// Notes how far it is; on disk when it returns.
+    fn rotation_mark(&self, _: &Actor, _: RotationMark) -> Result<(), Fault> {
+        Err(no_passwords())
+    }
+    /// Ends it; on disk when it returns.
+    fn rotation_end(&self, _: &Actor, _: RotationEnd) -> Result<(), Fault> {
+        Err(no_passwords())
+    }
+    /// Defines a view, or says what it would be.
+    fn view_add(&self, _: &Actor, _: ViewAdd) -> Result<ViewAdded, Fault> {
+        Err(no_views())
+    }
+    /// The views, by path.
+    fn view_list(&self, _: &Actor) -> Result<Vec<ViewInfo>, Fault> {
+        Err(no_views())
+    }
+    /// Removes a view.
+    fn view_remove(&self, _: &Actor, _: SecretPath) -> Result<(), Fault> {
+        Err(no_views())
+    }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
 }
@@ -166,7 +244,22 @@ fn no_console() -> Fault {
     Fault::Failed("nothing is exported here".into())
 }
 
+/// For a core without consoles.
+fn no_consoles() -> Fault {
+    Fault::Failed("nothing is imported here".into())
+}
+
+/// For a core that has no views.
+fn no_views() -> Fault {
+    Fault::Failed("there are no views here".into())
+}
+
 /// For a core that publishes nothing.
 fn not_here() -> Fault {
     Fault::Failed("nothing is published here".into())
+}
+
+/// For a core that keeps none.
+fn no_passwords() -> Fault {
+    Fault::Failed("no passwords are kept here".into())
 }

@@ -2,10 +2,14 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::certs::*;
 use super::containers::*;
 use super::export::*;
+use super::import::*;
+use super::passwords::*;
 use super::publish::*;
 use super::replies::*;
+use super::views::*;
 use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
 use crate::secret::Secret;
@@ -76,6 +80,33 @@ methods! {
     SignerInit => "SignerInit", SignerListing;
     SignerRotate => "SignerRotate", SignerListing;
     SignerRevoke => "SignerRevoke", SignerListing;
+    Join => "Join", Joined;
+    GetConsoles => "Consoles", Consoles;
+    Leave => "Leave", Left;
+    Import => "Import", ImportReport;
+    GetAccounts => "Accounts", Accounts;
+    NoteAccount => "NoteAccount", Done;
+    CertRequest => "CertRequest", CertRequested;
+    CertAccept => "CertAccept", CertStored;
+    CertStore => "CertStore", CertStored;
+    CertList => "CertList", CertListing;
+    CertShow => "CertShow", CertShown;
+    CertSelfsign => "CertSelfsign", CertStored;
+    CertNote => "CertNote", Done;
+    CaInit => "CaInit", CertStored;
+    CaSign => "CaSign", CaMade;
+    CaCrl => "CaCrl", CaMade;
+    PasswordList => "PasswordList", PasswordListing;
+    PasswordPut => "PasswordPut", Committed;
+    PasswordShow => "PasswordShow", ShownPassword;
+    PasswordRemove => "PasswordRemove", Removed;
+    RotationBegin => "RotationBegin", Done;
+    RotationOpen => "RotationOpen", RotationOpened;
+    RotationMark => "RotationMark", Done;
+    RotationEnd => "RotationEnd", Done;
+    ViewAdd => "ViewAdd", ViewAdded;
+    ViewList => "ViewList", ViewListing;
+    ViewRemove => "ViewRemove", Done;
 }
 
 /// How the daemon is.
@@ -322,7 +353,9 @@ pub struct Rekey {
 }
 
 /// Null is as good as absent: clients with typed optional parameters send it.
-fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+pub(super) fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 

@@ -60,6 +60,9 @@ pub struct Status {
     /// Those with something wrong.
     #[serde(default)]
     pub hosts_failing: u64,
+    /// What the last look at the certificates found; null if nobody looked since the store was unlocked.
+    #[serde(default)]
+    pub certificates: Option<super::CertStatus>,
 }
 
 /// One scope and its entry in the kernel keyring.

@@ -4,8 +4,11 @@
 //! hangs must fail a test, not wedge it, so every access is a child with a deadline.
 #![allow(dead_code, unused_imports, reason = "each test executable uses its part")]
 
+pub mod console;
 pub mod containers;
 pub mod daemon;
+pub mod load;
+pub mod package;
 pub mod process;
 pub mod services;
 pub mod sshd;

@@ -85,7 +85,7 @@ impl Rig {
     }
 
     fn unlink(&self, who: Person, text: &str) -> Result<(), FsError> {
-        self.fs.unlink(&who, Ino::ROOT, &name(text))
+        self.fs.unlink(&who, Ino::ROOT, &name(text)).map(drop)
     }
 
     fn content(&self, text: &str) -> Vec<u8> {

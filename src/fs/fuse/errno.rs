@@ -48,6 +48,7 @@ fn of_vault(error: &VaultError) -> Errno {
         VaultError::BadName(PathError::NotAName | PathError::Nul) => Errno::EINVAL,
         VaultError::BadAcl(AclError::TooMany) => Errno::ENOSPC,
         VaultError::BadAcl(AclError::Malformed | AclError::Invalid) => Errno::EINVAL,
+        VaultError::NotComposed(_) => Errno::from_i32(libc::ENODATA),
         VaultError::NoAttribute => Errno::from_i32(libc::ENODATA),
         VaultError::UnknownAttribute => Errno::from_i32(libc::EOPNOTSUPP),
         VaultError::TooBig { .. } => Errno::EFBIG,

@@ -9,11 +9,13 @@ mod notify;
 mod poke;
 mod probe;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use session::{Connect, Mounted, SOURCE};
 
 use super::wait::{Outcome, Waiting};
-use super::{Fs, FsError, Seen};
+use super::{Asked, Fs, FsError, Seen};
 use crate::audit;
 use crate::caller::Process;
 use crate::model::{Gid, Ino, Kind, Name, Uid};
@@ -35,6 +37,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
+#[cfg(test)]
+pub(super) use tests::done_and_not_answered;
 
 /// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open,
 /// and look-ups side by side: otherwise one that waits for an unlock stops all others in the same directory.
@@ -44,6 +48,9 @@ const NEEDED: [InitFlags; 4] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_PARALLEL_DIROPS,
 ];
+
+/// In the number of a request that is sent again (FUSE_UNIQUE_RESEND, Linux ≥ 6.9).
+const SENT_AGAIN: u64 = 1 << 63;
 
 /// The filesystem as fuser calls it.
 pub struct Adapter {
@@ -105,7 +112,7 @@ impl Adapter {
     }
 
     fn make(&self, req: &Request, new: NewNode<'_>) -> Result<Seen, FsError> {
-        let attr = self.fs.make(&self.caller(req), new)?;
+        let attr = self.fs.make_once(asked(req), &self.caller(req), new)?;
         self.saw(new.parent, new.name);
         Ok(Seen { attr, lasting: true })
     }
@@ -123,6 +130,11 @@ impl Adapter {
             self.fs.own().note_error(req.uid(), &self.fs.vault().path_of(ino, None), error);
         }
     }
+}
+
+fn asked(req: &Request) -> Asked {
+    let number: u64 = req.unique().into();
+    Asked { number: number & !SENT_AGAIN, again: number & SENT_AGAIN != 0 }
 }
 
 impl Filesystem for Adapter {
@@ -253,14 +265,20 @@ impl Filesystem for Adapter {
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("unlink", || {
             let name = Name::parse(name.as_bytes()).map_err(FsError::from);
-            answer(reply, name.and_then(|name| self.fs.unlink(&self.caller(req), Ino(parent.0), &name)));
+            answer(
+                reply,
+                name.and_then(|name| self.fs.unlink_once(asked(req), &self.caller(req), Ino(parent.0), &name)),
+            );
         });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("rmdir", || {
             let name = Name::parse(name.as_bytes()).map_err(FsError::from);
-            answer(reply, name.and_then(|name| self.fs.rmdir(&self.caller(req), Ino(parent.0), &name)));
+            answer(
+                reply,
+                name.and_then(|name| self.fs.rmdir_once(asked(req), &self.caller(req), Ino(parent.0), &name)),
+            );
         });
     }
 
@@ -287,7 +305,7 @@ impl Filesystem for Adapter {
                     new_name: &new_name,
                     replace: flags.is_empty(),
                 };
-                let result = self.fs.rename(&self.caller(req), rename);
+                let result = self.fs.rename_once(asked(req), &self.caller(req), rename);
                 match &result {
                     Ok(()) => self.saw(rename.new_parent, &new_name),
                     Err(error) => self.note(req, rename.new_parent, error),
@@ -304,7 +322,12 @@ impl Filesystem for Adapter {
             let caller = self.caller(req);
             let act = move |fs: &Fs| {
                 let result = fs.open(&caller, tid, ino, mode);
-                if let Err(error @ FsError::Vault(VaultError::Denied(_) | VaultError::Damaged(_))) = &result {
+                let told = |error: &VaultError| {
+                    matches!(error, VaultError::Denied(_) | VaultError::Damaged(_) | VaultError::NotComposed(_))
+                };
+                if let Err(error @ FsError::Vault(inner)) = &result
+                    && told(inner)
+                {
                     fs.own().note_error(crate::model::Subject::uid(&caller).0, &fs.vault().path_of(ino, None), error);
                 }
                 result
@@ -329,7 +352,7 @@ impl Filesystem for Adapter {
         self.guard("create", || {
             let result = Name::parse(name.as_bytes()).map_err(FsError::from).and_then(|name| {
                 let new = new_node(parent, &name, Kind::File, mode, umask, None);
-                let made = self.fs.create(&self.caller(req), req.pid(), new, open_mode(flags))?;
+                let made = self.fs.create_once(asked(req), &self.caller(req), req.pid(), new, open_mode(flags))?;
                 self.saw(new.parent, &name);
                 Ok(made)
             });
@@ -398,8 +421,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
-        self.guard("flush", || answer(reply, self.fs.flush(fh.0, owner.0)));
+    fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        self.guard("flush", || answer(reply, self.fs.flush_once(asked(req), Ino(ino.0), fh.0, owner.0)));
     }
 
     fn release(
@@ -425,8 +448,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.guard("fsync", || answer(reply, self.fs.fsync(fh.0)));
+    fn fsync(&self, req: &Request, ino: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.guard("fsync", || answer(reply, self.fs.fsync_once(asked(req), Ino(ino.0), fh.0)));
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -489,7 +512,8 @@ impl Filesystem for Adapter {
                 libc::XATTR_REPLACE => XattrMode::Replace,
                 _ => return reply.error(errno::of(&FsError::Unsupported)),
             };
-            let result = xattr_name(name).and_then(|name| self.fs.set_xattr(&self.caller(req), ino, name, value, mode));
+            let result = xattr_name(name)
+                .and_then(|name| self.fs.set_xattr_once(asked(req), &self.caller(req), (ino, name), value, mode));
             if let Err(error) = &result {
                 self.note(req, ino, error);
             }
@@ -531,7 +555,8 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("removexattr", || {
-            let result = xattr_name(name).and_then(|n| self.fs.remove_xattr(&self.caller(req), Ino(ino.0), n));
+            let result =
+                xattr_name(name).and_then(|n| self.fs.remove_xattr_once(asked(req), &self.caller(req), Ino(ino.0), n));
             answer_node(reply, result);
         });
     }

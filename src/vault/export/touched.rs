@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 const MAX: usize = 100_000;
 
 /// What changed since this was last asked.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct ExportTouched {
     /// Nodes that came, changed or went.
     pub nodes: BTreeSet<Ino>,

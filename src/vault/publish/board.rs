@@ -114,7 +114,7 @@ impl Slot {
             state: self.state,
             reason: self.reason.clone(),
             serial: self.key.as_ref().map(PublishedKey::serial),
-            version: self.version.map(|(number, _)| number),
+            version: self.version.map(|(number, _)| number).filter(|number| *number > 0),
             expires: self.until.or(self.publication.until),
             put_back: self.put_back,
         }
@@ -298,8 +298,18 @@ impl Vault {
         if moved {
             self.withdraw_key(slot, "its description or its place changed");
         }
-        let version = node.current().ok_or_else(|| Why::waiting("it was never written"))?;
-        let is = (version.number.0, version.blob);
+        let failed = |e: VaultError| Why::failed(e.to_string());
+        let mut composed = None;
+        let (is, size) = match (&node.view, node.current()) {
+            (Some(_), _) => {
+                let made = self.compose(grant.ino(), node, &kek).map_err(failed)?;
+                let (is, size) = ((0, made.mark), made.content.len() as u64);
+                composed = Some(made.content);
+                (is, size)
+            }
+            (None, Some(version)) => ((version.number.0, version.blob), version.size),
+            (None, None) => return Err(Why::waiting("it was never written")),
+        };
         let timeout = until.map(seconds_until);
         let group = account.own_group().map(|g| g.0);
         let note = group.is_none().then(|| {
@@ -309,13 +319,13 @@ impl Vault {
         if slot.key.is_some() && slot.version == Some(is) && slot.until == until {
             return Ok(note);
         }
-        if version.size == 0 || version.size > crate::sys::keyctl::PAYLOAD_MAX as u64 {
-            return Err(Why::failed(
-                PublishError::Size(usize::try_from(version.size).unwrap_or(usize::MAX)).to_string(),
-            ));
+        if size == 0 || size > crate::sys::keyctl::PAYLOAD_MAX as u64 {
+            return Err(Why::failed(PublishError::Size(usize::try_from(size).unwrap_or(usize::MAX)).to_string()));
         }
-        let failed = |e: VaultError| Why::failed(e.to_string());
-        let content = self.decrypt(&grant, &kek, Some(version)).map_err(failed)?;
+        let content = match composed {
+            Some(content) => content,
+            None => self.decrypt(&grant, &kek, node.current()).map_err(failed)?,
+        };
         let record = |what: &str| {
             let reason = format!("{}: {what} '{description}'", grant.rule());
             self.record(audit::Operation::Publish, &slot.path, Some(is.0), &slot.who, &reason).map_err(failed)

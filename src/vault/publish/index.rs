@@ -5,7 +5,7 @@ use crate::vault::node::Node;
 use std::collections::BTreeSet;
 
 /// The secrets with publications.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct PublishedIndex {
     all: BTreeSet<Ino>,
     touched: BTreeSet<Ino>,
@@ -30,6 +30,13 @@ impl PublishedIndex {
         let has = new.is_some_and(|node| node.meta.xattrs.contains_key(PUBLISH_XATTR));
         let had = if has { !self.all.insert(ino) } else { self.all.remove(&ino) };
         if has || had {
+            self.touched.insert(ino);
+        }
+    }
+
+    /// Another content will come of it, though its node did not change.
+    pub fn touch(&mut self, ino: Ino) {
+        if self.all.contains(&ino) {
             self.touched.insert(ino);
         }
     }

@@ -1,0 +1,19 @@
+//! What the configuration says of imports, as the vault wants it.
+
+use crate::bundle;
+use crate::config::Config;
+use crate::vault::ImportSettings;
+
+/// The bounds and switches; a bundle is checked in a process without privileges.
+pub fn settings(config: &Config) -> ImportSettings {
+    ImportSettings {
+        max_size: config.import.max_size,
+        max_entries: usize::try_from(config.import.max_entries).unwrap_or(usize::MAX),
+        skew: config.import.skew,
+        partial: config.import.partial,
+        on_change: config.import.on_change,
+        identity: config.import.identity.clone(),
+        accounts: config.accounts.group.is_some(),
+        check: bundle::check_confined,
+    }
+}

@@ -1,0 +1,300 @@
+//! Views through the mount: what the tools they are for make of them, and real services that run on them while their sources
+//! are renewed a thousand times.
+
+mod common;
+
+use common::{ALICE, Daemon, Out, ROOT, Setup, User, sh, wait_for};
+use std::time::Duration;
+
+/// How often the pair is renewed under load.
+const ROTATIONS: usize = 1000;
+/// How many pairs there are to go round.
+const PAIRS: usize = 12;
+
+/// A CA and pairs of lab.example signed by it, as an admin has them: `ca.pem`, `gN.key`, `gN.pem`.
+fn authority(daemon: &Daemon) -> String {
+    let from = daemon.file("authority").display().to_string();
+    sh(&format!(
+        "set -e; mkdir {from}; cd {from}; exec 2>&1
+         new() {{ openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $1.key; }}
+         new ca; openssl req -x509 -key ca.key -days 30 -subj '/O=Lab/CN=Lab CA' -out ca.pem
+         printf 'subjectAltName=DNS:lab.example\\n' > ext
+         for n in $(seq 0 {}); do
+             new g$n; openssl req -new -key g$n.key -subj /CN=g$n | openssl x509 -req -CA ca.pem -CAkey ca.key \
+                 -CAcreateserial -days 30 -extfile ext -out g$n.pem 2>/dev/null
+         done",
+        PAIRS - 1
+    ))
+    .ok();
+    from
+}
+
+/// A daemon on the usual place, with the first pair enrolled.
+fn with_pair() -> (Daemon, String) {
+    let daemon = Daemon::with(Setup { mountpoint: Some("/run/secrets".into()), ..Setup::default() });
+    let from = authority(&daemon);
+    sh(&format!(
+        "set -e; cd /run/secrets; mkdir -m 711 tls ca; cp {from}/g0.key tls/key.pem; cp {from}/g0.pem tls/cert.pem
+         cp {from}/ca.pem ca/lab.pem"
+    ))
+    .quiet();
+    (daemon, from)
+}
+
+#[track_caller]
+fn add(daemon: &Daemon, args: &[&str]) -> Out {
+    daemon.cli(&[&["view", "add", "--yes"], args].concat()).ok()
+}
+
+#[test]
+fn the_tools_they_are_for_read_them() {
+    let (daemon, from) = with_pair();
+    daemon.cli_with(&["put", "tls/password"], b"pass word\n").ok();
+    let said = add(&daemon, &["svc/all.pem", "pem", "/run/secrets/tls/key.pem", "tls/cert.pem", "-p", "-o", "alice"]);
+    assert!(said.text().contains("tls/key.pem") && said.text().contains("(alice)"), "{}", said.text());
+    add(&daemon, &["svc/all.p12", "pkcs12", "tls/key.pem", "tls/cert.pem", "ca/lab.pem", "tls/password"]);
+    add(&daemon, &["svc/hashed", "hashdir", "ca/*", "-m", "755"]);
+    ALICE.sh("cat /run/secrets/tls/key.pem").refused("Permission denied");
+    assert_eq!(ALICE.sh("openssl pkey -in /run/secrets/svc/all.pem -noout && echo ok").quiet(), "ok\n");
+    // Each way of reading gives the whole; a size that lies would cut it.
+    let ways = [
+        "cat all.pem > /tmp/v/x",
+        "cp all.pem /tmp/v/x",
+        "install all.pem /tmp/v/x",
+        "dd if=all.pem of=/tmp/v/x status=none",
+        "rsync all.pem /tmp/v/x",
+        "tar cf - all.pem | tar xOf - > /tmp/v/x",
+    ];
+    for way in ways {
+        ALICE
+            .sh(&format!(
+                "set -e; rm -rf /tmp/v; mkdir /tmp/v; cd /run/secrets/svc; {way}; cmp all.pem /tmp/v/x
+                 grep -c BEGIN /tmp/v/x > /dev/null; test $(stat -c %s all.pem) = $(stat -c %s /tmp/v/x)"
+            ))
+            .quiet();
+    }
+    // NSS takes the PKCS#12, key, chain and all.
+    sh("set -e; rm -rf /tmp/nss; mkdir /tmp/nss; printf 'db pin' > /tmp/pin; cat /run/secrets/tls/password > /tmp/pw
+        certutil -N -d sql:/tmp/nss -f /tmp/pin; pk12util -i /run/secrets/svc/all.p12 -d sql:/tmp/nss -k /tmp/pin -w /tmp/pw")
+    .ok();
+    let keys = sh("certutil -K -d sql:/tmp/nss -f /tmp/pin; certutil -L -d sql:/tmp/nss").ok().text();
+    assert!(keys.contains("CN=g0") && keys.contains("u,u,u"), "{keys}");
+    sh("openssl pkcs12 -in /run/secrets/svc/all.p12 -passin file:/run/secrets/tls/password -nodes -noout").ok();
+    // OpenSSL finds the CA by its hash name; openssl rehash would make the same.
+    let verify = "openssl verify -CApath /run/secrets/svc/hashed";
+    assert!(ALICE.sh(&format!("{verify} {from}/g3.pem")).ok().text().contains("OK"));
+    let theirs =
+        sh(&format!("mkdir /tmp/h && cp {from}/ca.pem /tmp/h/ && openssl rehash /tmp/h && ls /tmp/h | grep -v pem"))
+            .ok();
+    assert_eq!(sh("ls /run/secrets/svc/hashed").quiet(), theirs.text());
+    // OpenSSH refuses a key file whose size is not what it read.
+    sh("ssh-keygen -q -t ed25519 -N '' -f /tmp/host && cp /tmp/host /run/secrets/tls/host").quiet();
+    add(&daemon, &["svc/host", "concat", "tls/host"]);
+    let public = sh("ssh-keygen -y -f /run/secrets/svc/host").ok().text();
+    assert_eq!(public.split(' ').nth(1), sh("cat /tmp/host.pub").text().split(' ').nth(1));
+}
+
+#[test]
+fn they_are_listed_followed_and_removed() {
+    let (daemon, from) = with_pair();
+    add(&daemon, &["all.pem", "pem", "tls/key.pem", "tls/cert.pem", "-m", "440"]);
+    add(&daemon, &["hashed", "hashdir", "ca/*", "-m", "755"]);
+    let views = daemon.json(&["view", "ls", "--json"]);
+    assert_eq!(
+        (&views[0]["path"], &views[0]["definition"]),
+        (&"all.pem".into(), &"pem tls/key.pem tls/cert.pem".into())
+    );
+    assert!(daemon.cli(&["view", "ls"]).ok().text().contains("hashdir 'ca/*'"));
+    // Nothing is asked where nobody can answer; nothing is made with --pretend.
+    let asked = daemon.cli(&["view", "add", "w", "concat", "tls/key.pem"]);
+    assert_eq!(asked.code, 2, "{}", asked.stderr);
+    daemon.cli(&["view", "add", "w", "concat", "tls/key.pem", "--dry-run"]).ok();
+    assert_eq!(sh("test -e /run/secrets/w").code, 1);
+    // Who watches the file hears of a new version of a source, though nobody touched the file.
+    let heard = std::thread::spawn(|| sh("timeout 30 inotifywait -q -e close_write /run/secrets/all.pem; echo $?"));
+    wait_for("the watch", Duration::from_secs(10), || {
+        sh("pgrep -x inotifywait >/dev/null && sleep 0.3").code.eq(&0).then_some(())
+    });
+    sh(&format!("cp {from}/g1.key /run/secrets/tls/key.pem && cp {from}/g1.pem /run/secrets/tls/cert.pem")).quiet();
+    assert!(heard.join().expect("a watcher").text().contains("CLOSE_WRITE"));
+    sh(&format!("cat {from}/g1.key {from}/g1.pem | cmp - /run/secrets/all.pem")).quiet();
+    assert_eq!(
+        sh("stat -c %s /run/secrets/all.pem").text(),
+        sh(&format!("cat {from}/g1.key {from}/g1.pem | wc -c")).text()
+    );
+    // Nobody writes to it, whatever the tool; an error says why.
+    for writes in
+        ["echo x > all.pem", "echo x >> all.pem", "truncate -s 0 all.pem", "cp tls/cert.pem all.pem", "touch hashed/x"]
+    {
+        sh(&format!("cd /run/secrets; {writes}")).refused("Operation not permitted");
+    }
+    sh("cd /run/secrets; sed -i s/a/b/ all.pem").refused("Operation not permitted");
+    sh("rm /run/secrets/tls/cert.pem; cat /run/secrets/all.pem").refused("No data available");
+    assert!(sh("cat /run/secrets/.pinfold/last-error").text().contains("'tls/cert.pem' is not there"));
+    sh("cat /run/secrets/hashed/*.0 > /dev/null").quiet();
+    sh("rm /run/secrets/all.pem; rmdir /run/secrets/hashed; test ! -e /run/secrets/hashed").quiet();
+    assert_eq!(daemon.json(&["view", "ls", "--json"]).as_array().map(Vec::len), Some(0));
+}
+
+/// Connects without end over TLS to each port, with certificates checked by a hashed directory; says what it saw when a
+/// file appears.
+const LOAD: &str = r#"
+import json, os, socket, ssl, sys, threading
+ports, capath, stop = [int(p) for p in sys.argv[1].split(",")], sys.argv[2], sys.argv[3]
+seen, errors, resets, lock = {p: {} for p in ports}, [], {p: 0 for p in ports}, threading.Lock()
+def load(port):
+    while not os.path.exists(stop):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(capath=capath)
+        try:
+            with socket.create_connection(("127.0.0.1", port), 10) as raw:
+                with context.wrap_socket(raw, server_hostname="lab.example") as tls:
+                    name = dict(field[0] for field in tls.getpeercert()["subject"])["commonName"]
+            with lock: seen[port][name] = seen[port].get(name, 0) + 1
+        except (ConnectionResetError, ConnectionRefusedError) as error:
+            # stunnel binds its port anew at each reload.
+            with lock: resets[port] += 1
+        except Exception as error:
+            with lock: errors.append(f"{port}: {type(error).__name__}: {error}")
+threads = [threading.Thread(target=load, args=(p,)) for p in ports for _ in range(2)]
+[t.start() for t in threads]; print("running", flush=True); [t.join() for t in threads]
+print(json.dumps({"seen": seen, "errors": errors, "resets": resets}))
+"#;
+
+#[test]
+fn a_thousand_rotations_under_load_mix_no_key_with_another_certificate() {
+    let (daemon, from) = with_pair();
+    add(&daemon, &["svc/nginx.pem", "pem", "tls/cert.pem", "tls/key.pem", "-p"]);
+    add(&daemon, &["svc/stunnel.pem", "pem", "tls/key.pem", "tls/cert.pem", "ca/lab.pem"]);
+    add(&daemon, &["svc/hashed", "hashdir", "ca/*", "-m", "755"]);
+    std::fs::write(
+        "/tmp/nginx.conf",
+        "worker_processes 1; pid /run/nginx-views.pid; error_log /tmp/nginx.log info; events {} http { access_log off;
+         server { listen 127.0.0.1:8443 ssl; ssl_certificate /run/secrets/svc/nginx.pem;
+                  ssl_certificate_key /run/secrets/svc/nginx.pem; location / { return 200; } }
+         server { listen 127.0.0.1:8080; location / { return 200; } } }",
+    )
+    .expect("nginx's configuration");
+    std::fs::write(
+        "/tmp/stunnel.conf",
+        "foreground = no\npid = /run/stunnel-views.pid\noutput = /tmp/stunnel.log\ncert = /run/secrets/svc/stunnel.pem\n\
+         [web]\naccept = 127.0.0.1:8444\nconnect = 127.0.0.1:8080\n",
+    )
+    .expect("stunnel's configuration");
+    std::fs::write("/tmp/load.py", LOAD).expect("the load");
+    sh("nginx -c /tmp/nginx.conf && stunnel4 /tmp/stunnel.conf 2>/dev/null").ok();
+    let mut load = User::named("nobody")
+        .command("/usr/bin/python3")
+        .args(["/tmp/load.py", "8443,8444", "/run/secrets/svc/hashed", "/tmp/enough"])
+        .stdout(std::fs::File::create("/tmp/load.json").expect("a file for its report"))
+        .spawn()
+        .expect("the load");
+    // Key first or certificate first; in some rounds the services read in between.
+    let rotations = format!(
+        "cd {from}; for i in $(seq {ROTATIONS}); do n=$((i % {PAIRS})); set -- key cert
+         [ $((i % 2)) = 0 ] && set -- cert key
+         for what; do
+             case $what in key) cp g$n.key /run/secrets/tls/key.pem;; cert) cp g$n.pem /run/secrets/tls/cert.pem;; esac || exit 1
+             [ $((i % 3)) = 0 ] && kill -HUP $(cat /run/nginx-views.pid) $(cat /run/stunnel-views.pid)
+         done
+         kill -HUP $(cat /run/nginx-views.pid) $(cat /run/stunnel-views.pid)
+         done"
+    );
+    let mut child = ROOT.command("/bin/bash").arg("-c").arg(rotations).spawn().expect("bash");
+    let done = common::process::wait(&mut child, Duration::from_secs(500)).expect("the rotations end");
+    std::fs::write("/tmp/enough", "").expect("the signal to stop");
+    assert_eq!(common::process::wait(&mut load, Duration::from_secs(60)), Ok(0), "the load failed");
+    assert_eq!(done, 0, "a rotation failed");
+    let text = std::fs::read_to_string("/tmp/load.json").expect("its report");
+    let report: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON");
+    let errors = report["errors"].as_array().expect("a list");
+    assert!(errors.is_empty(), "{} errors: {:?}", errors.len(), &errors[..errors.len().min(10)]);
+    println!("resets: {}", report["resets"]);
+    assert_eq!(report["resets"]["8443"], 0, "nginx reset a connection");
+    for port in ["8443", "8444"] {
+        let seen = report["seen"][port].as_object().expect("a port");
+        println!("port {port}: {seen:?}");
+        assert!(seen.len() >= PAIRS / 2, "port {port} saw few generations: {seen:?}");
+    }
+    // What they have in the end is what was put in last, the whole of it.
+    let last = format!("CN = g{}", ROTATIONS % PAIRS);
+    for port in [8443, 8444] {
+        wait_for("the last generation", Duration::from_secs(20), || {
+            let asked = sh(&format!(
+                "kill -HUP $(cat /run/nginx-views.pid) $(cat /run/stunnel-views.pid); sleep 0.2
+                 openssl s_client -connect 127.0.0.1:{port} < /dev/null 2>/dev/null | openssl x509 -noout -subject"
+            ));
+            asked.text().contains(&last).then_some(())
+        });
+    }
+    assert!(!sh("cat /tmp/stunnel.log").text().contains("Private key does not match"), "stunnel met a mixture");
+    sh("kill $(cat /run/nginx-views.pid) $(cat /run/stunnel-views.pid)").ok();
+}
+
+/// Speaks to upsd over TLS: whether it lets this user log in.
+const UPS: &str = r#"
+import socket, ssl, sys
+raw = socket.create_connection(("127.0.0.1", 3493), 10)
+raw.sendall(b"STARTTLS\n")
+assert raw.recv(100).startswith(b"OK STARTTLS")
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.load_verify_locations(capath="/run/secrets/svc/hashed")
+tls = context.wrap_socket(raw, server_hostname="lab.example")
+def ask(line):
+    tls.sendall(line.encode() + b"\n")
+    return tls.recv(200).decode().strip()
+ask("USERNAME monitor"); ask('PASSWORD "' + sys.argv[1].replace("\\", "\\\\").replace('"', '\\"').replace('#', '\\#') + '"')
+print(ask("LOGIN dummy"))
+"#;
+
+#[test]
+fn upsd_takes_its_users_from_a_template_and_its_certificate_from_an_nss_database_in_the_tree() {
+    let (daemon, _from) = with_pair();
+    let nut = User::named("nut");
+    daemon.cli_with(&["put", "-p", "nut/upsmon-password"], b"first\n").ok();
+    std::fs::write(
+        "/tmp/users.in",
+        "# Made by a template\n[monitor]\n    password = {{ secret('nut/upsmon-password')|nut }}\n    upsmon primary\n",
+    )
+    .expect("the template");
+    add(&daemon, &["svc/upsd.users", "template", "/tmp/users.in", "-p", "-o", "nut", "-m", "400"]);
+    add(&daemon, &["svc/hashed", "hashdir", "ca/*", "-m", "755"]);
+    daemon.cli_with(&["put", "tls/p12-password"], b"transport\n").ok();
+    add(&daemon, &["svc/upsd.p12", "pkcs12", "tls/key.pem", "tls/cert.pem", "ca/lab.pem", "tls/p12-password"]);
+    // The database is made from the view, and lies in the tree.
+    sh("set -e; umask 077; rm -rf /tmp/db; mkdir /tmp/db; printf 'nss pin' > /tmp/db-pin; printf transport > /tmp/p12-pin
+        certutil -N -d sql:/tmp/db -f /tmp/db-pin; pk12util -i /run/secrets/svc/upsd.p12 -d sql:/tmp/db -k /tmp/db-pin -w /tmp/p12-pin
+        install -d -o nut -m 700 /run/secrets/nssdb; install -o nut -g nut -m 600 /tmp/db/* /run/secrets/nssdb/")
+    .ok();
+    sh("set -e; cd /etc/nut; echo MODE=standalone > nut.conf
+        printf '[dummy]\\ndriver = dummy-ups\\nport = none.dev\\n' > ups.conf
+        printf 'LISTEN 127.0.0.1 3493\\nCERTPATH /run/secrets/nssdb\\nCERTIDENT \"CN=g0\" \"nss pin\"\\n' > upsd.conf
+        rm -f upsd.users; ln -s /run/secrets/svc/upsd.users upsd.users; mkdir -p /run/nut; chown nut:nut /run/nut")
+    .ok();
+    std::fs::write("/tmp/ups.py", UPS).expect("the client");
+    let started = sh("upsd > /tmp/upsd.log 2>&1; cat /tmp/upsd.log; pgrep -x upsd");
+    assert_eq!(started.code, 0, "{}", started.text());
+    let login = |password: &str| {
+        let out = ROOT.sh(&format!("/usr/bin/python3 /tmp/ups.py '{password}'"));
+        out.text().trim().to_owned() + &out.stderr
+    };
+    #[track_caller]
+    fn until_ok(login: impl Fn() -> String) {
+        let begun = std::time::Instant::now();
+        while login() != "OK" {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{}\n{}", login(), sh("cat /tmp/upsd.log").text());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    until_ok(|| login("first"));
+    assert!(login("second").contains("ACCESS-DENIED"));
+    daemon.await_open("svc/upsd.users", nut.uid);
+    // Another password, quotes and all; upsd reads it again when it is told to.
+    for password in ["se\"co\\nd # x", "third"] {
+        daemon.cli_with(&["put", "nut/upsmon-password"], format!("{password}\n").as_bytes()).ok();
+        sh("upsd -c reload").ok();
+        until_ok(|| login(password));
+    }
+    assert!(login("first").contains("ACCESS-DENIED"));
+    sh("upsd -c stop").ok();
+}
