@@ -66,8 +66,10 @@ fn the_second_of_a_pair_is_refused_to_every_tool_if_it_does_not_match() {
         sh(&format!("cat {from}/{which}.{first} > {}", at(first))).quiet();
         sh(&format!("cat {from}/{which}.{second} > {}", at(second))).quiet();
     }
-    let refused = daemon.await_denial("tls/x/key.pem", 0);
-    assert!(refused["reason"].as_str().unwrap_or_default().contains("certificate"), "{refused}");
+    let refused = daemon.await_audit("the refused commit", |event| {
+        event["op"] == "commit" && event["decision"] == "denied" && event["path"] == "tls/x/key.pem"
+    });
+    assert!(refused["reason"].as_str().unwrap_or_default().contains("not that of the certificate"), "{refused}");
 }
 
 #[test]

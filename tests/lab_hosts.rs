@@ -165,11 +165,12 @@ fn admins_come_log_in_and_go() {
     refused.refused("1 of its entries");
     assert_eq!(passwd("pf-ann"), None, "all or nothing");
     let file = host.bundle(2, &[Sent("a", "1", "root", 0o400)], &[admin("ann"), admin("local")]);
-    host.daemon.cli(&["import", &file, "--partial"]).ok();
+    let taken = host.daemon.cli(&["import", &file, "--partial"]).ok();
+    assert_eq!(taken.stderr, "", "its accounts are as they should be");
     assert_eq!(passwd("pf-local"), local);
     let ann = passwd("pf-ann").expect("she has an account");
     assert_ne!(ann[2], "0");
-    assert_eq!((ann[4].as_str(), ann[5].as_str(), ann[6].as_str()), ("pinfold:hq", "/home/pf-admins", "/bin/bash"));
+    assert_eq!((ann[4].as_str(), ann[5].as_str(), ann[6].as_str()), ("pinfold@hq", "/home/pf-admins", "/bin/bash"));
     assert_eq!(sh("getent shadow pf-ann | cut -d: -f2").quiet().trim(), "*");
     assert_eq!(sh("stat -c %a:%U:%G /home/pf-admins; id -gn pf-ann").quiet(), "2770:root:pf-admins\npf-admins\n");
 

@@ -141,7 +141,7 @@ fn they_are_listed_followed_and_removed() {
 const LOAD: &str = r#"
 import json, os, socket, ssl, sys, threading
 ports, capath, stop = [int(p) for p in sys.argv[1].split(",")], sys.argv[2], sys.argv[3]
-seen, errors, lock = {p: {} for p in ports}, [], threading.Lock()
+seen, errors, resets, lock = {p: {} for p in ports}, [], {p: 0 for p in ports}, threading.Lock()
 def load(port):
     while not os.path.exists(stop):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -151,11 +151,14 @@ def load(port):
                 with context.wrap_socket(raw, server_hostname="lab.example") as tls:
                     name = dict(field[0] for field in tls.getpeercert()["subject"])["commonName"]
             with lock: seen[port][name] = seen[port].get(name, 0) + 1
+        except (ConnectionResetError, ConnectionRefusedError) as error:
+            # stunnel binds its port anew at each reload.
+            with lock: resets[port] += 1
         except Exception as error:
             with lock: errors.append(f"{port}: {type(error).__name__}: {error}")
 threads = [threading.Thread(target=load, args=(p,)) for p in ports for _ in range(2)]
 [t.start() for t in threads]; print("running", flush=True); [t.join() for t in threads]
-print(json.dumps({"seen": seen, "errors": errors}))
+print(json.dumps({"seen": seen, "errors": errors, "resets": resets}))
 "#;
 
 #[test]
@@ -206,6 +209,8 @@ fn a_thousand_rotations_under_load_mix_no_key_with_another_certificate() {
     let report: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON");
     let errors = report["errors"].as_array().expect("a list");
     assert!(errors.is_empty(), "{} errors: {:?}", errors.len(), &errors[..errors.len().min(10)]);
+    println!("resets: {}", report["resets"]);
+    assert_eq!(report["resets"]["8443"], 0, "nginx reset a connection");
     for port in ["8443", "8444"] {
         let seen = report["seen"][port].as_object().expect("a port");
         println!("port {port}: {seen:?}");
@@ -238,7 +243,7 @@ tls = context.wrap_socket(raw, server_hostname="lab.example")
 def ask(line):
     tls.sendall(line.encode() + b"\n")
     return tls.recv(200).decode().strip()
-ask("USERNAME monitor"); ask('PASSWORD "' + sys.argv[1].replace("\\", "\\\\").replace('"', '\\"') + '"')
+ask("USERNAME monitor"); ask('PASSWORD "' + sys.argv[1].replace("\\", "\\\\").replace('"', '\\"').replace('#', '\\#') + '"')
 print(ask("LOGIN dummy"))
 "#;
 
@@ -249,7 +254,7 @@ fn upsd_takes_its_users_from_a_template_and_its_certificate_from_an_nss_database
     daemon.cli_with(&["put", "-p", "nut/upsmon-password"], b"first\n").ok();
     std::fs::write(
         "/tmp/users.in",
-        "# Made by a template\n[monitor]\n    password = {{ secret('nut/upsmon-password')|ini }}\n    upsmon primary\n",
+        "# Made by a template\n[monitor]\n    password = {{ secret('nut/upsmon-password')|nut }}\n    upsmon primary\n",
     )
     .expect("the template");
     add(&daemon, &["svc/upsd.users", "template", "/tmp/users.in", "-p", "-o", "nut", "-m", "400"]);

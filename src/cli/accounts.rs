@@ -327,9 +327,9 @@ mod tests {
 
     #[test]
     fn only_what_is_noted_and_marked_is_touched() {
-        let ours = |uid| Some((uid, "pinfold:hq".to_owned()));
+        let ours = |uid| Some((uid, "pinfold@hq".to_owned()));
         let theirs = |uid| Some((uid, "Alice,,,".to_owned()));
-        let other = |uid| Some((uid, "pinfold:other".to_owned()));
+        let other = |uid| Some((uid, "pinfold@other".to_owned()));
         assert_eq!(todo(&account(true, false, None), None), Todo::Make);
         assert_eq!(todo(&account(true, true, Some(7)), None), Todo::Make, "somebody removed it");
         assert_eq!(todo(&account(true, true, Some(7)), ours(7)), Todo::Nothing);

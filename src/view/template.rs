@@ -99,6 +99,9 @@ fn environment<'t>() -> Environment<'t> {
         serde_json::to_string(&value).map_err(|_| failed("no JSON can be made of it"))
     });
     env.add_filter("shell", |value: String| quote::shell(&value).ok_or_else(|| failed("a NUL byte has no quoting")));
+    env.add_filter("nut", |value: String| {
+        quote::nut(&value).ok_or_else(|| failed("NUT's files have printable ASCII only"))
+    });
     env.add_filter("ini", |value: String| {
         quote::ini(&value).ok_or_else(|| failed("a control character has no quoting in an INI file"))
     });

@@ -349,6 +349,8 @@ fn quoting_is_read_back_by_what_it_is_for() {
     }
     let lines = rendered("printf %s {{ bytes('a')|shell }}", &[("a", "a\nb\n")]).unwrap();
     assert_eq!(run(dir.path(), &lines, b""), b"a\nb\n");
+    assert_eq!(rendered("{{ secret('a')|nut }}", &[("a", "a\"b\\c # d")]).unwrap(), r#""a\"b\\c \# d""#);
+    assert!(rendered("{{ secret('a')|nut }}", &[("a", "ümlaut")]).is_err());
     assert!(rendered("{{ bytes('a')|ini }}", &[("a", "a\nb")]).is_err());
 }
 

@@ -4,9 +4,9 @@
 //! a byte of its bundle is; a bundle that a crash kept from being finished is missed at the next start and made under the
 //! next number. So no number is ever that of two bundles.
 
-use super::deliver::Wanted;
+use super::board::Wanted;
 use super::list::{self, List, Names};
-use super::outbox::{Draft, Outbox};
+use super::outbox::{self, Draft, Outbox};
 use super::plan::{HostNo, Plan};
 use super::record::{EntryDigest, ExportRecord, HostRecord};
 use super::signers::Signing;
@@ -20,8 +20,8 @@ use crate::vault::node::Record;
 use crate::vault::{State, Vault, VaultError};
 use crate::wire::{ExportState, ExportedHost};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Hosts whose lists are in memory at once: what is held does not grow with their number.
@@ -46,6 +46,12 @@ struct Job {
     entries: Vec<(String, EntryDigest)>,
     digest: [u8; 32],
     serial: u64,
+}
+
+impl Job {
+    fn became(&self, state: ExportState, error: Option<String>) -> ExportedHost {
+        ExportedHost { host: self.host.name.to_string(), state, serial: Some(self.serial), error }
+    }
 }
 
 /// Where a test ends the making of a bundle, as a crash would.
@@ -188,15 +194,17 @@ impl Vault {
         self.fault(Fault::Reserved)
     }
 
-    /// Writes the bundles, two at a time.
+    /// Writes the bundles, two at a time, and makes all of them visible together: waiting for the disk for each would be
+    /// most of the time.
     fn write_bundles(&self, jobs: Vec<Job>, signing: &Signing) -> Result<Vec<ExportedHost>, VaultError> {
+        let outbox = &self.exporter.settings()?.outbox;
         let next = AtomicUsize::new(0);
-        let done = Mutex::new(Vec::new());
+        let written = Mutex::new(Vec::new());
         let work = || {
             let mut names = Names::default();
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let outcome = self.write_one(job, signing, &mut names);
-                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(outcome);
+                let draft = self.write_draft(job, signing, &mut names);
+                written.lock().unwrap_or_else(PoisonError::into_inner).push((job, draft));
             }
         };
         if jobs.len() > 1 {
@@ -209,47 +217,51 @@ impl Vault {
         } else {
             work();
         }
-        let done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mut done, mut drafts) = (Vec::new(), Vec::new());
+        for (job, draft) in written.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            match draft {
+                Ok((draft, notes)) => drafts.push((job, draft, notes)),
+                Err(error) => done.push(self.unmade(job, &error.to_string())),
+            }
+        }
+        let notes: Vec<(&Job, Vec<String>)> = drafts.iter().map(|(job, _, notes)| (*job, notes.clone())).collect();
+        let visible = outbox::finish_all(outbox, drafts.into_iter().map(|(_, draft, _)| draft).collect());
+        let visible = visible.map_err(|e| VaultError::Failed(format!("the outbox: {e}")));
+        let visible = visible.and_then(|()| if notes.is_empty() { Ok(()) } else { self.fault(Fault::Finished) });
+        done.extend(notes.into_iter().map(|(job, notes)| match &visible {
+            Ok(()) => self.made(job, notes),
+            Err(error) => self.unmade(job, &error.to_string()),
+        }));
+        self.exporter.due.notify_all();
         Ok(done)
     }
 
-    fn write_one(&self, job: &Job, signing: &Signing, names: &mut Names) -> ExportedHost {
-        let name = &job.host.name;
-        let (state, error) = match self.try_write(job, signing, names) {
-            Ok(notes) => {
-                self.exporter.board().made(&job.host, notes, Wanted::now(&job.host));
-                self.tidy_outbox(name);
-                self.exporter.due.notify_all();
-                (ExportState::Made, None)
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.is_ended() {
-                    return ExportedHost {
-                        host: name.to_string(),
-                        state: ExportState::Failed,
-                        serial: None,
-                        error: Some(error),
-                    };
-                }
-                tracing::error!(host = %name, serial = job.serial, %error, "no bundle could be made");
-                self.exporter.board().failed(name, &error, Some(job.serial));
-                // Its number is spent, and what it stood for was never there.
-                let forget = |record: &mut HostRecord| {
-                    if record.serial == job.serial {
-                        record.digest = [0; 32];
-                    }
-                };
-                if let Err(error) = self.change_host(name, forget) {
-                    tracing::warn!(host = %name, %error, "that no bundle was made is not noted");
-                }
-                (ExportState::Failed, Some(error))
-            }
-        };
-        ExportedHost { host: name.to_string(), state, serial: Some(job.serial), error }
+    fn made(&self, job: &Job, notes: Vec<String>) -> ExportedHost {
+        self.exporter.board().made(&job.host, notes, Wanted::now(&job.host));
+        self.tidy_outbox(&job.host.name);
+        job.became(ExportState::Made, None)
     }
 
-    fn try_write(&self, job: &Job, signing: &Signing, names: &mut Names) -> Result<Vec<String>, VaultError> {
+    fn unmade(&self, job: &Job, error: &str) -> ExportedHost {
+        let name = &job.host.name;
+        if !self.is_ended() {
+            tracing::error!(host = %name, serial = job.serial, %error, "no bundle could be made");
+            self.exporter.board().failed(name, error, Some(job.serial));
+            // Its number is spent, and what it stood for was never there.
+            let forget = |record: &mut HostRecord| {
+                if record.serial == job.serial {
+                    record.digest = [0; 32];
+                }
+            };
+            if let Err(error) = self.change_host(name, forget) {
+                tracing::warn!(host = %name, %error, "that no bundle was made is not noted");
+            }
+        }
+        job.became(ExportState::Failed, Some(error.to_owned()))
+    }
+
+    /// Writes a bundle under another name.
+    fn write_draft(&self, job: &Job, signing: &Signing, names: &mut Names) -> Result<(Draft, Vec<String>), VaultError> {
         let settings = self.exporter.settings()?;
         let contents = self.contents(&job.list, &job.host, job.serial, names)?;
         let lasts = job.host.expires().unwrap_or(settings.export.expires);
@@ -283,9 +295,7 @@ impl Vault {
         let files = contents.index.entries.iter().filter(|e| e.is_file()).count();
         let reason = format!("bundle {} for {}: {files} secrets, {} bytes", job.serial, job.host.name, sealed.size);
         self.record(audit::Operation::Export, "", None, &Daemon.who(), &reason)?;
-        draft.finish().map_err(failed)?;
-        self.fault(Fault::Finished)?;
-        Ok(contents.notes)
+        Ok((draft, contents.notes))
     }
 
     /// Applies the plan's hosts to a choice by name.

@@ -7,6 +7,7 @@
 //! Locks: `making` for a whole round of bundles, then `stamp`, then `plan`, before everything else of the vault (it is held while lists are made and serial numbers given, so that a
 //! later number is never an older list; never while a bundle is written); `inbox` and `board` after everything.
 
+mod board;
 mod content;
 mod deliver;
 mod home;
@@ -31,7 +32,7 @@ pub use touched::ExportTouched;
 use super::{State, Vault, VaultError};
 use crate::config::Config;
 use crate::model::{ConsoleName, HostName};
-use deliver::Board;
+use board::Board;
 use plan::Plan;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -111,21 +111,37 @@ impl Draft {
         &mut self.file
     }
 
-    /// Puts what was written on the disk, and then under its name.
-    ///
-    /// # Errors
-    /// What the filesystem says; then there is no such bundle.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
+    /// Gives it its name.
+    fn place(mut self) -> io::Result<()> {
         std::fs::rename(&self.temp, self.dir.join(format!("{}{ENDING}", self.serial)))?;
         self.finished = true;
-        File::open(&self.dir)?.sync_all()?;
-        // The host's own folder may be new.
-        match self.dir.parent() {
-            Some(outbox) => File::open(outbox)?.sync_all(),
-            None => Ok(()),
-        }
+        Ok(())
     }
+}
+
+/// Puts drafts on the disk, and then under their names; all are durable when this returns. Many cost what one costs: the
+/// filesystem is synced once for all contents and once for all names.
+///
+/// # Errors
+/// What the filesystem says; then none of them counts, whatever is there under its name.
+pub fn finish_all(outbox: &Path, mut drafts: Vec<Draft>) -> io::Result<()> {
+    if drafts.is_empty() {
+        return Ok(());
+    }
+    let root = File::open(outbox)?;
+    let sync = || nix::unistd::syncfs(&root).map_err(io::Error::from);
+    if drafts.len() > 1 {
+        sync()?;
+        drafts.into_iter().try_for_each(Draft::place)?;
+        return sync();
+    }
+    let draft = drafts.remove(0);
+    let dir = File::open(&draft.dir)?;
+    draft.file.sync_all()?;
+    draft.place()?;
+    dir.sync_all()?;
+    // The host's own folder may be new.
+    root.sync_all()
 }
 
 impl Drop for Draft {
@@ -152,18 +168,20 @@ mod tests {
             let mut draft = outbox.draft(serial).unwrap();
             draft.file().write_all(b"x").unwrap();
             assert!(!outbox.has(serial));
-            draft.finish().unwrap();
+            finish_all(&home.path().join("outbox"), vec![draft]).unwrap();
             assert!(outbox.has(serial));
         }
+        let two = vec![outbox.draft(1002).unwrap(), outbox.draft(1003).unwrap()];
+        finish_all(&home.path().join("outbox"), two).unwrap();
         drop(outbox.draft(2000).unwrap());
-        assert_eq!(outbox.serials().unwrap(), [9, 10, 100, 1000, 1001]);
+        assert_eq!(outbox.serials().unwrap(), [9, 10, 100, 1000, 1001, 1002, 1003]);
         outbox.tidy().unwrap();
-        assert_eq!(outbox.serials().unwrap(), [100, 1000, 1001]);
+        assert_eq!(outbox.serials().unwrap(), [1001, 1002, 1003]);
         std::fs::write(home.path().join("outbox/h1/.new-7"), "half").unwrap();
         outbox.clear_drafts().unwrap();
         assert_eq!(std::fs::read_dir(home.path().join("outbox/h1")).unwrap().count(), 3);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&home.path().join("outbox/h1")), 0o700);
-        assert_eq!(mode(&outbox.file(1000)), 0o600);
+        assert_eq!(mode(&outbox.file(1003)), 0o600);
     }
 }

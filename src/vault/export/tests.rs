@@ -595,6 +595,16 @@ fn deliveries_are_tried_until_they_succeed_and_only_of_the_newest() {
     left.sort();
     assert_eq!(left, ["h2", "h3"]);
     assert!(vault.next_errand(std::time::Duration::from_millis(20)).is_none());
+    // Ended between a delivery and the note of it: it is brought again, the same one.
+    let serial = rig.serials("h2").last().copied().unwrap();
+    *vault.exporter.fault.lock().unwrap() = Some(Fault::Delivered);
+    vault.delivered(&host("h2"), serial, Ok(()));
+    drop(vault);
+    let vault = rig.vault();
+    vault.read_policy(vault.exporter.settings().unwrap());
+    vault.take_up_exports();
+    let again: Vec<_> = (0..2).map(|_| vault.next_errand(within).unwrap()).collect();
+    assert!(again.iter().any(|e| e.host.name == host("h2") && e.serial == serial));
 }
 
 #[test]

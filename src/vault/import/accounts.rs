@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 
 /// Where sshd finds the keys of the admins: one file each.
 pub const AUTHORIZED_KEYS: &str = "ssh/authorized_keys";
-/// What the comment of an account begins with that pinfold made (passwd(5), the fifth field).
-pub const MARK: &str = "pinfold:";
+/// What the comment of an account begins with that pinfold made (passwd(5), the fifth field: it cannot hold a colon).
+pub const MARK: &str = "pinfold@";
 /// The longest name of an account that useradd(8) takes.
 const NAME_MAX: usize = 32;
 
