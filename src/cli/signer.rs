@@ -9,7 +9,6 @@ use crate::control::client::Client;
 use crate::exit::Exit;
 use crate::wire::{SignerInit, SignerList, SignerListing, SignerRevoke, SignerRotate};
 use clap::{Args, Subcommand};
-use std::io::Write;
 use std::path::PathBuf;
 
 /// `signer`
