@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod common;
+
+use common::sshd::{Login, Sshd};
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon};
 use pinfold::config::Config;
@@ -66,6 +69,7 @@ impl Rig {
         let mut server = Server::bind_with(&config, admin, Box::new(root)).unwrap();
         server.run().unwrap();
         let rig = Rig { dir, vault, changes, _server: server };
+        rig.mailer("{ echo \"$@\"; cat; echo '=='; } >> mails");
         rig.configure("");
         rig
     }
@@ -74,12 +78,26 @@ impl Rig {
         self.dir.path().join(name)
     }
 
-    /// The configuration of the commands, with these lines in `[certs]`.
+    /// What sendmail(8) is, run in the folder.
+    fn mailer(&self, script: &str) {
+        self.write("sendmail", &format!("#!/bin/sh\ncd {}\n{script}\n", self.dir.path().display()));
+        std::fs::set_permissions(self.path("sendmail"), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// The mails that were sent since the last look.
+    fn mails(&self) -> Vec<String> {
+        let all = std::fs::read_to_string(self.path("mails")).unwrap_or_default();
+        let _ = std::fs::remove_file(self.path("mails"));
+        all.split_terminator("==\n").map(str::to_owned).collect()
+    }
+
+    /// The configuration of the commands, with these lines in `[certs]`, and tables behind it.
     fn configure(&self, certs: &str) {
         let text = format!(
-            "store = {:?}\ncontrol = {:?}\nmountpoint = \"/nowhere\"\n[certs]\n{certs}\n",
+            "store = {:?}\ncontrol = {:?}\nsendmail = {:?}\nmountpoint = \"/nowhere\"\n[certs]\n{certs}\n",
             self.path("store"),
-            self.path("run/control.sock")
+            self.path("run/control.sock"),
+            self.path("sendmail")
         );
         self.write("pinfold.toml", &text);
         std::fs::set_permissions(self.path("pinfold.toml"), PermissionsExt::from_mode(0o600)).unwrap();
@@ -358,7 +376,7 @@ fn a_renewal_that_fails_at_any_step_leaves_the_pair_in_use_and_is_tried_again_la
     let cut = format!("{here}; {sign} -days 50 2>/dev/null | head -c 300");
     let old = format!("{here}; {sign} -days 0 2>/dev/null");
     let steps: [(&str, &str); 9] = [
-        ("exit 7", "exit status: 7: it said nothing"),
+        ("exit 7", "exit status 7"),
         ("echo no route to the authority >&2; exit 1", "no route to the authority"),
         ("exit 0", "neither PEM nor DER"),
         ("echo hello", "neither PEM nor DER"),
@@ -366,7 +384,7 @@ fn a_renewal_that_fails_at_any_step_leaves_the_pair_in_use_and_is_tried_again_la
         (&format!("{here}; cat other.crt"), "no key of the store for web belongs to it"),
         (&cut, "has no end"),
         (&old, "has expired"),
-        ("sleep 1000", "it took longer than it may"),
+        ("sleep 1000", "took longer than 2s"),
     ];
     let (mut day, mut failures) = (10, 0);
     for (script, why) in steps {
@@ -384,7 +402,7 @@ fn a_renewal_that_fails_at_any_step_leaves_the_pair_in_use_and_is_tried_again_la
     }
     // One that cannot be started, and nobody at all.
     rig.configure("submit = \"exec:/nonexistent/program\"");
-    assert!(rig.outcome("renew --force", 1)["reason"].as_str().unwrap().contains("cannot be started"));
+    assert!(rig.outcome("renew --force", 1)["reason"].as_str().unwrap().contains("o such file"));
     rig.configure("submit = \"ca:nobody\"");
     assert_eq!(rig.outcome("renew --force", 1)["outcome"], "failed");
     rig.configure("");
@@ -449,11 +467,108 @@ fn the_shipped_program_signs_no_authority_and_no_rubbish() {
 }
 
 #[test]
-fn a_request_is_mailed_and_sent_by_the_systems_programs_or_says_why_not() {
+fn a_request_goes_to_a_real_server_under_its_name_and_whole() {
     let rig = Rig::new();
-    let nobody = rig.ends("cert request web --to sftp://ca@127.0.0.1:1/in/", 1);
-    assert!(nobody.contains("sftp: ") && nobody.contains("pinfold cert show --request certs/web"), "{nobody}");
+    let sshd = Sshd::start(Login::Upload);
+    rig.configure(&format!("[export]\nssh_config = {:?}", sshd.client_config()));
+    let to = format!("sftp://{}@127.0.0.1:{}/inbox/", sshd.user, sshd.port);
+    let names = || -> Vec<String> {
+        std::fs::read_dir(sshd.inbox()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    assert_eq!(rig.ok(&format!("cert request web --san web.example.org --to {to}")), "");
+    assert_eq!(names(), ["web.csr"]);
+    let there = || std::fs::read_to_string(sshd.inbox().join("web.csr")).unwrap();
+    let first = there();
+    assert_eq!(first, rig.ok("cert show --request certs/web"));
+    rig.write("web.csr", &first);
+    rig.openssl("req -in web.csr -noout -verify");
+    // Another one takes its place.
+    rig.ok(&format!("cert request web --again --to {to}"));
+    assert_eq!(names(), ["web.csr"]);
+    assert_ne!(there(), first);
+    // A server that is not the known one gets nothing, and nobody is asked about it.
+    sshd.trust("other_host", "user");
+    let said = rig.ends(&format!("cert request new --to {to}"), 1);
+    assert!(said.contains("sftp to ") && said.contains("pinfold cert show --request certs/new"), "{said}");
+    sshd.trust("host", "other_user");
+    rig.ends(&format!("cert request other --to {to}"), 1);
+    assert_eq!(names(), ["web.csr"]);
     // It was made, and can be handed over otherwise.
-    assert!(rig.ok("cert show --request certs/web").contains("BEGIN CERTIFICATE REQUEST"));
-    rig.ends("cert request web --to ftp://x/y", 2);
+    assert!(rig.ok("cert show --request certs/new").contains("BEGIN CERTIFICATE REQUEST"));
+    for bad in ["ftp://x/y", "sftp://127.0.0.1/in", "dir:/srv/in", "mail:-f", "mail:a@b@c"] {
+        rig.ends(&format!("cert request bad --to {bad}"), 2);
+    }
+    rig.ends("cert show --request certs/bad", 6);
+}
+
+#[test]
+fn a_request_is_mailed_by_the_systems_mailer_or_says_why_not() {
+    let rig = Rig::new();
+    assert_eq!(rig.ok("cert request web --to mail:ca@example.org"), "");
+    let mails = rig.mails();
+    let [mail] = mails.as_slice() else { panic!("{mails:?}") };
+    let request = rig.ok("cert show --request certs/web");
+    assert!(mail.starts_with("-t -i\nTo: ca@example.org\nSubject: Certificate request for web\n"), "{mail}");
+    assert!(mail.contains(&format!("\n\n{request}")), "{mail}");
+    rig.mailer("cat > /dev/null; echo mailbox full >&2; exit 75");
+    let said = rig.ends("cert request other --to mail:ca@example.org", 1);
+    assert!(said.contains("sendmail to ca@example.org ended with exit status 75: mailbox full"), "{said}");
+    assert!(said.contains("hint: pinfold cert show --request certs/other"), "{said}");
+    // A mailer that others can write is none.
+    std::fs::set_permissions(rig.path("sendmail"), PermissionsExt::from_mode(0o777)).unwrap();
+    assert!(rig.ends("cert request third --to mail:ca@example.org", 1).contains("others can write it"));
+}
+
+#[test]
+fn whoever_is_asked_and_whoever_watches_gets_mail() {
+    let rig = Rig::new();
+    rig.authority();
+    rig.in_use("web", 40);
+    // Asked by mail: the same request again, a week later.
+    rig.configure("submit = \"mail:ca@example.org\"\nmail_to = \"ops@example.org\"\nmail_success = true");
+    let asked = rig.outcome(&format!("renew {}", rig.later(11)), 0);
+    assert_eq!((asked["outcome"].as_str(), asked["whom"].as_str()), (Some("asked"), Some("ca@example.org")));
+    let first = rig.mails();
+    let request = rig.ok("cert show --request certs/web");
+    let [mail] = first.as_slice() else { panic!("{first:?}") };
+    assert!(mail.starts_with("-t -i\nTo: ca@example.org\nSubject: Certificate request for web\n"), "{mail}");
+    assert!(mail.contains("pinfold cert accept FILE\n\n") && mail.contains(&request), "{mail}");
+    rig.outcome(&format!("renew {}", rig.later(12)), 8);
+    assert_eq!(rig.mails(), [""; 0]);
+    rig.outcome(&format!("renew {}", rig.later(19)), 0);
+    assert_eq!(rig.mails(), first, "the same");
+    // A mailer that fails is a renewal that failed; that this cannot be mailed either is told.
+    rig.mailer("cat > /dev/null; exit 75");
+    let out = rig.run("renew --force");
+    assert_eq!(out.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("warning: no mail to ops@example.org: sendmail to ops@example.org ended"), "{said}");
+    rig.mailer("{ echo \"$@\"; cat; echo '=='; } >> mails");
+
+    let both = "mail_to = \"ops@example.org\"\nmail_success = true";
+    rig.program("refuses.sh", "echo the authority is closed >&2; exit 1");
+    rig.configure(&format!("submit = {:?}\n{both}", format!("exec:{}", rig.path("refuses.sh").display())));
+    rig.outcome("renew --force", 1);
+    let mails = rig.mails();
+    let [mail] = mails.as_slice() else { panic!("{mails:?}") };
+    assert!(
+        mail.starts_with("-t -i\nTo: ops@example.org\nSubject: Could not renew the certificate of web\n"),
+        "{mail}"
+    );
+    assert!(mail.contains("the authority is closed\n\nThe one in use stays; it ends 20"), "{mail}");
+
+    rig.ok("cert ca init lab");
+    rig.configure(&format!("submit = \"ca:lab\"\n{both}"));
+    let renewed = rig.outcome("renew --force", 0);
+    assert_eq!(renewed["outcome"], "renewed", "{renewed}");
+    let mails = rig.mails();
+    let [mail] = mails.as_slice() else { panic!("{mails:?}") };
+    assert!(mail.starts_with("-t -i\nTo: ops@example.org\nSubject: Renewed the certificate of web\n"), "{mail}");
+    assert!(mail.contains(&format!("It is good until {}", renewed["until"].as_str().unwrap())), "{mail}");
+    // Successes are mailed if they are asked for, and nothing is without an address.
+    rig.configure("submit = \"ca:lab\"\nmail_to = \"ops@example.org\"");
+    rig.outcome("renew --force", 0);
+    rig.configure("submit = \"ca:nobody\"");
+    rig.outcome("renew --force", 1);
+    assert_eq!(rig.mails(), [""; 0]);
 }

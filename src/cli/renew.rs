@@ -4,12 +4,13 @@
 //! touched before the answer was accepted by the same rules as by hand.
 
 use super::cert::args::Renew;
-use super::cert::send;
+use super::cert::settings;
 use super::show::{self, visible};
 use super::{Failure, with_stdout};
 use crate::cert::{Due, Tried, due};
 use crate::config::{Config, Submit};
 use crate::control::client::{Client, ClientError};
+use crate::delivery::{self, Cancel};
 use crate::exit::Exit;
 use crate::model::{HostName, Timestamp};
 use crate::wire::{CaSign, CertAccept, CertInfo, CertList, CertNote, CertRequest, CertShow};
@@ -145,10 +146,9 @@ fn ask(client: &mut Client, config: &Config, host: &HostName, info: &CertInfo) -
         Submit::None => return Err(Stop::Unreachable(nobody())),
         Submit::Exec(program) => {
             let request = new_request(client, host)?;
-            let mut command = send::bounded_command(program);
-            command.arg(host.as_str()).env("PINFOLD_HOST", host.as_str());
-            send::run(command, request.as_bytes(), config.certs.timeout)
-                .map_err(|e| Stop::Failed(format!("{}: {e}", program.display())))?
+            let cancel = Cancel::new().map_err(|e| Stop::Failed(e.to_string()))?;
+            delivery::sign(program, host, &request, &settings(config), &cancel)
+                .map_err(|e| Stop::Failed(e.to_string()))?
         }
         Submit::Authority(name) => {
             let name = HostName::parse(name).map_err(|e| Stop::Failed(format!("certs.submit: {e}")))?;
@@ -157,12 +157,13 @@ fn ask(client: &mut Client, config: &Config, host: &HostName, info: &CertInfo) -
         }
         Submit::Mail(to) => {
             let request = same_request(client, host, info)?;
-            let body = format!(
+            let words = format!(
                 "The certificate of {host} ends {}. This is the request for its successor; store the answer with\n\
-                 pinfold cert accept FILE\n\n{request}",
+                 pinfold cert accept FILE\n\n",
                 show::time(info.not_after)
             );
-            send::mail(to, &format!("Certificate request for {host}"), &body).map_err(Stop::Failed)?;
+            delivery::mail_request(to, host, &words, &request, &settings(config))
+                .map_err(|e| Stop::Failed(e.to_string()))?;
             return Ok(Did::Asked { whom: to.clone() });
         }
         Submit::Outbox => {
@@ -206,16 +207,16 @@ fn write_home(config: &Config, host: &HostName, info: &CertInfo, did: &Did) {
     let Some(to) = &config.certs.mail_to else { return };
     let (subject, body) = match did {
         Did::Failed { reason } => (
-            format!("The certificate of {host} could not be renewed"),
+            "Could not renew the certificate of",
             format!("{reason}\n\nThe one in use stays; it ends {}. It is tried again.\n", show::time(info.not_after)),
         ),
         Did::Renewed { until } if config.certs.mail_success => {
-            (format!("The certificate of {host} was renewed"), format!("It is good until {until}.\n"))
+            ("Renewed the certificate of", format!("It is good until {until}.\n"))
         }
         _ => return,
     };
-    if let Err(error) = send::mail(to, &subject, &body) {
-        eprintln!("pinfold: warning: no mail to {to}: {}", visible(&error));
+    if let Err(error) = delivery::send(to, &delivery::subject(subject, host), &body, &settings(config)) {
+        eprintln!("pinfold: warning: no mail to {to}: {}", visible(&error.to_string()));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `[certs]` table: which files are pairs, and how certificates are renewed.
 
 use super::units;
-use crate::model::{KeyType, Name, SecretPath};
+use crate::model::{KeyType, Name, SecretPath, is_mail_address};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ impl FromStr for Submit {
                 }
                 Submit::Exec(path)
             }
-            Some(("mail", to)) if is_address(to) => Submit::Mail(to.to_owned()),
+            Some(("mail", to)) if is_mail_address(to) => Submit::Mail(to.to_owned()),
             Some(("ca", name)) => Submit::Authority(name.to_owned()),
             _ => return Err(says),
         })
@@ -252,13 +252,7 @@ fn renew_before<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error
 
 fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(from)?;
-    if is_address(&text) { Ok(Some(text)) } else { Err(D::Error::custom("must be a mail address")) }
-}
-
-/// What can stand in a header and on a command line.
-fn is_address(text: &str) -> bool {
-    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"@._+-".contains(&b));
-    plain && !text.starts_with('-') && (1..=254).contains(&text.len())
+    if is_mail_address(&text) { Ok(Some(text)) } else { Err(D::Error::custom("must be a mail address")) }
 }
 
 fn parsed<'de, D: Deserializer<'de>>(from: D) -> Result<Submit, D::Error> {

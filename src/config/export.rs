@@ -140,11 +140,9 @@ fn write_millis<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error
     to.collect_str(&format_args!("{}ms", time.as_millis()))
 }
 
-/// Something a mail program takes for one address, and for nothing else.
 fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(from)?;
-    let plain = text.bytes().all(|b| b.is_ascii_graphic() && !b"<>,;:\"'()[]\\".contains(&b));
-    if plain && !text.starts_with('-') && (1..=254).contains(&text.len()) {
+    if crate::model::is_mail_address(&text) {
         Ok(Some(text))
     } else {
         Err(D::Error::custom("must be one mail address, or the name of a local mailbox"))

@@ -81,6 +81,9 @@ pub struct Config {
     pub outbox: Option<PathBuf>,
     /// How bundles are made and sent.
     pub export: Export,
+    /// The sendmail(8) that takes mail, whichever mailer brings it.
+    #[serde(deserialize_with = "units::path")]
+    pub sendmail: PathBuf,
     /// Pairs of certificate and key, and renewal.
     pub certs: Certs,
     /// Passwords: how they are shown and rotated.
@@ -228,6 +231,7 @@ impl Default for Config {
             policy: "/etc/pinfold/policy".into(),
             outbox: None,
             export: Export::default(),
+            sendmail: "/usr/sbin/sendmail".into(),
             certs: Certs::default(),
             passwords: Passwords::default(),
             lock_after: None,
@@ -261,6 +265,7 @@ impl Config {
             ("outbox", self.outbox.as_ref()),
             ("export.agent_socket", self.export.agent_socket.as_ref()),
             ("export.ssh_config", self.export.ssh_config.as_ref()),
+            ("sendmail", Some(&self.sendmail)),
             ("unlock.passphrase_file", self.unlock.passphrase_file.as_ref()),
             ("unlock.keyfile", self.unlock.keyfile.as_ref()),
             ("inbox", self.inbox.as_ref()),

@@ -14,8 +14,11 @@ use std::time::Duration;
 #[serde(default, deny_unknown_fields)]
 pub struct Passwords {
     /// How many passwords one admin is shown within a minute.
-    #[serde(deserialize_with = "show_per_minute")]
+    #[serde(deserialize_with = "per_minute")]
     pub show_per_minute: u32,
+    /// For how many rotations one admin is handed both passwords within a minute.
+    #[serde(deserialize_with = "per_minute")]
+    pub rotate_per_minute: u32,
     /// Folders of programs that change a password, by the service's name; of two that of the earlier folder.
     #[serde(deserialize_with = "units::paths")]
     pub programs: Vec<PathBuf>,
@@ -49,6 +52,7 @@ impl Default for Passwords {
     fn default() -> Self {
         Passwords {
             show_per_minute: 6,
+            rotate_per_minute: 60,
             programs: vec!["/etc/pinfold/rotate.d".into(), "/usr/lib/pinfold/rotate.d".into()],
             timeout: Duration::from_secs(60),
             ssh_config: None,
@@ -59,7 +63,7 @@ impl Default for Passwords {
     }
 }
 
-fn show_per_minute<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+fn per_minute<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let most = u32::deserialize(from)?;
     if (1..=600).contains(&most) { Ok(most) } else { Err(D::Error::custom("must be 1 to 600")) }
 }
@@ -97,6 +101,8 @@ mod tests {
         for bad in [
             "show_per_minute = 0",
             "show_per_minute = 601",
+            "rotate_per_minute = 0",
+            "rotate_per_minute = 601",
             "ssh_change = \"\"",
             "ssh_change = \"a\\nb\"",
             "ssh_verify = \"trust\"",

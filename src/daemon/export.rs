@@ -49,6 +49,7 @@ impl Exports {
                 settings: delivery::Settings {
                     mountpoint: config.mountpoint.clone(),
                     ssh_config: config.export.ssh_config.clone(),
+                    sendmail: config.sendmail.clone(),
                     ..delivery::Settings::default()
                 },
                 cancel: cancel.clone(),
@@ -167,7 +168,7 @@ impl Carrier {
         if self.cancel.is_told() {
             return;
         }
-        if let Err(error) = delivery::send(to, &subject, &body) {
+        if let Err(error) = delivery::send(to, &subject, &body, &self.settings) {
             tracing::error!(%error, %host, "no mail was sent");
         }
     }

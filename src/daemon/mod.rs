@@ -195,7 +195,8 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
     vault.with_imports(imports::settings(config));
     vault.set_pairs(config.certs.pair.clone());
     vault.set_key_type(config.certs.key_type);
-    Ok(vault.with_shows_per_minute(config.passwords.show_per_minute))
+    let vault = vault.with_shows_per_minute(config.passwords.show_per_minute);
+    Ok(vault.with_rotations_per_minute(config.passwords.rotate_per_minute))
 }
 
 /// What a store that does not open means for a command.

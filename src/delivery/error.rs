@@ -49,6 +49,14 @@ pub enum DeliveryError {
         /// The file.
         what: String,
     },
+    /// A program printed more than an answer may be.
+    #[error("{what} answers more than {most} bytes")]
+    TooMuch {
+        /// The program, and what for.
+        what: String,
+        /// The most it may.
+        most: usize,
+    },
     /// Whoever asked does not want it any more.
     #[error("stopped")]
     Cancelled,

@@ -4,13 +4,13 @@
 
 use super::error::DeliveryError;
 use super::run::{Cancel, Program};
-use super::{safe, sftp};
-use std::path::Path;
+use super::{Settings, safe, sftp};
+use crate::model::{HostName, is_mail_address};
 use std::time::Duration;
 use thiserror::Error;
 
-/// Where sendmail(8) is, whichever mailer brings it.
-pub const SENDMAIL: &str = "/usr/sbin/sendmail";
+/// The longest subject, in bytes.
+const SUBJECT_MAX: usize = 200;
 /// The longest body, in bytes.
 const BODY_MAX: usize = 64 << 10;
 /// How long the mailer has to take it.
@@ -30,23 +30,27 @@ pub enum MailError {
     Program(#[from] DeliveryError),
 }
 
-/// Hands a message to the mailer: plain text, to one address (`root`, `ops@example.org`). A body is cut at 64 KiB.
+/// Words and a host's name, cut to what a subject may be.
+pub fn subject(words: &str, host: &HostName) -> String {
+    let mut subject = format!("{words} {host}");
+    // Both are ASCII.
+    subject.truncate(SUBJECT_MAX);
+    subject
+}
+
+/// Hands a message to the mailer of the settings: plain text, to one address (`root`, `ops@example.org`). A body is cut at 64 KiB.
 ///
 /// # Errors
 /// [`MailError`].
-pub fn send(to: &str, subject: &str, body: &str) -> Result<(), MailError> {
-    send_by(Path::new(SENDMAIL), to, subject, body, &Cancel::new().map_err(|e| DeliveryError::io("an event", e))?)
-}
-
-/// As [`send`], by this program.
-fn send_by(sendmail: &Path, to: &str, subject: &str, body: &str, cancel: &Cancel) -> Result<(), MailError> {
+pub fn send(to: &str, subject: &str, body: &str, settings: &Settings) -> Result<(), MailError> {
     let message = message(to, subject, body)?;
-    safe::program(sendmail, Path::new("/nonexistent"))?;
+    safe::program(&settings.sendmail, &settings.mountpoint)?;
+    let cancel = Cancel::new().map_err(|e| DeliveryError::io("an event", e))?;
     let what = format!("sendmail to {to}");
     let stdin = sftp::rewound(&message).map_err(|e| DeliveryError::io(&what, e))?;
     let program = Program {
         what,
-        path: sendmail,
+        path: &settings.sendmail,
         args: vec!["-t".into(), "-i".into()],
         env: Vec::new(),
         stdin: Some(stdin),
@@ -55,22 +59,15 @@ fn send_by(sendmail: &Path, to: &str, subject: &str, body: &str, cancel: &Cancel
         file_max: None,
         within: WITHIN,
     };
-    program.run(cancel)?;
+    program.run(&cancel)?;
     Ok(())
 }
 
 fn message(to: &str, subject: &str, body: &str) -> Result<String, MailError> {
-    // Atoms and dots, once around an @: no lists, comments, quotes or routes, and no option.
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-@=%".contains(&b);
-    let single = (1..=254).contains(&to.len())
-        && to.bytes().all(plain)
-        && to.matches('@').count() <= 1
-        && !to.starts_with(['@', '-', '.'])
-        && !to.ends_with('@');
-    if !single {
+    if !is_mail_address(to) {
         return Err(MailError::Address(to.chars().take(80).collect()));
     }
-    if subject.len() > 200 || subject.chars().any(char::is_control) {
+    if subject.len() > SUBJECT_MAX || subject.chars().any(char::is_control) {
         return Err(MailError::Subject);
     }
     let subject: String = subject.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
@@ -111,14 +108,19 @@ mod tests {
         let (program, got) = (dir.path().join("sendmail"), dir.path().join("got"));
         std::fs::write(&program, format!("#!/bin/sh\n{{ echo \"$@\"; cat; }} > {}\n", got.display())).unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-        let cancel = Cancel::new().unwrap();
-        send_by(&program, "root", "delivered", &"line\n".repeat(10_000), &cancel).unwrap();
+        let settings = Settings { sendmail: program.clone(), ..Settings::default() };
+        send("root", "delivered", &"line\n".repeat(10_000), &settings).unwrap();
         let got = std::fs::read_to_string(got).unwrap();
         assert!(got.starts_with("-t -i\nTo: root\nSubject: delivered\n"));
         assert!(got.ends_with("line\nline\n\n") && got.len() > 50_000);
         std::fs::write(&program, "#!/bin/sh\necho no such user >&2; exit 67\n").unwrap();
-        let error = send_by(&program, "root", "x", "y", &cancel).unwrap_err().to_string();
+        let error = send("root", "x", "y", &settings).unwrap_err().to_string();
         assert_eq!(error, "sendmail to root ended with exit status 67: no such user");
-        assert!(send_by(Path::new("/nonexistent/sendmail"), "root", "x", "y", &cancel).is_err());
+        let none = Settings { sendmail: "/nonexistent/sendmail".into(), ..Settings::default() };
+        assert!(send("root", "x", "y", &none).is_err());
+        let within = Settings { mountpoint: dir.path().into(), ..settings };
+        assert!(send("root", "x", "y", &within).unwrap_err().to_string().contains("tree of secrets"));
+        let long = HostName::parse(&"x".repeat(253)).unwrap();
+        assert!(message("root", &subject("The certificate of", &long), "y").is_ok());
     }
 }

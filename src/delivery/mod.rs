@@ -1,4 +1,4 @@
-//! Bringing a bundle to its host, and fetching the host's acknowledgement.
+//! Bringing a bundle to its host, and fetching the host's acknowledgement; a certificate's request to its signer; mail.
 //!
 //! Owns the ways: a folder, SFTP by the system's OpenSSH, a program. It carries files as they are and judges none; when it
 //! is tried again, and what became of it, is for whoever asks. Every wait is bounded. Nothing of pinfold listens.
@@ -9,16 +9,20 @@ mod folder;
 mod mail;
 mod many;
 mod program;
+mod request;
 mod run;
 mod safe;
 mod sftp;
+mod sign;
 mod target;
 
 pub use backoff::{backoff, next_try};
 pub use error::DeliveryError;
-pub use mail::{MailError, send};
+pub use mail::{MailError, send, subject};
 pub use many::{Counts, Outcome, deliver_all};
+pub use request::{RequestError, RequestTo, hand_over, mail_request};
 pub use run::Cancel;
+pub use sign::sign;
 pub use target::{Sftp, Target, TargetError};
 
 use crate::model::{ConsoleName, HostName, ack_file};
@@ -61,8 +65,12 @@ pub struct Settings {
     pub program: Duration,
     /// The ssh_config(5) in the place of the system's and the user's.
     pub ssh_config: Option<PathBuf>,
+    /// The socket of the ssh-agent of whoever runs the command, if it may be asked.
+    pub agent: Option<PathBuf>,
     /// The sftp(1) that is run.
     pub sftp: PathBuf,
+    /// The sendmail(8) that is run, whichever mailer brings it.
+    pub sendmail: PathBuf,
     /// The tree the daemon serves itself: nothing below it is looked at, since it would wait for itself.
     pub mountpoint: PathBuf,
 }
@@ -74,7 +82,9 @@ impl Default for Settings {
             transfer: Duration::from_secs(600),
             program: Duration::from_secs(300),
             ssh_config: None,
+            agent: None,
             sftp: "/usr/bin/sftp".into(),
+            sendmail: "/usr/sbin/sendmail".into(),
             mountpoint: "/run/secrets".into(),
         }
     }

@@ -121,6 +121,54 @@ impl Program<'_> {
     }
 }
 
+impl Program<'_> {
+    /// As [`Program::run`]: what it printed on its standard output, `most` bytes at most. Beyond that the pipe is closed to it.
+    pub fn run_for_answer(mut self, most: usize, cancel: &Cancel) -> Result<Vec<u8>, DeliveryError> {
+        let what = self.what.clone();
+        let failed = |e: io::Error| DeliveryError::io(&what, e);
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(e.into()))?;
+        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| failed(e.into()))?;
+        self.stdout = Some(theirs);
+        let ended = Cancel::new().map_err(failed)?;
+        let (ran, answer) = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| answer(File::from(ours), most, &ended));
+            // Here, not there: it gets SIGTERM when the thread that started it ends.
+            let ran = self.run(cancel);
+            ended.tell();
+            (ran, reader.join().expect("the reader does not panic"))
+        });
+        // Whether or not it minded that nobody listened any more.
+        let answer = answer.map_err(failed)?;
+        if answer.len() > most {
+            return Err(DeliveryError::TooMuch { what, most });
+        }
+        ran.map(|_| answer)
+    }
+}
+
+/// All of it until its end, or until the program has ended and nothing more is there, whoever still holds the pipe. More
+/// than `most` is not read to its end.
+fn answer(mut from: File, most: usize, ended: &Cancel) -> io::Result<Vec<u8>> {
+    let (mut answer, mut buffer) = (Vec::new(), [0; 16 << 10]);
+    while answer.len() <= most {
+        // Asked first: what it wrote before its end is there when the end is known.
+        let is_last = ended.is_told();
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(&buffer[..n]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && is_last => break,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let mut fds =
+                    [PollFd::new(from.as_fd(), PollFlags::POLLIN), PollFd::new(ended.0.as_fd(), PollFlags::POLLIN)];
+                wait::ready(&mut fds, None)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(answer)
+}
+
 enum Stopped {
     Late,
     Cancelled,

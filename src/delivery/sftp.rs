@@ -38,6 +38,15 @@ pub fn put(to: &Sftp, job: &Job, file: File, settings: &Settings, cancel: &Cance
     run(to, commands, file.into(), None, settings).and_then(|program| program.run(cancel)).map(|_| ())
 }
 
+/// Uploads a small text under this name, in the same way.
+pub fn put_text(to: &Sftp, name: &str, text: &str, settings: &Settings, cancel: &Cancel) -> Result<(), DeliveryError> {
+    let file = rewound(text).map_err(|e| DeliveryError::io("a file in memory", e))?;
+    let (part, name) = (to.file(&format!(".{name}.part")), to.file(name));
+    let commands = format!("put -f /proc/self/fd/{} {part}\nrename {part} {name}\n", file.as_raw_fd());
+    run(to, commands, file, None, settings)?.run(cancel)?;
+    Ok(())
+}
+
 /// Downloads into memory. That the file is not there yet is no error.
 pub fn ack(from: &Sftp, name: &str, settings: &Settings, cancel: &Cancel) -> Result<Option<Vec<u8>>, DeliveryError> {
     let failed = |e| DeliveryError::io("a file in memory", e);
@@ -69,7 +78,7 @@ fn run<'a>(
         what,
         path: &settings.sftp,
         args: arguments(at, settings),
-        env: Vec::new(),
+        env: settings.agent.iter().map(|socket| ("SSH_AUTH_SOCK", socket.clone().into())).collect(),
         stdin: Some(stdin),
         stdout: None,
         keep: Some(keep),

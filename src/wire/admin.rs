@@ -211,7 +211,8 @@ pub trait Admin: Send + Sync {
     fn rotation_begin(&self, _: &Actor, _: RotationBegin) -> Result<(), Fault> {
         Err(no_passwords())
     }
-    /// Both passwords; [`Fault::NotFound`] if none is under way.
+    /// Both passwords; [`Fault::NotFound`] if none is under way, [`Fault::Refused`] once this admin was handed those of too
+    /// many within a minute.
     fn rotation_open(&self, _: &Actor, _: RotationOpen) -> Result<RotationOpened, Fault> {
         Err(no_passwords())
     }

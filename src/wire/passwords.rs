@@ -2,10 +2,11 @@
 //!
 //! Owns the types; their names on the wire are in `methods`.
 
-use super::{base64, time};
+use super::{Fault, base64, time};
 use crate::model::{PasswordName, PasswordPattern, Timestamp};
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The passwords there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,9 +205,40 @@ pub struct RotationEnd {
     pub verified: bool,
 }
 
+/// What ends the reason, behind it the seconds.
+const NEXT_IN: &str = "; the next one in ";
+/// The longest wait that is believed.
+const WAIT_MAX: Duration = Duration::from_secs(61);
+
+/// Too many passwords were asked for within a minute; the next may be after so long.
+pub fn too_many_passwords(wait: Duration) -> Fault {
+    Fault::Refused(format!("too many passwords were shown{NEXT_IN}{} s", wait.as_secs() + 1))
+}
+
+/// How long until the next password, if that is why one was refused: 61 s at most.
+pub fn next_password_after(fault: &Fault) -> Option<Duration> {
+    let Fault::Refused(reason) = fault else { return None };
+    let (_, seconds) = reason.rsplit_once(NEXT_IN)?;
+    let seconds: u64 = seconds.strip_suffix(" s")?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(WAIT_MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asked_too_often_hears_when_to_come_again() {
+        let fault = too_many_passwords(Duration::from_millis(12_300));
+        assert_eq!(fault, Fault::Refused("too many passwords were shown; the next one in 13 s".into()));
+        assert_eq!(next_password_after(&fault), Some(Duration::from_secs(13)));
+        for other in ["no", "; the next one in s", "; the next one in -1 s", "; the next one in 1 min"] {
+            assert_eq!(next_password_after(&Fault::Refused(other.into())), None, "{other}");
+        }
+        let long = Fault::Refused("x; the next one in 4000000 s".into());
+        assert_eq!(next_password_after(&long), Some(WAIT_MAX));
+        assert_eq!(next_password_after(&Fault::Failed("; the next one in 1 s".into())), None);
+    }
 
     #[test]
     fn states_are_called_the_same_everywhere() {

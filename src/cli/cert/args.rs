@@ -62,7 +62,7 @@ pub struct Request {
     /// Write the request to FILE instead of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Hand the request to somebody: sftp://USER@HOST[:PORT]/PATH or mail:ADDRESS
+    /// Hand the request to somebody: sftp://USER@HOST[:PORT]/FOLDER, where it becomes HOST.csr, or mail:ADDRESS
     #[arg(long, value_name = "TARGET", conflicts_with = "out")]
     pub to: Option<String>,
     /// Print JSON

@@ -7,19 +7,20 @@ pub mod args;
 mod ca;
 mod import;
 mod list;
-pub mod send;
 mod verify;
 
 use super::show::{self, visible};
 use super::{Failure, tree, with_stdout};
 use crate::config::Config;
 use crate::control::client::Client;
+use crate::delivery::{Cancel, RequestTo, Settings, hand_over};
 use crate::exit::Exit;
 use crate::wire::{CertAccept, CertList, CertListing, CertRequest, CertSelfsign, CertShow, CertStored};
 use args::{Accept, Cert, CertAction, Request, Selfsign, Show};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 pub use list::describe;
 
@@ -41,7 +42,7 @@ pub fn cert(config: &Config, args: Cert) -> Result<Exit, Failure> {
 }
 
 fn request(config: &Config, args: Request) -> Result<Exit, Failure> {
-    let target = args.to.as_deref().map(send::Target::parse).transpose().map_err(Failure::usage)?;
+    let target = args.to.as_deref().map(RequestTo::parse).transpose().map_err(Failure::usage)?;
     let host = args.host.clone();
     let asked = CertRequest {
         host: args.host,
@@ -53,7 +54,9 @@ fn request(config: &Config, args: Request) -> Result<Exit, Failure> {
     let made = Client::connect(config)?.call(&asked)?;
     if let Some(target) = &target {
         let later = format!("pinfold cert show --request certs/{host}");
-        send::send(target, host.as_str(), &made.request).map_err(|e| Failure::new(Exit::Failed, e).hint(later))?;
+        let cancel = Cancel::new().map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
+        hand_over(target, &host, &made.request, &settings(config), &cancel)
+            .map_err(|e| Failure::new(Exit::Failed, visible(&e.to_string())).hint(later))?;
     }
     if args.json {
         with_stdout(|out| show::json(out, &made))?;
@@ -108,6 +111,20 @@ fn show(config: &Config, args: Show) -> Result<Exit, Failure> {
         Ok(())
     })?;
     Ok(Exit::Ok)
+}
+
+/// How requests and mail leave this machine: as the daemon's deliveries do, and with the keys of whoever asks.
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        program: config.certs.timeout,
+        ssh_config: config.export.ssh_config.clone(),
+        agent: std::env::var_os("SSH_AUTH_SOCK").map(Into::into),
+        sendmail: config.sendmail.clone(),
+        mountpoint: config.mountpoint.clone(),
+        // Somebody waits for it.
+        transfer: Duration::from_secs(120),
+        ..Settings::default()
+    }
 }
 
 /// The certificates, however many parts they come in.

@@ -16,6 +16,7 @@ use crate::model::{
 };
 use crate::wire::{
     Actor, Fault, PasswordEntry, PasswordPut, PasswordRemove, PasswordShow, Removed, RotationState, ShownPassword,
+    too_many_passwords,
 };
 use bound::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,14 +26,18 @@ use std::time::Instant;
 pub(super) struct Passwords {
     /// Innermost: nothing is called while it is held.
     shown: Mutex<Bound>,
+    /// Innermost, as well.
+    opened: Mutex<Bound>,
     /// One change of a rotation at a time. Taken before every other lock of the vault.
     rotating: Mutex<()>,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
+        let bounds = crate::config::Passwords::default();
         Passwords {
-            shown: Mutex::new(Bound::new(crate::config::Passwords::default().show_per_minute)),
+            shown: Mutex::new(Bound::new(bounds.show_per_minute)),
+            opened: Mutex::new(Bound::new(bounds.rotate_per_minute)),
             rotating: Mutex::default(),
         }
     }
@@ -42,6 +47,12 @@ impl Vault {
     /// With another bound for passwords shown to one admin within a minute.
     pub fn with_shows_per_minute(self, most: u32) -> Self {
         *self.passwords.shown.lock().unwrap_or_else(PoisonError::into_inner) = Bound::new(most);
+        self
+    }
+
+    /// With another bound for rotations whose passwords one admin is handed within a minute.
+    pub fn with_rotations_per_minute(self, most: u32) -> Self {
+        *self.passwords.opened.lock().unwrap_or_else(PoisonError::into_inner) = Bound::new(most);
         self
     }
 
@@ -129,15 +140,19 @@ impl Vault {
             (Some(true), None) => return Err(none_under_way(&show.name)),
             _ => self.password(&show.name)?,
         };
-        let shown = self.passwords.shown.lock().unwrap_or_else(PoisonError::into_inner).take(actor.uid, Instant::now());
-        if let Err(wait) = shown {
-            let reason = format!("too many passwords were shown; the next one in {} s", wait.as_secs() + 1);
-            self.refuse(audit::Operation::Reveal, &self.path_of(ino, None), None, &caller.who(), &reason);
-            return Err(Fault::Refused(reason));
-        }
+        self.bounded(&self.passwords.shown, actor, &caller, ino)?;
         let opened = self.open_for_admin(&caller, ino)?;
         let version = opened.version.map_or(0, |v| v.0);
         Ok(ShownPassword { version, rotation: rotation.map(|(_, state)| state), content: opened.content })
+    }
+
+    /// Counts what an admin is handed, and refuses what is too much within a minute, on record.
+    fn bounded(&self, bound: &Mutex<Bound>, actor: &Actor, caller: &Control, ino: Ino) -> Result<(), Fault> {
+        let taken = bound.lock().unwrap_or_else(PoisonError::into_inner).take(actor.uid, Instant::now());
+        let Err(wait) = taken else { return Ok(()) };
+        let fault = too_many_passwords(wait);
+        self.refuse(audit::Operation::Reveal, &self.path_of(ino, None), None, &caller.who(), fault.reason());
+        Err(fault)
     }
 
     pub(super) fn remove_password(&self, actor: &Actor, remove: &PasswordRemove) -> Result<Removed, Fault> {

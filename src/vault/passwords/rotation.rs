@@ -57,7 +57,10 @@ impl Vault {
     pub(in crate::vault) fn open_rotation(&self, actor: &Actor, open: &RotationOpen) -> Result<RotationOpened, Fault> {
         let caller = self.admin(actor)?;
         let (next, state) = self.rotation(&open.name)?.ok_or_else(|| none_under_way(&open.name))?;
-        let old = self.open_for_admin(&caller, self.password(&open.name)?)?.content;
+        let current = self.password(&open.name)?;
+        // It is a way to be shown two passwords at once.
+        self.bounded(&self.passwords.opened, actor, &caller, current)?;
+        let old = self.open_for_admin(&caller, current)?.content;
         let new = self.open_for_admin(&caller, next)?.content;
         must_be_one(&open.name, &old)?;
         must_be_one(&open.name, &new)?;

@@ -178,6 +178,32 @@ fn an_admin_is_shown_so_many_a_minute_and_no_more() {
 }
 
 #[test]
+fn a_rotation_is_no_way_to_be_shown_the_lot() {
+    let rig = Rig::new();
+    let vault = rig.vault().with_shows_per_minute(1).with_rotations_per_minute(3);
+    let hosts = ["ui-1", "ui-2", "ui-3", "ui-4"];
+    for host in hosts {
+        put(&vault, host, "old").unwrap();
+        begin(&vault, host, "new").unwrap();
+    }
+    let open = |host| vault.rotation_open(&root(), RotationOpen { name: name(host) });
+    for host in &hosts[..3] {
+        open(host).unwrap();
+    }
+    for host in hosts {
+        let refused = open(host).unwrap_err();
+        assert!(crate::wire::next_password_after(&refused).is_some(), "{refused}");
+    }
+    let told = |decision: &str| {
+        let line = |l: &String| l.contains(&format!("\"{decision}\""));
+        rig.logged(&vault, "reveal").into_iter().filter(line).count()
+    };
+    assert_eq!((told("allowed"), told("denied")), (6, 4), "both passwords of three are on record, and each refusal");
+    assert_eq!(listed(&vault, "ui-4")[0].2, Some(RotationState::Pending), "it can go on later");
+    show(&vault, "ui-4").expect("a show is counted by itself");
+}
+
+#[test]
 fn conditions_hold_for_a_show_too() {
     let rig = Rig::new();
     let vault = rig.vault();

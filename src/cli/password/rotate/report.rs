@@ -15,7 +15,7 @@ use crate::model::PasswordName;
 use crate::secret::Secret;
 use crate::wire::{
     CallError, Fault, Keep, PasswordEntry, RotationBegin, RotationEnd, RotationMark, RotationOpen, RotationOpened,
-    RotationState,
+    RotationState, next_password_after,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -64,7 +64,16 @@ impl Ledger for Daemon<'_> {
     }
 
     fn open(&mut self, name: &PasswordName) -> Result<RotationOpened, Fault> {
-        self.call(&RotationOpen { name: name.clone() })
+        loop {
+            match self.call(&RotationOpen { name: name.clone() }) {
+                // So many a minute; the rotation is begun, and nothing has happened to it.
+                Err(fault) => match next_password_after(&fault) {
+                    Some(wait) => std::thread::sleep(wait),
+                    None => return Err(fault),
+                },
+                opened => return opened,
+            }
+        }
     }
 
     fn mark(&mut self, name: &PasswordName, from: RotationState, to: RotationState) -> Result<(), Fault> {
