@@ -69,7 +69,7 @@ impl Rig {
         let mut server = Server::bind_with(&config, admin, Box::new(root)).unwrap();
         server.run().unwrap();
         let rig = Rig { dir, vault, changes, _server: server };
-        rig.mailer("{ echo \"$@\"; cat; echo '=='; } >> mails");
+        rig.mailer("{ echo \"$@\"; cat; echo '~~~'; } >> mails");
         rig.configure("");
         rig
     }
@@ -88,7 +88,7 @@ impl Rig {
     fn mails(&self) -> Vec<String> {
         let all = std::fs::read_to_string(self.path("mails")).unwrap_or_default();
         let _ = std::fs::remove_file(self.path("mails"));
-        all.split_terminator("==\n").map(str::to_owned).collect()
+        all.split_terminator("~~~\n").map(str::to_owned).collect()
     }
 
     /// The configuration of the commands, with these lines in `[certs]`, and tables behind it.
@@ -543,7 +543,7 @@ fn whoever_is_asked_and_whoever_watches_gets_mail() {
     assert_eq!(out.status.code(), Some(1));
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(said.contains("warning: no mail to ops@example.org: sendmail to ops@example.org ended"), "{said}");
-    rig.mailer("{ echo \"$@\"; cat; echo '=='; } >> mails");
+    rig.mailer("{ echo \"$@\"; cat; echo '~~~'; } >> mails");
 
     let both = "mail_to = \"ops@example.org\"\nmail_success = true";
     rig.program("refuses.sh", "echo the authority is closed >&2; exit 1");
