@@ -6,7 +6,7 @@
 # make torture kills, power cuts and corruption, the long form
 CARGO ?= cargo
 LAB := tests/lab/lab
-LAB_TIMEOUT ?= 1800
+LAB_TIMEOUT ?= 3600
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The demonstration's store, its configuration and its passphrase; nothing but `make run` uses it.
 PINFOLD_RUN ?= /var/lib/pinfold-demo

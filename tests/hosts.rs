@@ -488,7 +488,8 @@ fn whoever_may_upload_gains_nothing_by_it() {
     h2.upload("\u{1b}[31m.pfb", &junk);
     h2.upload("..pfb", &junk);
     let huge = h2.sshd.inbox().join("8.pfb");
-    std::fs::File::create(&huge).and_then(|file| file.set_len(10 << 30)).expect("the inbox");
+    std::fs::copy(&of_h1, &huge).expect("the inbox");
+    std::fs::File::options().write(true).open(&huge).and_then(|file| file.set_len(10 << 30)).expect("the inbox");
     chown(&huge, Some(h2.sshd.uid), Some(h2.sshd.gid)).expect("we are root");
     let begun = Instant::now();
     let out = h2.daemon.cli(&["import", "--inbox"]).ok();

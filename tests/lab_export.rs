@@ -120,7 +120,9 @@ fn killed_in_the_middle_it_goes_on_and_a_host_that_cannot_be_reached_harms_itsel
     let h2 = wait_for("the failure", PATIENCE, || {
         console.hosts().into_iter().find(|host| host["host"] == "h2" && host["tries"].as_u64() > Some(0))
     });
-    assert!(h2["error"].is_string() && h2["delivered"].is_null() && h2["serial"].is_u64(), "{h2}");
+    // What was made before its folder went may have reached it; nothing after.
+    let made = h2["serial"].as_u64();
+    assert!(h2["error"].is_string() && made.is_some() && h2["delivered"].as_u64() < made, "{h2}");
     assert_ne!(console.daemon.cli(&["export", "--wait", "--timeout", "5s"]).code, 0);
     std::fs::create_dir(console.home.path().join("h2")).expect("the host's folder");
     // By hand it is tried at once.

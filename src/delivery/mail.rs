@@ -120,7 +120,7 @@ mod tests {
         assert!(send("root", "x", "y", &none).is_err());
         let within = Settings { mountpoint: dir.path().into(), ..settings };
         assert!(send("root", "x", "y", &within).unwrap_err().to_string().contains("tree of secrets"));
-        let long = HostName::parse(&"x".repeat(253)).unwrap();
+        let long = HostName::parse(&"x".repeat(240)).unwrap();
         assert!(message("root", &subject("The certificate of", &long), "y").is_ok());
     }
 }

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use thiserror::Error;
 
-/// The longest name, in bytes: that of a domain name.
-const MACHINE_MAX: usize = 253;
+/// The longest name, in bytes: files are named after it, with an extension.
+const MACHINE_MAX: usize = 240;
 
 /// Text that is no machine's name.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
-#[error("a machine's name is 1 to 253 of A-Z a-z 0-9 . _ -, begins with a letter or a digit and has no '..'")]
+#[error("a machine's name is 1 to 240 of A-Z a-z 0-9 . _ -, begins with a letter or a digit and has no '..'")]
 pub struct MachineNameError;
 
 fn check(name: &str) -> Result<(), MachineNameError> {
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn names_are_safe_as_files_and_in_lines() {
-        for good in ["h1", "web-1.example.org", "9p", "a_b", &"x".repeat(253)] {
+        for good in ["h1", "web-1.example.org", "9p", "a_b", &"x".repeat(240)] {
             assert_eq!(HostName::parse(good).unwrap().as_str(), good);
             assert_eq!(ConsoleName::parse(good).unwrap().to_string(), good);
         }
-        let long = "x".repeat(254);
+        let long = "x".repeat(241);
         for bad in ["", ".", "..", ".x", "-x", "_x", "a..b", "a/b", "a b", "a\n", "a\0", "é", "a:b", "a#", &long] {
             assert_eq!(HostName::parse(bad), Err(MachineNameError), "{bad:?}");
         }

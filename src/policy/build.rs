@@ -228,7 +228,7 @@ impl<'a, 't> Builder<'a, 't> {
             if HostName::parse(word.text).is_ok() {
                 return true;
             }
-            format!("'{shown}' is no name: that is up to 253 of A-Z a-z 0-9 . _ -, and begins with a letter or a digit")
+            format!("'{shown}' is no name: that is up to 240 of A-Z a-z 0-9 . _ -, and begins with a letter or a digit")
         };
         self.faults.push(|| fault(line, word, why));
         false
