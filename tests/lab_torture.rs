@@ -56,7 +56,7 @@ impl Keyed {
         let keyfile = keys.path().join("identity.key");
         let mountpoint = base.is_some().then(|| keys.path().join("secrets"));
         let config = format!("[unlock]\nkeyfile = {keyfile:?}\n");
-        let daemon = Daemon::initialised(Setup { config, mountpoint, base, ..Setup::default() });
+        let daemon = Daemon::initialised(Setup { config, unlock: false, mountpoint, base, ..Setup::default() });
         // The store that was just made has a passphrase; this one has a key file.
         fs::remove_dir_all(daemon.file("store")).unwrap();
         fs::remove_file(daemon.file("recovery.key")).unwrap();
@@ -65,6 +65,14 @@ impl Keyed {
         let recovery = daemon.file("recovery.key");
         daemon.cli(&["init", "--keyfile", text(&keyfile), "--recovery-out", text(&recovery)]).ok();
         Keyed { daemon, keys }
+    }
+
+    /// Starts the daemon and waits until it has unlocked by itself.
+    fn serve(&mut self) {
+        self.daemon.serve();
+        wait_for("the daemon to unlock", PATIENCE, || {
+            (self.daemon.json(&["status", "--json"])["locked"] == serde_json::Value::Bool(false)).then_some(())
+        });
     }
 
     fn keyfile(&self) -> PathBuf {
@@ -169,7 +177,7 @@ fn no_acknowledged_commit_is_lost_to_a_kill() {
     let mut keyed = Keyed::new(None);
     let mut writer = Writer::new();
     let mut dice = Dice(11);
-    keyed.daemon.serve();
+    keyed.serve();
     for round in 0..rounds(10, 100) {
         let before = writer.acknowledged().len();
         writer.start(keyed.daemon.root());
@@ -178,7 +186,7 @@ fn no_acknowledged_commit_is_lost_to_a_kill() {
         std::thread::sleep(Duration::from_micros(dice.below(300_000)));
         keyed.daemon.kill9();
         writer.stop();
-        keyed.daemon.serve();
+        keyed.serve();
         writer.check(keyed.daemon.root(), &writer.acknowledged(), &format!("kill {round}"));
     }
     eprintln!("{} commits were acknowledged", writer.acknowledged().len());
@@ -240,7 +248,7 @@ fn no_acknowledged_commit_is_lost_to_a_power_cut() {
     disk.replace();
     let mut writer = Writer::new();
     let mut dice = Dice(12);
-    keyed.daemon.serve();
+    keyed.serve();
     for round in 0..rounds(3, 20) {
         let before = writer.acknowledged().len();
         writer.start(keyed.daemon.root());
@@ -252,7 +260,7 @@ fn no_acknowledged_commit_is_lost_to_a_power_cut() {
         keyed.daemon.kill9();
         writer.stop();
         disk.replace();
-        keyed.daemon.serve();
+        keyed.serve();
         writer.check(keyed.daemon.root(), &acknowledged, &format!("power cut {round}"));
         // What is checked next time is what is on this disk, or newer.
         let kept: String = acknowledged.iter().map(|n| format!("{n}\n")).collect();
@@ -284,7 +292,7 @@ impl Patient {
     /// A store with secrets of all lengths, most with several versions; stopped; and a backup of it.
     fn new() -> Self {
         let mut keyed = Keyed::new(None);
-        keyed.daemon.serve();
+        keyed.serve();
         let mut expected = BTreeMap::new();
         for i in 0..60 {
             let name = format!("s{}", i % 25);
