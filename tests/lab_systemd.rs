@@ -65,6 +65,12 @@ fn what_is_installed_works_and_goes_without_a_trace() {
     package.unlock();
     sh(&format!("echo 1234 > {TREE}/pin; chown 2001 {TREE}/pin")).ok();
     assert_eq!(read(&format!("{TREE}/pin")).quiet(), "1234\n");
+    // What renews certificates looks at those of the tree, from within what confines its unit.
+    sh("pinfold cert selfsign web --days 1").ok();
+    assert_eq!(sh("systemd-analyze verify --man=no pinfold-renew.service pinfold-renew.timer").quiet(), "");
+    sh("systemctl enable --now pinfold-renew.timer").ok();
+    sh("systemctl start pinfold-renew.service").ok();
+    assert_eq!(sh("systemctl show -P Result pinfold-renew.service").quiet().trim(), "success");
     let report = sh("systemd-analyze security --no-pager pinfold.service | tail -n 1").text();
     eprintln!("systemd-analyze security: {}", report.trim());
 
