@@ -4,56 +4,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "common/residue.rs"]
+mod residue;
+
 use pinfold::bundle::{
     Chain, Entry, EntryKind, Head, Index, KeySigner, Plan, Sha256Hex, Signer, Trust, check, finish, seal, seal_unsigned,
 };
 use pinfold::model::{ConsoleName, HostName, SecretPath, Timestamp};
 use pinfold::secret::Secret;
-use std::fs::File;
+use residue::{MASK, mark, marked};
 use std::hint::black_box;
-use std::os::unix::fs::FileExt;
 
-/// The mark is nowhere in clear but where the test puts it.
-const MASK: u8 = 0x5a;
-const LEN: usize = 48;
 const NOW: Timestamp = Timestamp { secs: 1_800_000_000, nanos: 0 };
 
-/// Byte `i` of the mark; no multiple of it is ASCII text that occurs by itself.
-fn mark(i: usize) -> u8 {
-    (i as u8).wrapping_mul(37).wrapping_add(11) ^ 0x91
-}
-
-fn marked(len: usize) -> Secret {
-    let mut secret = Secret::zeroed(len).unwrap();
-    for (i, byte) in secret.expose_mut().iter_mut().enumerate() {
-        *byte = mark(i % LEN);
-    }
-    secret
-}
-
-/// How often a masked needle is found in memory, unmasked.
+/// What cannot be written holds nothing that was computed.
 fn found(masked: &[u8]) -> usize {
-    let memory = File::open("/proc/self/mem").unwrap();
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let mut hits = 0;
-    let mut page = vec![0u8; 1 << 20];
-    // What cannot be written holds nothing that was computed.
-    for line in maps.lines().filter(|l| l.contains(" rw") && !l.contains("[v")) {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let (mut at, end) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
-        while at < end {
-            let want = page.len().min((end - at) as usize);
-            let Ok(n) = memory.read_at(&mut page[..want], at) else { break };
-            hits +=
-                page[..n].windows(masked.len()).filter(|w| w.iter().zip(masked).all(|(a, b)| *a == b ^ MASK)).count();
-            page.fill(0);
-            if n == 0 {
-                break;
-            }
-            at += n as u64;
-        }
-    }
-    hits
+    residue::found(masked, "rw")
 }
 
 #[test]

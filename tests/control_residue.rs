@@ -5,26 +5,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "common/residue.rs"]
+mod residue;
+
 use pinfold::config::Config;
 use pinfold::control::client::Client;
 use pinfold::control::{Peer, Server};
 use pinfold::model::SecretPath;
 use pinfold::secret::Secret;
 use pinfold::wire::*;
-use std::fs::File;
+use residue::{LEN, MASK, mark};
 use std::hint::black_box;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-
-/// The mark is nowhere in clear but where the test puts it.
-const MASK: u8 = 0x5a;
-const LEN: usize = 48;
-
-/// Byte `i` of the mark; no multiple of it is ASCII text that occurs by itself.
-fn mark(i: usize) -> u8 {
-    (i as u8).wrapping_mul(37).wrapping_add(11) ^ 0x91
-}
 
 /// A core that looks at content and lets it go.
 struct Glance;
@@ -77,35 +70,11 @@ impl Admin for Glance {
 }
 
 fn marked() -> Secret {
-    let mut secret = Secret::zeroed(100 * LEN).unwrap();
-    for (i, byte) in secret.expose_mut().iter_mut().enumerate() {
-        *byte = mark(i % LEN);
-    }
-    secret
+    residue::marked(100 * LEN)
 }
 
-/// How often a masked needle is found in memory, unmasked.
 fn found(masked: &[u8]) -> usize {
-    let memory = File::open("/proc/self/mem").unwrap();
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let mut hits = 0;
-    let mut page = vec![0u8; 1 << 20];
-    for line in maps.lines().filter(|l| l.contains(" r") && !l.contains("[v")) {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let (mut at, end) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
-        while at < end {
-            let want = page.len().min((end - at) as usize);
-            let Ok(n) = memory.read_at(&mut page[..want], at) else { break };
-            hits +=
-                page[..n].windows(masked.len()).filter(|w| w.iter().zip(masked).all(|(a, b)| *a == b ^ MASK)).count();
-            page.fill(0);
-            if n == 0 {
-                break;
-            }
-            at += n as u64;
-        }
-    }
-    hits
+    residue::found(masked, "r")
 }
 
 #[test]
