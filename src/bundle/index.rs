@@ -3,15 +3,15 @@
 //! Owns what an entry says and when a list of them is whole: sorted, each once, parents before children. It holds no content.
 
 use super::acl::NamedAcl;
+use super::bounded::List;
 use super::manifest::Sha256Hex;
 use crate::model::{Name, SecretPath, Timestamp};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
 use std::fmt;
-use std::marker::PhantomData;
 use thiserror::Error;
 
 /// What `format` says.
@@ -314,9 +314,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
             }
         }
         key(&mut map, "admins")?;
-        let admins = map.next_value_seed(Bounded { max: ADMINS_MAX, too_many: None, of: PhantomData })?;
+        let admins = map.next_value_seed(List::new(ADMINS_MAX, || ()))?;
         key(&mut map, "entries")?;
-        let entries = map.next_value_seed(Bounded { max: self.max, too_many: Some(self.why), of: PhantomData })?;
+        let entries = map.next_value_seed(List::new(self.max, || self.why.set(Some(ReadError::TooMany))))?;
         match map.next_key::<String>()? {
             None => Ok(Index { entries, admins }),
             Some(_) => Err(A::Error::custom("a fifth field")),
@@ -328,42 +328,6 @@ fn key<'de, A: MapAccess<'de>>(map: &mut A, expected: &'static str) -> Result<()
     match map.next_key::<String>()? {
         Some(found) if found == expected => Ok(()),
         _ => Err(A::Error::missing_field(expected)),
-    }
-}
-
-/// A list that stops at its bound, and says that it was that.
-struct Bounded<'a, T> {
-    max: usize,
-    too_many: Option<&'a Cell<Option<ReadError>>>,
-    of: PhantomData<T>,
-}
-
-impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Bounded<'_, T> {
-    type Value = Vec<T>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<'_, T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of at most {}", self.max)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-        let mut all = Vec::new();
-        while let Some(one) = seq.next_element()? {
-            if all.len() == self.max {
-                if let Some(why) = self.too_many {
-                    why.set(Some(ReadError::TooMany));
-                }
-                return Err(A::Error::custom("too many"));
-            }
-            all.push(one);
-        }
-        Ok(all)
     }
 }
 

@@ -46,17 +46,20 @@ pub fn stdin() -> Result<File, Failure> {
     Ok(File::from(fd.map_err(|e| Failure::new(Exit::Failed, format!("cannot read stdin: {e}")))?))
 }
 
+/// A file that was named and cannot be opened or read.
+pub fn unreadable(error: io::Error, shown: &str) -> Failure {
+    let exit = match error.kind() {
+        io::ErrorKind::NotFound => Exit::NotFound,
+        io::ErrorKind::PermissionDenied => Exit::Refused,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string().to_lowercase()).about(shown)
+}
+
 /// A small file that holds a key; `-` is stdin.
 fn file(path: &Path) -> Result<Secret, Failure> {
     let shown = path.display().to_string();
-    let fail = |e: io::Error| {
-        let exit = match e.kind() {
-            io::ErrorKind::NotFound => Exit::NotFound,
-            io::ErrorKind::PermissionDenied => Exit::Refused,
-            _ => Exit::Failed,
-        };
-        Failure::new(exit, e.to_string().to_lowercase()).about(&shown)
-    };
+    let fail = |e| unreadable(e, &shown);
     let mut from = if path == Path::new("-") { stdin()? } else { File::open(path).map_err(fail)? };
     let secret = all(&mut from, KEY_MAX).map_err(|f| f.about(&shown))?;
     secret.ok_or_else(|| Failure::usage(format!("{shown}: longer than {KEY_MAX} bytes, that is no key")))

@@ -18,6 +18,7 @@ mod declare;
 mod endings;
 mod error;
 mod export;
+mod fault;
 mod fsck;
 mod history;
 mod import;
@@ -233,6 +234,11 @@ impl Unlocked {
         let node = self.tree.get(ino)?;
         Some(node.attr(ino, &self.scopes.view(&node.scope)))
     }
+
+    /// The same, and whether it is a view, whose size the node does not know.
+    fn shown(&self, ino: Ino) -> Option<(Attr, bool)> {
+        Some((self.attr(ino)?, self.tree.get(ino)?.is_view()))
+    }
 }
 
 impl Vault {
@@ -321,7 +327,12 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, VaultError> {
-        let found = self.with_open(|open| Some((open.attr(ino)?, open.tree.get(ino)?.is_view())))?;
+        let found = self.with_open(|open| open.shown(ino))?;
+        self.sized(found)
+    }
+
+    /// What was found, with the size that readers meet. Called without the vault's locks.
+    fn sized(&self, found: Option<(Attr, bool)>) -> Result<Attr, VaultError> {
         match found.ok_or(VaultError::NotFound)? {
             (attr, true) => Ok(self.with_composed_size(attr)),
             (attr, false) => Ok(attr),
@@ -333,15 +344,16 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Locked`], [`VaultError::NotFound`].
     pub fn lookup(&self, parent: Ino, name: &str) -> Result<Attr, VaultError> {
-        self.refresh_if_stale(parent);
-        let found = self.with_open(|open| {
-            let ino = open.tree.child(parent, name)?;
-            Some((open.attr(ino)?, open.tree.get(ino)?.is_view()))
-        })?;
-        match found.ok_or(VaultError::NotFound)? {
-            (attr, true) => Ok(self.with_composed_size(attr)),
-            (attr, false) => Ok(attr),
+        let look = |open: &Unlocked| {
+            let found = open.tree.child(parent, name).and_then(|ino| open.shown(ino));
+            (open.tree.all_views().is_stale(parent), found)
+        };
+        let (stale, mut found) = self.with_open(look)?;
+        if stale {
+            self.refresh_if_stale(parent);
+            found = self.with_open(look)?.1;
         }
+        self.sized(found)
     }
 
     /// The node at a path; symlinks are not followed.

@@ -147,6 +147,20 @@ pub struct Grave {
     pub removed: Timestamp,
 }
 
+impl Grave {
+    /// What is kept of a node that goes now.
+    pub fn of(node: &Node, path: &str) -> Self {
+        Grave {
+            path: path.to_owned(),
+            scope: node.scope.clone(),
+            meta: node.meta.clone(),
+            versions: node.versions.clone(),
+            last_number: node.last_number,
+            removed: Timestamp::now(),
+        }
+    }
+}
+
 /// Facts of the whole store, kept at inode 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {

@@ -14,7 +14,7 @@ use super::protectors::{self, MAIN, Turn};
 use super::scopes::Instance;
 use super::unlock::{INDEX_META, Keys, UnlockBy};
 use super::writer::Writer;
-use super::{Caller, State, Vault, VaultError};
+use super::{Caller, State, Vault, VaultError, fault};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::caller::Daemon;
@@ -437,50 +437,6 @@ fn joined(one: &Secret, other: &Secret) -> Result<Secret, VaultError> {
 fn kek(secret: &Secret) -> Result<Kek, VaultError> {
     let bytes = secret.expose().try_into().map_err(|_| VaultError::Failed("a key has another length".into()))?;
     Ok(Kek::new(Zeroizing::new(bytes)))
-}
-
-/// Places where a test ends a rekeying, as a crash would.
-mod fault {
-    use super::VaultError;
-
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub enum Point {
-        /// The marker is in the store.
-        Marked,
-        /// The new identity's file lies beside the old one.
-        FileWritten,
-        /// Some blobs are there twice.
-        SomeCopied,
-        /// All are, and the keys are made.
-        AboutToTurn,
-        /// The new keys are in force.
-        TurnedOver,
-        /// The new file is there under both names.
-        FileReplaced,
-        /// The files are as they will be.
-        FilesSettled,
-        /// Some of the old blobs are gone.
-        SomeRemoved,
-    }
-
-    #[cfg(not(test))]
-    pub fn at(_: Point) -> Result<(), VaultError> {
-        Ok(())
-    }
-
-    #[cfg(test)]
-    thread_local! {
-        pub static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
-    }
-
-    #[cfg(test)]
-    pub fn at(point: Point) -> Result<(), VaultError> {
-        if NEXT.get() != Some(point) {
-            return Ok(());
-        }
-        NEXT.set(None);
-        Err(VaultError::Failed(format!("the test ends it: {point:?}")))
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
-use crate::model::{Ino, Kind, Name, Timestamp};
+use crate::model::{Ino, Kind, Name};
 use std::sync::Arc;
 
 impl Vault {
@@ -111,14 +111,7 @@ impl Vault {
 
     /// Keeps a secret's history under the path it had.
     pub(super) fn bury(&self, writer: &mut Writer, ino: Ino, node: &Arc<Node>, path: &str) -> Result<(), VaultError> {
-        let grave = Grave {
-            path: path.to_owned(),
-            scope: node.scope.clone(),
-            meta: node.meta.clone(),
-            versions: node.versions.clone(),
-            last_number: node.last_number,
-            removed: Timestamp::now(),
-        };
+        let grave = Grave::of(node, path);
         let older = self.with_tree(|t| t.grave(path).cloned())?;
         let crowded_out = self.with_tree_mut(|tree| tree.bury(ino, grave.clone()))?;
         for (old, grave) in older.into_iter().chain(crowded_out) {

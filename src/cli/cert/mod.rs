@@ -10,7 +10,7 @@ mod list;
 mod verify;
 
 use super::show::{self, visible};
-use super::{Failure, tree, with_stdout};
+use super::{Failure, take, tree, with_stdout};
 use crate::config::Config;
 use crate::control::client::Client;
 use crate::delivery::{Cancel, RequestTo, Settings, hand_over};
@@ -160,14 +160,7 @@ pub(super) fn tell(stored: &CertStored, json: bool) -> Result<Exit, Failure> {
 /// What is public: certificates, requests; `-` is stdin.
 pub(super) fn public_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let shown = path.display().to_string();
-    let fail = |e: io::Error| {
-        let exit = match e.kind() {
-            io::ErrorKind::NotFound => Exit::NotFound,
-            io::ErrorKind::PermissionDenied => Exit::Refused,
-            _ => Exit::Failed,
-        };
-        Failure::new(exit, e.to_string().to_lowercase()).about(&shown)
-    };
+    let fail = |e| take::unreadable(e, &shown);
     let mut content = Vec::new();
     if path == Path::new("-") {
         io::stdin().lock().take(PUBLIC_MAX + 1).read_to_end(&mut content).map_err(fail)?;

@@ -5,13 +5,13 @@
 
 use super::prepare::Preparing;
 use super::record::{ConsoleRecord, OwnKey};
-use super::{ACKS, Arrived, INCOMING, Mode, Ready, accounts, fault, refused};
+use super::{ACKS, Arrived, INCOMING, Mode, Ready, accounts, refused};
 use crate::audit;
 use crate::bundle::{Checked, Contents, KeySigner, Refusal, Trust, ack, ssh_identity};
 use crate::model::{ConsoleName, Ino, Timestamp, ack_file};
 use crate::seal;
 use crate::vault::node::Record;
-use crate::vault::{Caller, Vault, VaultError};
+use crate::vault::{Caller, Vault, VaultError, fault};
 use crate::wire::{Import, ImportReport, Outcome};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};

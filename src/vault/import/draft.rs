@@ -118,14 +118,7 @@ impl Draft {
     }
 
     fn bury(&mut self, ino: Ino, node: &Node, path: &str) {
-        let grave = Grave {
-            path: path.to_owned(),
-            scope: node.scope.clone(),
-            meta: node.meta.clone(),
-            versions: node.versions.clone(),
-            last_number: node.last_number,
-            removed: Timestamp::now(),
-        };
+        let grave = Grave::of(node, path);
         let older = self.tree.grave(path).cloned();
         let crowded_out = self.tree.bury(ino, grave.clone());
         self.out.insert(ino, Out::Grave(Arc::new(grave)));

@@ -10,7 +10,6 @@ mod apply;
 mod arrive;
 mod consoles;
 mod draft;
-mod fault;
 mod names;
 mod place;
 mod prepare;
@@ -25,7 +24,7 @@ pub use record::{AccountRecord, AdminRecord, ConsoleRecord, LastImport};
 pub(super) use record::Consoles;
 
 use super::node::Record;
-use super::{Caller, Vault, VaultError};
+use super::{Caller, Vault, VaultError, fault};
 use crate::audit;
 use crate::bundle::{self, Checked, Refusal};
 use crate::model::{ConsoleName, Ino, SecretPath, Timestamp};

@@ -1,6 +1,5 @@
 //! Imports of real bundles into a real store: what comes, what goes, what is refused, and what a crash leaves.
 
-use super::fault::{ALL, Fault, NEXT};
 use super::*;
 use crate::audit::{Log, Settings as LogSettings, WhenFull};
 use crate::bundle::{
@@ -12,6 +11,7 @@ use crate::model::HostName;
 use crate::seal::Protection;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::vault::fault::{Fault, NEXT, Point};
 use crate::vault::{Limits, NextIdentity, Recovery, UnlockBy, create_store};
 use crate::wire::{AccountState, Actor, Admin, Fsck, Import, Join, Joined, Leave, Listed, NoteAccount, Put, Reveal};
 use sha2::{Digest, Sha256};
@@ -20,6 +20,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
+
+/// Every point of an import, in order.
+const ALL: [Point; 7] =
+    [Point::Checked, Point::Prepared, Point::Planned, Point::Recorded, Point::Durable, Point::Shown, Point::Told];
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 /// Says to a child which point it is to be killed at, and where its store is.

@@ -8,7 +8,7 @@ use crate::audit;
 use crate::caller::Control;
 use crate::model::{Ino, Kind, PasswordName, check_password};
 use crate::secret::Secret;
-use crate::vault::XattrMode;
+use crate::vault::{XattrMode, fault};
 use crate::wire::{
     Actor, Fault, Keep, RotationBegin, RotationEnd, RotationMark, RotationOpen, RotationOpened, RotationState,
 };
@@ -109,34 +109,4 @@ impl Vault {
 fn must_be_one(name: &PasswordName, content: &Secret) -> Result<(), Fault> {
     let refused = |e| Fault::Refused(format!("what is stored of {name} was not stored as a password: {e}"));
     check_password(content.expose()).map_err(refused)
-}
-
-/// Where a test ends it, as a crash would.
-pub(super) mod fault {
-    use super::VaultError;
-
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub enum Point {
-        /// The password is the new one, and its other copy is still there.
-        NewIsCurrent,
-    }
-
-    #[cfg(not(test))]
-    pub fn at(_: Point) -> Result<(), VaultError> {
-        Ok(())
-    }
-
-    #[cfg(test)]
-    thread_local! {
-        pub static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
-    }
-
-    #[cfg(test)]
-    pub fn at(point: Point) -> Result<(), VaultError> {
-        if NEXT.get() != Some(point) {
-            return Ok(());
-        }
-        NEXT.set(None);
-        Err(VaultError::Failed(format!("the test ends it: {point:?}")))
-    }
 }

@@ -1,13 +1,12 @@
 //! Passwords in a store of their own, as an admin at the control socket has them.
 
-use super::rotation::fault;
 use super::*;
 use crate::audit::{Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon};
 use crate::seal::Protection;
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::vault::{Limits, Recovery, UnlockBy, create_store};
+use crate::vault::{Limits, Recovery, UnlockBy, create_store, fault};
 use crate::wire::{
     Admin, Keep, PasswordList, Put, Reveal, RotationBegin, RotationEnd, RotationMark, RotationOpen, VersionInfo,
 };
@@ -249,7 +248,7 @@ fn a_rotation_is_durable_at_each_step_and_says_which_is_valid() {
 
     let vault = rig.vault();
     assert_eq!(listed(&vault, "ui-1")[0].2, Some(ChangedUnverified));
-    fault::NEXT.set(Some(fault::Point::NewIsCurrent));
+    fault::NEXT.set(Some(fault::Fault::Error(fault::Point::NewIsCurrent)));
     assert!(end(&vault, "ui-1", Keep::New).is_err());
     drop(vault);
 

@@ -1,10 +1,29 @@
-//! Places where a test makes an import fail, or ends the process outright.
+//! Places where a test makes an operation of several steps fail, or ends the process outright.
 
-use crate::vault::VaultError;
+use super::VaultError;
 
+/// Between which steps. What comes before is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Point {
-    /// The copy was checked, and is about to be opened.
+    /// Rekeying: the marker is in the store.
+    Marked,
+    /// The new identity's file lies beside the old one.
+    FileWritten,
+    /// Some blobs are there twice.
+    SomeCopied,
+    /// All are, and the keys are made.
+    AboutToTurn,
+    /// The new keys are in force.
+    TurnedOver,
+    /// The new file is there under both names.
+    FileReplaced,
+    /// The files are as they will be.
+    FilesSettled,
+    /// Some of the old blobs are gone.
+    SomeRemoved,
+    /// Rotation of a password: it is the new one, and its other copy is still there.
+    NewIsCurrent,
+    /// Import: the copy was checked, and is about to be opened.
     Checked,
     /// Everything is prepared.
     Prepared,
@@ -24,10 +43,6 @@ pub(super) enum Point {
 pub(super) fn at(_: Point) -> Result<(), VaultError> {
     Ok(())
 }
-
-#[cfg(test)]
-pub(super) const ALL: [Point; 7] =
-    [Point::Checked, Point::Prepared, Point::Planned, Point::Recorded, Point::Durable, Point::Shown, Point::Told];
 
 /// What happens at a point.
 #[cfg(test)]
@@ -49,7 +64,7 @@ pub(super) fn at(point: Point) -> Result<(), VaultError> {
     match NEXT.get() {
         Some(Fault::Error(p)) if p == point => {
             NEXT.set(None);
-            Err(VaultError::Failed("a fault that a test put in".into()))
+            Err(VaultError::Failed(format!("the test ends it: {point:?}")))
         }
         Some(Fault::Kill(p)) if p == point => {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
