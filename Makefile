@@ -27,9 +27,9 @@ lint: deps
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --all-targets --features lab -- -D warnings; fi
 
 test-host: deps lint
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
-# Every tests/lab_*.rs is a test of the lab: see Cargo.toml. TESTS= names some of them, ARGS= goes to the test runner.
+# tests/lab.rs lists the modules. TESTS= names some of them, ARGS= goes to the test runner.
 test-lab: deps
 	@tests/lab/run-tests --timeout $(LAB_TIMEOUT) $(TESTS) -- $(ARGS)
 

@@ -353,7 +353,7 @@ fn a_process_that_was_taken_over_cannot_let_anything_through() {
 #[test]
 fn memory_does_not_grow_with_the_bundle() {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_large_bundle", "--ignored", "--nocapture"])
+        .args(["--exact", "bundle::a_large_bundle", "--ignored", "--nocapture"])
         .stdin(Stdio::null())
         .output()
         .unwrap();

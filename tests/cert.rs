@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod common;
+use crate::common;
 
 use common::sshd::{Login, Sshd};
 use pinfold::audit::{Log, Settings, WhenFull};

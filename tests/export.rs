@@ -202,7 +202,7 @@ fn killed_at_any_moment_no_number_is_that_of_two_bundles_and_delivery_goes_on() 
     let mut committed = 0;
     for round in 0..12u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed_console", "--ignored", "--nocapture"])
+            .args(["--exact", "export::killed_console", "--ignored", "--nocapture"])
             .env("PINFOLD_EXPORT_CONSOLE", home)
             .env("PINFOLD_EXPORT_FIRST", (committed + 1).to_string())
             .stdout(Stdio::piped())

@@ -4,7 +4,7 @@
 //! Owns its temporary folders, mounts, accounts of uploaders and servers. It runs as root, outside the lab as well: nothing of
 //! the machine is touched but /etc/passwd, by the uploaders' accounts.
 
-mod common;
+use crate::common;
 
 use common::sshd::{Login, Sshd};
 use common::{Daemon, Out, Setup, User, sh, wait_for};

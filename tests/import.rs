@@ -5,11 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-#[path = "common/console.rs"]
-#[allow(dead_code, reason = "each test executable uses its part")]
-mod console;
-
-use console::Console;
+use crate::common::console::Console;
 use pinfold::audit::{Log, Settings as LogSettings, WhenFull};
 use pinfold::bundle::ack;
 use pinfold::caller::{Callers, Daemon};

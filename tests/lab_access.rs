@@ -1,7 +1,7 @@
 //! Who may open what, for real: every row of the errno table (docs/errno.md), provoked by processes with real uids
 //! and found in the audit log with uid, process id, executable, path and reason.
 
-mod common;
+use crate::common;
 
 use common::{ALICE, BOB, CAROL, Daemon, Held, ROOT, Setup, Tried, User, attempt, attempt_within, sh};
 use serde_json::Value;

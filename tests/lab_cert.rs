@@ -1,7 +1,7 @@
 //! Certificates through the mount: a copy that does not match is refused where tools see it, and a service that runs gets a
 //! renewed pair.
 
-mod common;
+use crate::common;
 
 use common::services::Nginx;
 use common::{ALICE, Daemon, Setup, sh, wait_for};

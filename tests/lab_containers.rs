@@ -1,7 +1,7 @@
 //! Containers as podman makes them, with both runtimes: each reads its own secrets and nobody else's, sees its own ids,
 //! and is cut off when its key goes. No stand-in: real hooks, real namespaces, real cgroups.
 
-mod common;
+use crate::common;
 
 use common::containers::{Container, Podman, RUNTIMES, Spec, can_make};
 use common::{BOB, Daemon, Held, ROOT, User, attempt, sh, wait_for};

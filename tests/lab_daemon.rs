@@ -1,7 +1,7 @@
 //! The daemon's life: it clears a dead one's mount, is alone on its store, unmounts when it is told to end, and what was
 //! written outlives it, down to the recovery key alone.
 
-mod common;
+use crate::common;
 
 use common::process::wait;
 use common::{ALICE, BOB, Daemon, Held, Setup, daemon, sh};

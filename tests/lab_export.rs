@@ -1,7 +1,7 @@
 //! A console that is a real daemon: a secret enrolled by cp arrives as a bundle where the policy says, also when the daemon
 //! is killed in the middle, and stock tools agree with what it made.
 
-mod common;
+use crate::common;
 
 use common::{Daemon, Setup, sh, wait_for};
 use serde_json::Value;

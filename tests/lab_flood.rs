@@ -1,6 +1,6 @@
 //! A flood of refusals delays nobody and is counted; and the audit log, after all of it, shows every tampering.
 
-mod common;
+use crate::common;
 
 use common::{ALICE, BOB, Daemon, Held, ROOT, User, sh, wait_for};
 use serde_json::Value;

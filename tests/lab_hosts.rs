@@ -3,7 +3,7 @@
 //!
 //! Owns the accounts whose names begin with pf-; no test leaves one behind.
 
-mod common;
+use crate::common;
 
 use common::console::{Console, HOST, NAME, Sent};
 use common::{ALICE, BOB, Daemon, Out, Setup, sh, wait_for};

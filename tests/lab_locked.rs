@@ -1,7 +1,7 @@
 //! While the store is locked: nothing is missing, names are unknown, callers wait within bounds, and what was open before
 //! shows nothing any more.
 
-mod common;
+use crate::common;
 
 use common::{ALICE, BOB, Daemon, Held, ROOT, Setup, User, attempt, sh, wait_for};
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 //!
 //! Owns the sshd and the server it starts, on loopback, and ends them by their own process ids.
 
-mod common;
+use crate::common;
 
 use common::{Daemon, daemon, sh, wait_for};
 use serde_json::Value;

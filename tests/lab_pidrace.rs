@@ -4,7 +4,7 @@
 //! 10,000 rounds, half of them with a thief of the host, half with one of another instance; `PINFOLD_PIDRACE=N` is another
 //! number.
 
-mod common;
+use crate::common;
 
 use common::{Daemon, Held, ROOT, sh};
 use serde_json::Value;

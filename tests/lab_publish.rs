@@ -1,7 +1,7 @@
 //! Keys of services, as an admin sets them up and services find them: with the command line and with the tools that
 //! carry attributes, under systemd's session keyrings, over kills and restarts of the daemon.
 
-mod common;
+use crate::common;
 
 use common::{ALICE, BOB, Daemon, Out, User, sh, wait_for};
 use std::time::{Duration, Instant};

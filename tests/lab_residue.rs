@@ -3,7 +3,7 @@
 //!
 //! The search is shown to find it: while a handle is open, in the locked arena and nowhere else.
 
-mod common;
+use crate::common;
 
 use common::{Daemon, Held, ROOT, sh, wait_for};
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! Scopes and instances, mounted: containers made by plain `unshare`, each with its own subtree bind-mounted as its
 //! `/run/secrets`, entered by `nsenter`, cut off by the command and by keyctl(1).
 
-mod common;
+use crate::common;
 
 use common::unshared::{Container, FURTHER, SAME, SECOND, SHIFTED, instance, put};
 use common::{Daemon, sh, wait_for};

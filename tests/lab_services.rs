@@ -2,7 +2,7 @@
 //!
 //! Each first serves from plain files: what fails there is the lab's fault, not the tree's.
 
-mod common;
+use crate::common;
 
 use common::services::{DirectoryServer, LDAP, LDAPS, Nginx, Sshd};
 use common::{ALICE, Daemon, ROOT, Setup, User, WWW_DATA, in_the_lab, sh};

@@ -2,7 +2,7 @@
 //!
 //! Owns one installation for each test, in the paths of the package itself. Removing it is part of what is tested.
 
-mod common;
+use crate::common;
 
 use common::package::{PATIENCE, Package, TREE, await_state, state};
 use common::services::{DirectoryServer, LDAPS};

@@ -2,7 +2,7 @@
 //!
 //! Owns a unit of its own for each test. How often it is killed is PINFOLD_KILLS (200 by default).
 
-mod common;
+use crate::common;
 
 use common::load::{Makers, Readers, SlowWriter};
 use common::unshared::{self, Container, SAME, SHIFTED, instance};

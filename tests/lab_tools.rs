@@ -3,7 +3,7 @@
 //! Every step must end with 0 and say nothing on standard error. What was made is compared, to the nanosecond and the
 //! inode number, with what is there after a restart of the daemon.
 
-mod common;
+use crate::common;
 
 use common::{ALICE, BOB, Daemon, ROOT, in_the_lab, process, sh, wait_for};
 use std::time::Duration;

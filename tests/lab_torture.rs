@@ -2,7 +2,7 @@
 //! damaged is refused, never served. `PINFOLD_TORTURE=full` is the long form.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
-mod common;
+use crate::common;
 
 use common::daemon::{binary, connection, signal};
 use common::{Daemon, Setup, sh, wait_for};

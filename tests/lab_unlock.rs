@@ -3,7 +3,7 @@
 //!
 //! Owns the servers it starts, on loopback, and ends them by their own process ids.
 
-mod common;
+use crate::common;
 
 use common::{Daemon, Setup, daemon, sh, wait_for};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Views through the mount: what the tools they are for make of them, and real services that run on them while their sources
 //! are renewed a thousand times.
 
-mod common;
+use crate::common;
 
 use common::{ALICE, Daemon, Out, ROOT, Setup, User, sh, wait_for};
 use std::time::Duration;

@@ -1,0 +1,1 @@
+//! The attacks that need the lab: real services, systemd or containers.

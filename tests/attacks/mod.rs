@@ -1,0 +1,5 @@
+//! Attacks on the running product, one file a theme, each attack's program as source in `programs`.
+//!
+//! The table of all of them is in `docs/threat-model.md`; `page` holds it against the tests that exist.
+
+mod page;
