@@ -6,7 +6,8 @@
 //! thread has the real uid of a service, that service may send it SIGKILL, which ends the whole daemon (kill(2)). The
 //! child shares the memory (CLONE_VM), so no page and no secret is copied; it makes a handful of system calls, allocates
 //! nothing and takes no lock. All signals are blocked in it: what the service sends never reaches a handler of the daemon.
-//! SIGKILL ends the errand alone, and one that was stopped is killed when its time is over.
+//! SIGKILL ends the errand alone, and one that was stopped is killed when its time is over. One that is merely slow, on a
+//! busy machine, has longer: its uid did nothing to it, and must not be blamed for it.
 //!
 //! It decides nothing about who gets what, and never reads a payload.
 
@@ -16,10 +17,10 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an errand may take; it takes some 100 µs.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Patience = Patience { stopped: Duration::from_secs(1), slow: Duration::from_secs(5) };
 /// Bytes of stack for a child that calls no deeper than syscall(2).
 const STACK: usize = 64 << 10;
 const LINK: c_long = 8;
@@ -66,6 +67,18 @@ pub enum ErrandError {
     /// Somebody killed it, or stopped it and its time was over.
     #[error("the uid killed or stopped who came to its keyring")]
     Killed,
+    /// It ran and was not done in its time.
+    #[error("not done in time: the machine is busy, or the uid slows down who comes to its keyring")]
+    Late,
+}
+
+/// How long an errand is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// If it is stopped then; it is looked at each time this has passed.
+    stopped: Duration,
+    /// If it runs. Whoever stops it and lets it go, by turns, or takes its priority, gains no more than this.
+    slow: Duration,
 }
 
 /// Makes a key that belongs to root and puts it into the `@u` of `place`; a key of that description there is displaced.
@@ -75,7 +88,7 @@ pub enum ErrandError {
 /// [`ErrandError`]; then the key is gone.
 pub fn give(place: Place<'_>, new: &NewKey<'_>) -> Result<KeyId, ErrandError> {
     let at = |step| move |source| ErrandError::Refused { step, source };
-    on_errand(place, |child| {
+    on_errand(place, PATIENCE, |child| {
         let key = keyctl::add_user_key_to_thread(new.description, new.payload).map_err(at("making the key"))?;
         if let Some(gid) = new.gid {
             keyctl::set_group(key, gid).map_err(at("setting the key's group"))?;
@@ -95,8 +108,16 @@ pub fn give(place: Place<'_>, new: &NewKey<'_>) -> Result<KeyId, ErrandError> {
 /// # Errors
 /// [`ErrandError`] if nobody could look.
 pub fn look(place: Place<'_>, descriptions: &[&CStr]) -> Result<Vec<Option<KeyId>>, ErrandError> {
+    look_within(PATIENCE, place, descriptions)
+}
+
+fn look_within(
+    patience: Patience,
+    place: Place<'_>,
+    descriptions: &[&CStr],
+) -> Result<Vec<Option<KeyId>>, ErrandError> {
     let mut found = vec![0; descriptions.len()];
-    on_errand(place, |child| child.run(Todo::Search(descriptions, &mut found)))?;
+    on_errand(place, patience, |child| child.run(Todo::Search(descriptions, &mut found)))?;
     Ok(found.into_iter().map(|serial| i32::try_from(serial).ok().filter(|s| *s > 0).map(KeyId)).collect())
 }
 
@@ -105,7 +126,7 @@ pub fn look(place: Place<'_>, descriptions: &[&CStr]) -> Result<Vec<Option<KeyId
 /// # Errors
 /// [`ErrandError`] if nobody could go there.
 pub fn take(place: Place<'_>, keys: &[KeyId]) -> Result<(), ErrandError> {
-    on_errand(place, |child| child.run(Todo::Unlink(keys)))
+    on_errand(place, PATIENCE, |child| child.run(Todo::Unlink(keys)))
 }
 
 /// What the child does once it is there.
@@ -124,6 +145,7 @@ struct Child<'a> {
 /// Runs `errand` in a thread of its own, whose thread keyring ends with it, and kills a child that takes too long.
 fn on_errand<R: Send>(
     place: Place<'_>,
+    patience: Patience,
     errand: impl FnOnce(&Child<'_>) -> Result<R, ErrandError> + Send,
 ) -> Result<R, ErrandError> {
     let failed = |source| ErrandError::Refused { step: "starting a thread", source };
@@ -138,15 +160,27 @@ fn on_errand<R: Send>(
             let _ = tell.send(result);
         };
         std::thread::Builder::new().name("keyring".into()).spawn_scoped(scope, thread).map_err(failed)?;
+        let begun = Instant::now();
+        let mut is_late = false;
         let result = loop {
-            match told.recv_timeout(PATIENCE) {
+            match told.recv_timeout(patience.stopped) {
                 Ok(result) => break result,
-                Err(RecvTimeoutError::Timeout) => kill(pidfd.load(Ordering::Acquire)),
+                Err(RecvTimeoutError::Timeout) => {
+                    let child = pidfd.load(Ordering::Acquire);
+                    let stopped = is_stopped(child);
+                    is_late |= !stopped && begun.elapsed() >= patience.slow;
+                    if stopped || is_late {
+                        kill(child);
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => break Err(ErrandError::Killed),
             }
         };
         close(pidfd);
-        result
+        match result {
+            Err(ErrandError::Killed) if is_late => Err(ErrandError::Late),
+            result => result,
+        }
     })
 }
 
@@ -186,7 +220,21 @@ impl Child<'_> {
     }
 }
 
-/// Ends a child that was stopped; nothing if there is none.
+/// Whether there is a child, and it was stopped.
+fn is_stopped(pidfd: c_int) -> bool {
+    let Ok(pidfd) = libc::id_t::try_from(pidfd) else { return false };
+    let options = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: all zeros is a value of this structure of numbers. waitid writes to it alone, and takes nothing away from
+    // the thread that waits for the child's end (WNOWAIT, no WEXITED). The descriptor is open: see `on_errand`.
+    let (waited, found) = unsafe {
+        let mut found: libc::siginfo_t = std::mem::zeroed();
+        (libc::waitid(libc::P_PIDFD, pidfd, &raw mut found, options), found)
+    };
+    // Nothing to tell: it stays zero (waitid(2)).
+    waited == 0 && found.si_signo == libc::SIGCHLD
+}
+
+/// Ends a child that was stopped or is late; nothing if there is none.
 fn kill(pidfd: c_int) {
     if pidfd >= 0 {
         // SAFETY: pidfd_send_signal takes numbers and a null pointer. The descriptor is open: see `on_errand`.
@@ -280,6 +328,11 @@ mod tests {
 
     const PERM: u32 = 0x0b3f_0b00;
 
+    /// One that no other run of these tests on this machine has: keyrings are the machine's, and so is kill(-1).
+    fn unique(n: u32) -> u32 {
+        100_000_000 + 16 * std::process::id() + n
+    }
+
     fn host(uid: u32) -> Place<'static> {
         Place { namespace: None, uid }
     }
@@ -302,13 +355,13 @@ mod tests {
 
     #[test]
     fn a_uid_finds_what_it_was_given_and_cannot_change_it() {
-        let (uid, other) = (1_990_001, 1_990_002);
+        let (uid, other) = (unique(1), unique(2));
         let key = give(host(uid), &new(c"pinfold: a;b", b"1234", uid)).unwrap();
         let find = r#"k=$(keyctl search @u user "pinfold: a;b") && keyctl pipe $k"#;
         assert!(as_uid(uid, find).1.starts_with("1234"), "{:?}", as_uid(uid, find));
         assert!(!as_uid(other, find).0);
         assert!(as_uid(other, &format!("keyctl pipe {}", key.0)).1.contains("Permission denied"));
-        for change in ["update %% x", "revoke %%", "setperm %% 0x3f3f3f3f", "chown %% 1990001", "timeout %% 5"] {
+        for change in ["update %% x", "revoke %%", "setperm %% 0x3f3f3f3f", "chown %% 1", "timeout %% 5"] {
             let (done, told) = as_uid(uid, &format!("keyctl {}", change.replace("%%", &key.0.to_string())));
             assert!(!done && told.contains("Permission denied"), "{change}: {told}");
         }
@@ -331,7 +384,7 @@ mod tests {
         let place = Place { namespace: Some(std::os::fd::AsFd::as_fd(&nobody)), uid: 0 };
         let error = give(place, &new(c"pinfold:x", b"x", 0)).unwrap_err();
         assert!(error.to_string().starts_with("entering the user namespace"), "{error}");
-        let error = give(host(1_990_003), &new(c"pinfold:x", b"", 0)).unwrap_err();
+        let error = give(host(unique(3)), &new(c"pinfold:x", b"", 0)).unwrap_err();
         assert!(error.to_string().starts_with("making the key"), "{error}");
         assert_eq!(nix::unistd::getuid().as_raw(), 0);
     }
@@ -339,7 +392,7 @@ mod tests {
     #[test]
     fn the_key_of_a_failed_errand_does_not_stay() {
         let mut made = None;
-        let lost = on_errand(host(1_990_004), |child| {
+        let lost = on_errand(host(unique(4)), PATIENCE, |child| {
             let key = keyctl::add_user_key_to_thread(c"pinfold:lost", b"x").unwrap();
             made = Some(key);
             // Nobody may link this one.
@@ -356,15 +409,30 @@ mod tests {
         assert!(give(host(u32::MAX), &new(c"pinfold:x", b"x", 0)).is_err(), "-1 would mean: stay who you are");
     }
 
+    /// Sends a signal to all that its uid may send one to, until it is dropped or the tests end.
+    struct Hostile(std::process::Child);
+
+    impl Hostile {
+        fn start(uid: u32, signal: &str) -> Self {
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "--pdeathsig=KILL"]);
+            command.args(["sh", "-c", &format!("while :; do kill -{signal} -1; done 2>/dev/null")]);
+            Hostile(command.spawn().unwrap())
+        }
+    }
+
+    impl Drop for Hostile {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     #[test]
     fn a_uid_that_kills_or_stops_the_errand_harms_no_other() {
-        let uid = 1_990_005;
+        let uid = unique(5);
         for signal in ["KILL", "STOP"] {
-            let mut hostile = Command::new("setpriv")
-                .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups"])
-                .args(["sh", "-c", &format!("while :; do kill -{signal} -1; done 2>/dev/null")])
-                .spawn()
-                .unwrap();
+            let hostile = Hostile::start(uid, signal);
             let begun = std::time::Instant::now();
             let mut killed = 0;
             // Each is done, or said to be killed, in a bounded time.
@@ -375,11 +443,28 @@ mod tests {
                     Err(other) => panic!("{other}"),
                 }
             }
-            hostile.kill().unwrap();
-            hostile.wait().unwrap();
+            drop(hostile);
             assert!(killed > 0, "{signal}: it was never hit");
         }
         let key = give(host(uid), &new(c"pinfold:fought-over", b"x", uid)).unwrap();
         take(host(uid), &[key]).unwrap();
+    }
+
+    #[test]
+    fn one_that_is_slow_is_not_taken_for_one_that_was_stopped() {
+        let patience = Patience { stopped: Duration::from_millis(20), slow: Duration::from_secs(600) };
+        let mut searches = 50_000;
+        loop {
+            let begun = Instant::now();
+            let found = look_within(patience, host(unique(6)), &vec![c"pinfold: none"; searches]).unwrap();
+            assert_eq!(found.len(), searches);
+            if begun.elapsed() > 5 * patience.stopped {
+                break;
+            }
+            searches *= 2;
+        }
+        let patience = Patience { slow: patience.stopped, ..patience };
+        let late = look_within(patience, host(unique(6)), &vec![c"pinfold: none"; searches * 8]);
+        assert!(matches!(late, Err(ErrandError::Late)), "{late:?}");
     }
 }
