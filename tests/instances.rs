@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use crate::common::first_of;
 use pinfold::access::Denial;
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon, Instances, Process, Registry};
@@ -42,12 +43,7 @@ impl Container {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let children = format!("/proc/{0}/task/{0}/children", outer.id());
-        let init = until(|| {
-            let child = std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse::<u32>().ok()?;
-            // It is the container's only once it runs what it is to run.
-            (std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?.trim() == "sleep").then_some(child)
-        });
+        let init = first_of(outer.id(), "sleep");
         for file in ["uid_map", "gid_map"] {
             std::fs::write(format!("/proc/{init}/{file}"), map).unwrap();
         }

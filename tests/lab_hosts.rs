@@ -79,7 +79,7 @@ fn it_opens_for_whom_the_console_says_and_watchers_hear_of_it() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("inotify-tools are in the lab");
-    let held = format!("ls -l /proc/{}/fd | grep -q inotify && sleep 0.2", watcher.id());
+    let held = format!("grep -q '^inotify wd:' /proc/{}/fdinfo/*", watcher.id());
     wait_for("the watch", PATIENCE, || (sh(&held).code == 0).then_some(()));
     host.daemon.cli(&["import", &file]).ok();
     assert!(watcher.wait().expect("it is our child").success(), "it was not told");

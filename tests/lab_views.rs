@@ -113,7 +113,10 @@ fn they_are_listed_followed_and_removed() {
     // Who watches the file hears of a new version of a source, though nobody touched the file.
     let heard = std::thread::spawn(|| sh("timeout 30 inotifywait -q -e close_write /run/secrets/all.pem; echo $?"));
     wait_for("the watch", Duration::from_secs(10), || {
-        sh("pgrep -x inotifywait >/dev/null && sleep 0.3").code.eq(&0).then_some(())
+        sh("for p in $(pgrep -x inotifywait); do grep -qs '^inotify wd' /proc/$p/fdinfo/* && exit 0; done; exit 1")
+            .code
+            .eq(&0)
+            .then_some(())
     });
     sh(&format!("cp {from}/g1.key /run/secrets/tls/key.pem && cp {from}/g1.pem /run/secrets/tls/cert.pem")).quiet();
     assert!(heard.join().expect("a watcher").text().contains("CLOSE_WRITE"));

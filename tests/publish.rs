@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use crate::common::{first_of, unshared_uid};
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon, Instances, Registry};
 use pinfold::model::{Acl, AclEntry, AclTag, Gid, Ino, Name, SecretPath, Uid};
@@ -171,7 +172,7 @@ fn content(uid: u32, description: &str) -> Option<String> {
 
 #[test]
 fn the_uid_finds_and_reads_it_and_nobody_else_and_nobody_changes_it() {
-    let (world, uid, other) = (World::new(), 1_980_001, 1_980_002);
+    let (world, uid, other) = (World::new(), unshared_uid(1), unshared_uid(2));
     world.put("svc/pin", uid, b"1234");
     let info = world.publish("svc/pin", uid);
     assert_eq!((info.state, info.description.as_str()), (PublicationState::Published, "pinfold:svc/pin"));
@@ -198,7 +199,7 @@ fn the_uid_finds_and_reads_it_and_nobody_else_and_nobody_changes_it() {
 
 #[test]
 fn each_version_takes_the_place_of_the_last_in_the_same_key() {
-    let (world, uid) = (World::new(), 1_980_010);
+    let (world, uid) = (World::new(), unshared_uid(10));
     world.put("pin", uid, b"one");
     let serial = world.publish("pin", uid).serial.unwrap();
     for (version, text) in [(2, "two"), (3, "a third one that is longer")] {
@@ -214,7 +215,7 @@ fn each_version_takes_the_place_of_the_last_in_the_same_key() {
 
 #[test]
 fn it_goes_with_the_permission_and_comes_with_it() {
-    let (world, uid) = (World::new(), 1_980_020);
+    let (world, uid) = (World::new(), unshared_uid(20));
     world.put("svc/pin", uid, b"1234");
     world.publish("svc/pin", uid);
     let ino = world.ino("svc/pin");
@@ -269,7 +270,7 @@ fn it_goes_with_the_permission_and_comes_with_it() {
 
 #[test]
 fn what_may_not_be_read_is_not_published() {
-    let (world, uid, other) = (World::new(), 1_980_030, 1_980_031);
+    let (world, uid, other) = (World::new(), unshared_uid(30), unshared_uid(31));
     world.put("svc/pin", uid, b"1234");
     let refused = world.try_publish(asked("svc/pin", other));
     assert!(matches!(&refused, Err(Fault::Refused(why)) if why.contains("not allowed: other")), "{refused:?}");
@@ -312,7 +313,7 @@ fn what_may_not_be_read_is_not_published() {
 
 #[test]
 fn two_secrets_cannot_have_one_name_in_one_keyring() {
-    let (world, uid) = (World::new(), 1_980_040);
+    let (world, uid) = (World::new(), unshared_uid(40));
     world.put("a", uid, b"a");
     world.put("b", uid, b"b");
     let named = |at| Publish { description: Some("the; pin".into()), ..asked(at, uid) };
@@ -324,7 +325,7 @@ fn two_secrets_cannot_have_one_name_in_one_keyring() {
 
 #[test]
 fn what_the_uid_takes_away_is_put_back_within_a_second() {
-    let (world, uid) = (World::new(), 1_980_050);
+    let (world, uid) = (World::new(), unshared_uid(50));
     world.put("pin", uid, b"1234");
     let first = world.publish("pin", uid).serial.unwrap();
     let description = "pinfold:pin";
@@ -350,8 +351,8 @@ fn what_the_uid_takes_away_is_put_back_within_a_second() {
 
 #[test]
 fn a_keyring_that_is_spoiled_harms_its_own_publication_alone() {
-    // Its keyring is spoiled for good: one that no other run had.
-    let (world, uid, other) = (World::new(), 1_900_000 + std::process::id() % 50_000, 1_980_061);
+    // The first one's keyring is spoiled for good.
+    let (world, uid, other) = (World::new(), unshared_uid(60), unshared_uid(61));
     for (at, uid) in [("a", uid), ("b", other)] {
         world.put(at, uid, b"x");
     }
@@ -370,7 +371,7 @@ fn a_keyring_that_is_spoiled_harms_its_own_publication_alone() {
 
 #[test]
 fn a_lock_empties_the_keyrings_and_an_unlock_fills_them() {
-    let (world, uid) = (World::new(), 1_980_070);
+    let (world, uid) = (World::new(), unshared_uid(70));
     world.put("pin", uid, b"1234");
     let serial = world.publish("pin", uid).serial.unwrap();
     world.vault.lock(&Daemon).unwrap();
@@ -388,7 +389,7 @@ fn a_lock_empties_the_keyrings_and_an_unlock_fills_them() {
 
 #[test]
 fn the_end_of_the_daemon_takes_everything_back() {
-    let (world, uid) = (World::new(), 1_980_071);
+    let (world, uid) = (World::new(), unshared_uid(71));
     world.put("pin", uid, b"1234");
     world.publish("pin", uid);
     world.vault.shutdown();
@@ -397,7 +398,7 @@ fn the_end_of_the_daemon_takes_everything_back() {
 
 #[test]
 fn what_a_killed_daemon_left_is_taken_back_by_the_next() {
-    let (world, next, uid) = (World::new(), World::new(), 1_980_072);
+    let (world, next, uid) = (World::new(), World::new(), unshared_uid(72));
     world.put("pin", uid, b"1234");
     let serial = world.publish("pin", uid).serial.unwrap();
     let noted = std::fs::read_to_string(world.home.path().join("published.keys")).unwrap();
@@ -415,7 +416,7 @@ fn what_a_killed_daemon_left_is_taken_back_by_the_next() {
 
 #[test]
 fn a_timeout_ends_the_key_and_an_update_does_not_lengthen_it() {
-    let (world, uid) = (World::new(), 1_980_080);
+    let (world, uid) = (World::new(), unshared_uid(80));
     world.put("pin", uid, b"1234");
     let asked = Publish { timeout: Some(3), ..asked("pin", uid) };
     let info = world.try_publish(asked).unwrap().remove(0);
@@ -431,7 +432,7 @@ fn a_timeout_ends_the_key_and_an_update_does_not_lengthen_it() {
 
 #[test]
 fn the_attribute_publishes_and_moves_with_the_file() {
-    let (world, uid) = (World::new(), 1_980_090);
+    let (world, uid) = (World::new(), unshared_uid(90));
     world.put("dir/pin", uid, b"1234");
     let ino = world.ino("dir/pin");
     for (value, why) in
@@ -476,15 +477,7 @@ impl Container {
             .args(["--user", "--pid", "--fork", "--kill-child", "sleep", "1000"])
             .spawn()
             .unwrap();
-        let children = format!("/proc/{0}/task/{0}/children", outer.id());
-        let begun = Instant::now();
-        let init = loop {
-            if let Ok(init) = std::fs::read_to_string(&children).unwrap().trim().parse() {
-                break init;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(10), "it does not start");
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let init = first_of(outer.id(), "sleep");
         for map in ["uid_map", "gid_map"] {
             std::fs::write(format!("/proc/{init}/{map}"), format!("0 {first} 65536")).unwrap();
         }
@@ -619,7 +612,7 @@ fn a_secret_of_the_host_and_of_another_scope_in_a_container() {
 #[test]
 #[ignore = "a measurement"]
 fn measured() {
-    let (world, uid) = (World::new(), 1_980_100);
+    let (world, uid) = (World::new(), unshared_uid(100));
     let p50 = |mut times: Vec<Duration>| {
         times.sort();
         times[times.len() / 2]
@@ -650,7 +643,7 @@ fn measured() {
 fn a_file_renamed_over_the_secret_goes_into_the_same_key() {
     // Both ways: the new file made before the old one, and after it.
     for (at, names) in [["pin", "tmp"], ["tmp", "pin"]].into_iter().enumerate() {
-        let (world, uid) = (World::new(), 1_980_300 + u32::try_from(at).unwrap());
+        let (world, uid) = (World::new(), unshared_uid(300 + u32::try_from(at).unwrap()));
         for name in names {
             world.put(name, uid, name.as_bytes());
         }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use crate::common::{first_of, unshared_uid};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -144,7 +145,7 @@ fn request(path: &str) -> String {
 fn who_may_read_gets_the_key_he_asks_for_and_nobody_else() {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root");
     let world = World::start();
-    let (uid, other) = (1_970_001, 1_970_002);
+    let (uid, other) = (unshared_uid(401), unshared_uid(402));
     world.put("svc/pin", uid, "1234");
     assert_eq!(by(uid, &request("svc/pin")), (true, "1234".into()));
     world.recorded("allowed", uid, "svc/pin");
@@ -213,10 +214,7 @@ fn inside_a_container(world: &World) {
     world.put("containers/web/pin", 999, "inside");
     let mut outer =
         Command::new("unshare").args(["--user", "--pid", "--fork", "--kill-child", "sleep", "1000"]).spawn().unwrap();
-    let children = format!("/proc/{0}/task/{0}/children", outer.id());
-    let mut init = String::new();
-    world.until("the container starts", || !std::fs::read_to_string(&children).unwrap().trim().is_empty());
-    init.push_str(std::fs::read_to_string(&children).unwrap().trim());
+    let init = first_of(outer.id(), "sleep").to_string();
     for map in ["uid_map", "gid_map"] {
         std::fs::write(format!("/proc/{init}/{map}"), "0 3300000 65536").unwrap();
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use crate::common::first_of;
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon, Instances, Process, Registry};
 use pinfold::fs::register::Register;
@@ -782,14 +783,7 @@ impl Container {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let children = format!("/proc/{0}/task/{0}/children", outer.id());
-        let found = || {
-            let child = std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse::<u32>().ok()?;
-            let is_it = std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?.trim() == "sleep";
-            is_it.then_some(child)
-        };
-        until("no container", || found().is_some());
-        let init = found().unwrap();
+        let init = first_of(outer.id(), "sleep");
         for file in ["uid_map", "gid_map"] {
             std::fs::write(format!("/proc/{init}/{file}"), "0 0 4294967295").unwrap();
         }

@@ -16,7 +16,7 @@ pub mod tried;
 pub mod unshared;
 
 pub use daemon::{Daemon, Setup};
-pub use process::{ALICE, BOB, CAROL, Out, ROOT, User, WWW_DATA, sh};
+pub use process::{ALICE, BOB, CAROL, Out, ROOT, User, WWW_DATA, first_of, sh, unshared_uid};
 pub use tried::{Held, Tried, attempt, attempt_within};
 
 use std::time::{Duration, Instant};

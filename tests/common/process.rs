@@ -175,3 +175,23 @@ pub fn doing(pid: u32) -> String {
     }
     text
 }
+
+/// The first child of a process, once it runs what it is to run: before its exec it is its parent's copy, with its
+/// parent's ids and program, and in the middle of it nobody may look at it.
+#[track_caller]
+pub fn first_of(parent: u32, comm: &str) -> u32 {
+    let children = format!("/proc/{parent}/task/{parent}/children");
+    super::wait_for(&format!("the first child of {parent}, {comm}"), Duration::from_secs(20), || {
+        let child: u32 = std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse().ok()?;
+        (std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?.trim() == comm).then_some(())?;
+        // The name comes before the end of the exec, which this waits for.
+        std::fs::read(format!("/proc/{child}/syscall")).ok()?;
+        Some(child)
+    })
+}
+
+/// A uid that no other run of the tests on this machine has, `n` below 1000: user keyrings are the machine's.
+pub fn unshared_uid(n: u32) -> u32 {
+    assert!(n < 1000, "{n} is the next process's");
+    200_000_000 + 1000 * (std::process::id() % 1_000_000) + n
+}

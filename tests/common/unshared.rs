@@ -3,7 +3,7 @@
 //! Owns their processes; dropping ends them.
 
 use super::process::{Out, ROOT};
-use super::{Daemon, Held, sh, wait_for};
+use super::{Daemon, Held, first_of, sh, wait_for};
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -46,11 +46,7 @@ impl Container {
             .stdout(Stdio::null())
             .spawn()
             .expect("unshare");
-        let children = format!("/proc/{0}/task/{0}/children", outer.id());
-        let init: u32 = wait_for("the container's first process", Duration::from_secs(20), || {
-            let child = std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse().ok()?;
-            (std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?.trim() == "sh").then_some(child)
-        });
+        let init = first_of(outer.id(), "sh");
         for file in ["uid_map", "gid_map"] {
             std::fs::write(format!("/proc/{init}/{file}"), map).expect("its ids are mapped");
         }
