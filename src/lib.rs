@@ -18,6 +18,7 @@ pub mod enrol;
 pub mod exit;
 pub mod fs;
 pub mod keyring;
+pub mod meter;
 pub mod model;
 pub mod policy;
 pub mod seal;

@@ -18,6 +18,7 @@ pub use certs::{Certs, Half, Pair, Submit};
 pub use load::{ConfigError, DEFAULT_FILE};
 pub use passwords::{Passwords, SshVerify};
 
+use crate::meter::Shares;
 use crate::model::SecretPath;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,6 +55,8 @@ pub struct Config {
     /// How many instances of containers may be attached at once.
     #[serde(deserialize_with = "units::max_instances")]
     pub max_instances: u64,
+    /// What one user may have of what can be used up.
+    pub limits: Shares,
     /// How many versions of a secret are kept.
     #[serde(deserialize_with = "units::keep_versions")]
     pub keep_versions: u64,
@@ -220,6 +223,7 @@ impl Default for Config {
             max_secret_size: 1 << 20,
             max_secrets: 100_000,
             max_instances: 4096,
+            limits: Shares::default(),
             keep_versions: 5,
             when_locked: WhenLocked::Wait,
             unlock_timeout: Duration::from_secs(90),

@@ -20,6 +20,7 @@ use crate::control::Server;
 use crate::credentials::Credentials;
 use crate::fs::fuse::{Connect, Mounted};
 use crate::keyring::noted;
+use crate::meter::Meter;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
@@ -191,7 +192,8 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         mountpoint: config.mountpoint.clone(),
         admin_gid: config.admin_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
-    let vault = Vault::new(store, log, callers, limits).with_instances(instances);
+    let meter = Meter::new(&config.limits, arena::usage().1 as u64, config.max_secrets);
+    let vault = Vault::new(store, log, callers, limits).with_instances(instances).with_meter(meter);
     vault.with_imports(imports::settings(config));
     vault.set_pairs(config.certs.pair.clone());
     vault.set_key_type(config.certs.key_type);

@@ -74,6 +74,7 @@ pub(crate) use admin::backup_report;
 use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
 use crate::caller::{Callers, Control, Daemon, Process, Registry};
+use crate::meter::{Meter, Payer, Shares};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
@@ -185,6 +186,7 @@ pub trait Keeper: Send + Sync {
 /// The vault.
 pub struct Vault {
     limits: Limits,
+    meter: Arc<Meter>,
     store: Store,
     audit: Arc<Log>,
     /// Whether the log was found to be the one the store knows.
@@ -244,8 +246,10 @@ impl Unlocked {
 impl Vault {
     /// A vault over an open store, locked.
     pub fn new(store: Store, audit: Arc<Log>, callers: Callers, limits: Limits) -> Self {
+        let meter = Meter::new(&Shares::default(), crate::sys::arena::usage().1 as u64, limits.max_secrets);
         Vault {
             limits,
+            meter,
             store,
             audit,
             audit_compared: AtomicBool::new(false),
@@ -274,6 +278,23 @@ impl Vault {
     /// With the attached instances that the callers are looked up in.
     pub fn with_instances(self, registry: Arc<Registry>) -> Self {
         Vault { registry, ..self }
+    }
+
+    /// With the bounds of what callers can use up; without it they are the defaults.
+    pub fn with_meter(self, meter: Arc<Meter>) -> Self {
+        Vault { meter, ..self }
+    }
+
+    /// The bounds of what callers can use up, and what is used.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Who pays for what a caller uses: the instance it is in, or its uid. In doubt its uid.
+    pub fn payer(&self, caller: &impl Caller) -> Payer {
+        let inside = caller.instance().ok().flatten();
+        let ino = inside.and_then(|id| self.with_open(|open| open.scopes.by_id(&id.id).map(|(ino, _)| ino)).ok()?);
+        Payer::of(caller.uid(), ino)
     }
 
     /// Sets who hears of changes. Only the first counts.
