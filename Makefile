@@ -1,4 +1,5 @@
 # make test    everything, on a fresh Debian 12 (root, Rust toolchain): host tests, then the lab
+# make flaky   the host tests N=20 times on a busy machine, and how often one failed
 # make run     a store to play with, mounted on /run/secrets until Ctrl-C
 # make bench   the numbers of docs/benchmarks.md
 # make deb     the Debian package; make man: what it holds beside the binary, in target/package
@@ -11,7 +12,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The demonstration's store, its configuration and its passphrase; nothing but `make run` uses it.
 PINFOLD_RUN ?= /var/lib/pinfold-demo
 
-.PHONY: all test test-host test-lab test-systemd lint run bench torture deb man clean
+.PHONY: all test test-host test-lab test-systemd flaky lint run bench torture deb man clean
 
 all:
 	$(CARGO) build --release --locked
@@ -32,6 +33,10 @@ test-host: deps lint
 # tests/lab.rs lists the modules. TESTS= names some of them, ARGS= goes to the test runner.
 test-lab: deps
 	@tests/lab/run-tests --timeout $(LAB_TIMEOUT) $(TESTS) -- $(ARGS)
+
+# The host tests N times on a busy machine: how many runs failed, and where.
+flaky: deps
+	@CARGO="$(CARGO)" tests/flaky $(or $(N),20)
 
 test-systemd: deps
 	@tests/lab/run-tests --timeout $(LAB_TIMEOUT) lab_systemd lab_takeover -- $(ARGS)
