@@ -4,7 +4,8 @@
 //! says on stderr what it is doing. All mounts are in a mount namespace of its own and all processes are its children,
 //! so nothing stays behind, however it ends.
 //!
-//! `--quick` takes few samples, `--secrets A,B,C` other sizes of stores, `--without-pinfold` measures the others only;
+//! `--quick` takes few samples, `--secrets A,B,C` other sizes of stores, `--without-pinfold` measures the others only, `--opens`
+//! only what one open costs, `--before BINARY` another pinfold in the same rounds;
 //! `PINFOLD_BIN` names another binary, `PINFOLD_BENCH_DIR` another folder than /var/tmp (on a real disk).
 
 mod audit;

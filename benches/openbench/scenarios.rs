@@ -7,7 +7,7 @@ use crate::pinfold::Pinfold;
 use crate::report::Report;
 use crate::worker::{Act, Worker};
 use crate::{Result, audit, containers, failed, machine};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Who reads: a uid without a name, root, or groups.
 const READER: u32 = 61_234;
@@ -22,23 +22,32 @@ const THREADS: usize = 4;
 pub struct Options {
     quick: bool,
     pinfold: bool,
+    /// Only what one open costs.
+    opens: bool,
+    /// Another pinfold, measured in the same rounds.
+    before: Option<PathBuf>,
     /// Secrets in each store, ascending.
     sizes: Vec<usize>,
 }
 
 impl Options {
     pub fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Options { quick: false, pinfold: true, sizes: vec![] };
+        let mut options = Options { quick: false, pinfold: true, opens: false, before: None, sizes: vec![] };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--quick" => options.quick = true,
                 "--without-pinfold" => options.pinfold = false,
+                "--opens" => options.opens = true,
+                "--before" => options.before = args.next().map(PathBuf::from),
                 "--secrets" => {
                     let list = args.next().map(String::as_str).unwrap_or_default();
                     options.sizes = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 }
-                other => return failed(format!("'{other}': it takes --quick, --secrets A,B,C, --without-pinfold")),
+                other => {
+                    let known = "--quick, --secrets A,B,C, --without-pinfold, --opens, --before BINARY";
+                    return failed(format!("'{other}': it takes {known}"));
+                },
             }
         }
         if options.sizes.is_empty() {
@@ -68,6 +77,8 @@ struct Bench<'a> {
     disk: Other,
     /// With the number of secrets in each.
     stores: Vec<(usize, Pinfold)>,
+    /// As many as in the first, served by another binary.
+    before: Option<Pinfold>,
     report: Report,
     folder: Folder,
 }
@@ -92,6 +103,7 @@ pub fn run(options: &Options) -> Result<()> {
         gocryptfs: others::gocryptfs(&folder, &files, READER)?,
         disk: others::disk(&folder, &files, READER)?,
         stores: vec![],
+        before: None,
         report: Report::default(),
         folder,
     };
@@ -100,6 +112,10 @@ pub fn run(options: &Options) -> Result<()> {
     }
     bench.opens()?;
     bench.opens_on_one_processor()?;
+    if options.opens {
+        print!("{}", bench.report.markdown(&facts));
+        return Ok(());
+    }
     bench.opens_among_many()?;
     bench.opens_by_threads()?;
     bench.stats()?;
@@ -121,15 +137,23 @@ fn files() -> Vec<Sample> {
 impl Bench<'_> {
     fn fill_stores(&mut self) -> Result<()> {
         for &size in &self.options.sizes {
-            eprintln!("openbench: a store of {size} secrets");
-            let store = Pinfold::new(&self.folder, &format!("pinfold-{size}"))?;
-            for (name, bytes) in files() {
-                store.put(&name, bytes, READER)?;
-            }
-            store.fill(size.saturating_sub(files().len()), &mut self.reader, &self.interrupt)?;
+            let store = self.filled(&crate::pinfold::binary(), &format!("pinfold-{size}"), size)?;
             self.stores.push((size, store));
         }
+        if let (Some(binary), Some(&size)) = (&self.options.before, self.options.sizes.first()) {
+            self.before = Some(self.filled(binary, "before", size)?);
+        }
         Ok(())
+    }
+
+    fn filled(&mut self, binary: &Path, name: &str, size: usize) -> Result<Pinfold> {
+        eprintln!("openbench: a store of {size} secrets, {}", binary.display());
+        let store = Pinfold::new(&self.folder, name, binary)?;
+        for (name, bytes) in files() {
+            store.put(&name, bytes, READER)?;
+        }
+        store.fill(size.saturating_sub(files().len()), &mut self.reader, &self.interrupt)?;
+        Ok(store)
     }
 
     /// The store of the usual measurements: the smallest.
@@ -143,6 +167,7 @@ impl Bench<'_> {
         let all = [
             ("bare FUSE", Some(&self.bare.bench)),
             ("pinfold", self.usual().map(|p| &p.bench)),
+            ("pinfold before", self.before.as_ref().map(|p| &p.bench)),
             ("tmpfs", Some(&self.tmpfs.bench)),
             ("gocryptfs", Some(&self.gocryptfs.bench)),
             ("disk", Some(&self.disk.bench)),
@@ -157,7 +182,7 @@ impl Bench<'_> {
 
     fn opens(&mut self) -> Result<()> {
         eprintln!("openbench: open, read, close");
-        let targets = self.targets(&["bare FUSE", "pinfold", "tmpfs", "gocryptfs"], "small-0");
+        let targets = self.targets(&["bare FUSE", "pinfold", "pinfold before", "tmpfs", "gocryptfs"], "small-0");
         let results = self.measure(
             false,
             &Plan {
@@ -178,7 +203,7 @@ impl Bench<'_> {
              Authorised and audited,\nthe line written before open(2) returns. \"bare FUSE\" answers the same requests with the \
              same flags from memory.",
         );
-        self.report.latencies(&results, &["bare FUSE", "tmpfs", "gocryptfs"]);
+        self.report.latencies(&results, &["bare FUSE", "tmpfs", "gocryptfs", "pinfold before"]);
         let (Some(pinfold), Some(bare), Some(gocryptfs)) =
             (results.get("pinfold"), results.get("bare FUSE"), results.get("gocryptfs"))
         else {
@@ -196,7 +221,7 @@ impl Bench<'_> {
         eprintln!("openbench: open, read, close on one processor");
         let (all, one) = processors()?;
         self.confine(&one)?;
-        let targets = self.targets(&["bare FUSE", "pinfold", "tmpfs", "gocryptfs"], "small-0");
+        let targets = self.targets(&["bare FUSE", "pinfold", "pinfold before", "tmpfs", "gocryptfs"], "small-0");
         let results = self.measure(
             false,
             &Plan {
@@ -218,7 +243,7 @@ impl Bench<'_> {
             "Client and daemons are confined to one processor, so that no request pays for waking another: what is left is the \
              work.",
         );
-        self.report.latencies(&results, &["bare FUSE", "tmpfs", "gocryptfs"]);
+        self.report.latencies(&results, &["bare FUSE", "tmpfs", "gocryptfs", "pinfold before"]);
         if let (Some(pinfold), Some(bare)) = (results.get("pinfold"), results.get("bare FUSE")) {
             let over = pinfold.over(bare);
             let met = over <= 20.0;
@@ -280,7 +305,7 @@ impl Bench<'_> {
     /// Keeps the reader and all that serve it to those processors.
     fn confine(&self, set: &nix::sched::CpuSet) -> Result<()> {
         let others = [&self.bare, &self.tmpfs, &self.gocryptfs, &self.disk].map(|o| o.daemon.as_ref());
-        let stores = self.stores.iter().map(|(_, store)| store.process());
+        let stores = self.stores.iter().map(|(_, store)| store).chain(&self.before).map(Pinfold::process);
         let all: Vec<&Kept> = others.into_iter().chain(stores).flatten().chain([&self.reader.child]).collect();
         all.into_iter().try_for_each(|process| process.confine(set))
     }
