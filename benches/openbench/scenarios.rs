@@ -47,7 +47,7 @@ impl Options {
                 other => {
                     let known = "--quick, --secrets A,B,C, --without-pinfold, --opens, --before BINARY";
                     return failed(format!("'{other}': it takes {known}"));
-                },
+                }
             }
         }
         if options.sizes.is_empty() {
