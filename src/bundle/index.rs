@@ -4,6 +4,7 @@
 
 use super::acl::NamedAcl;
 use super::bounded::List;
+use super::key_line::is_key_line;
 use super::manifest::Sha256Hex;
 use crate::model::{Name, SecretPath, Timestamp};
 use base64::Engine;
@@ -24,8 +25,6 @@ pub const ENTRIES_MAX: usize = 1_000_000;
 const ADMINS_MAX: usize = 10_000;
 /// The most keys of one admin.
 const KEYS_MAX: usize = 100;
-/// The longest line with a key, in bytes.
-const KEY_LINE_MAX: usize = 16 * 1024;
 /// The longest comment, in bytes.
 const COMMENT_MAX: usize = 1024;
 /// The most extended attributes of one entry, and their bytes together: what the tree takes.
@@ -202,9 +201,7 @@ impl Admin {
         if self.comment.len() > COMMENT_MAX || !plain(&self.comment) {
             return Err(IndexError::Admin("a comment is too long, or not one line"));
         }
-        if self.keys.len() > KEYS_MAX
-            || !self.keys.iter().all(|k| k.len() <= KEY_LINE_MAX && plain(k) && is_key_line(k))
-        {
+        if self.keys.len() > KEYS_MAX || !self.keys.iter().all(|key| is_key_line(key)) {
             return Err(IndexError::Admin("a key is not a line with a public key, or there are too many"));
         }
         Ok(())
@@ -342,13 +339,6 @@ fn is_login(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && !name.starts_with(['-', '.'])
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-}
-
-/// A kind of key and its Base64: no options stand before a public key in a `.pub` file.
-fn is_key_line(line: &str) -> bool {
-    let mut words = line.split(' ');
-    let kind = words.next().is_some_and(|k| ["ssh-", "ecdsa-", "sk-"].iter().any(|p| k.starts_with(p)));
-    kind && words.next().is_some_and(|b| !b.is_empty() && BASE64_STANDARD.decode(b).is_ok())
 }
 
 /// A mode as it is typed.

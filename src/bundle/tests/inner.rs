@@ -139,6 +139,7 @@ fn an_index_is_whole_or_refused() {
     one(listed(vec![directory.clone(), file("nut/a"), file("nut2/a")]), "the directory of 'nut2/a' is missing");
     one(listed(vec![file("")]), "an entry has no path");
     one(listed(vec![file("../x")]), "does not parse");
+    one(listed(vec![file("x\0y")]), "does not parse");
     one(listed(vec![file(&"x".repeat(300))]), "does not parse");
     for (from, to, told) in [
         ("\"owner\":\"nut\"", "\"owner\":\"\"", "no possible name"),
@@ -161,6 +162,21 @@ fn an_index_is_whole_or_refused() {
         (
             "\"admins\":[]",
             "\"admins\":[{\"user\":\"u\",\"keys\":[\"ssh-ed25519 AAAA\\nssh-ed25519 AAAA\"],\"comment\":\"\"}]",
+            "not a line with a public key",
+        ),
+        (
+            "\"admins\":[]",
+            "\"admins\":[{\"user\":\"u\",\"keys\":[\"ecdsa-,cert-authority AAAA ssh-ed25519 AAAA\"],\"comment\":\"\"}]",
+            "not a line with a public key",
+        ),
+        (
+            "\"admins\":[]",
+            "\"admins\":[{\"user\":\"u\",\"keys\":[\"ssh-ed25519 AAAAC3NzaC1yc2E=\"],\"comment\":\"\"}]",
+            "not a line with a public key",
+        ),
+        (
+            "\"admins\":[]",
+            "\"admins\":[{\"user\":\"u\",\"keys\":[\"ssh-ed25519 AAAA\\rssh-ed25519 AAAA\"],\"comment\":\"\"}]",
             "not a line with a public key",
         ),
     ] {

@@ -6,7 +6,7 @@
 use super::list::{self, AdminItem, Item, List, Names};
 use crate::access::{Denial, Operation};
 use crate::audit;
-use crate::bundle::{Admin, Entry, EntryKind, Index, NamedAcl, NamedAclEntry, NamedTag, Sha256Hex};
+use crate::bundle::{Admin, Entry, EntryKind, Index, NamedAcl, NamedAclEntry, NamedTag, Sha256Hex, is_key_line};
 use crate::caller::Daemon;
 use crate::model::{Acl, AclTag, Kind};
 use crate::policy::Host;
@@ -293,9 +293,10 @@ fn public_keys(bytes: &[u8]) -> Result<Vec<String>, &'static str> {
     }
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let keys: Vec<String> = lines
-        .map(|line| match ssh_key::PublicKey::from_openssh(line) {
-            Ok(_) if !line.chars().any(char::is_control) => Ok(line.to_owned()),
-            Ok(_) | Err(_) => Err("it is not a public key"),
+        .map(|line| {
+            // As hosts take it: single blanks, one key, no options before it.
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            if is_key_line(&line) { Ok(line) } else { Err("it is not a public key that sshd takes") }
         })
         .collect::<Result<_, _>>()?;
     if keys.is_empty() { Err("it has no key") } else { Ok(keys) }
