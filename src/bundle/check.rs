@@ -13,7 +13,7 @@ use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 /// The most revoked keys of a console that a host remembers: what it knows is handed to a process as one argument.
-const REMEMBERED_MAX: usize = 2 * REVOKED_MAX;
+pub const REMEMBERED_MAX: usize = 2 * REVOKED_MAX;
 
 /// What a host knows of a console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +157,7 @@ pub(super) fn examine(file: &File, len: u64, trust: &Trust, now: Timestamp) -> R
     signer(&manifest, trust)?;
     serial(manifest.serial, trust.last_serial)?;
     times(&manifest, trust, now)?;
+    not_ahead(manifest.serial, trust, now)?;
     if manifest.payload.size != parts.payload_len {
         return Err(Refusal::OtherPayload);
     }
@@ -219,6 +220,14 @@ fn serial(serial: u64, last: u64) -> Result<(), Refusal> {
         std::cmp::Ordering::Equal => Err(Refusal::Replayed(serial)),
         std::cmp::Ordering::Less => Err(Refusal::Older { serial, last }),
     }
+}
+
+/// A serial is no greater than an honest console's can be: the clock's milliseconds, or one more than the last. Whoever has
+/// the key for a while cannot use the numbers up.
+fn not_ahead(serial: u64, trust: &Trust, now: Timestamp) -> Result<(), Refusal> {
+    let skew = u64::try_from(trust.skew.as_millis()).unwrap_or(u64::MAX);
+    let most = now.millis().saturating_add(skew).max(trust.last_serial.saturating_add(1));
+    if serial > most { Err(Refusal::Ahead { serial, most }) } else { Ok(()) }
 }
 
 fn times(manifest: &Manifest, trust: &Trust, now: Timestamp) -> Result<(), Refusal> {

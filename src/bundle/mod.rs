@@ -28,7 +28,7 @@ mod time;
 pub use acl::{NamedAcl, NamedAclEntry, NamedTag};
 pub use agent::AgentSigner;
 pub use chain::{Chain, LINKS_MAX, Link};
-pub use check::{Checked, Trust, check, console_of};
+pub use check::{Checked, REMEMBERED_MAX, Trust, check, console_of};
 pub use confined::{Checker, check_confined};
 pub use index::{Admin, ENTRIES_MAX, Entry, EntryKind, Index, IndexError};
 pub use key::{Fingerprint, KeyError, PublicKey, SshSig};

@@ -99,6 +99,16 @@ pub enum Refusal {
         /// That of the last one taken.
         last: u64,
     },
+    /// A serial that neither the clock nor the last one leads to.
+    #[error(
+        "its serial {serial} is ahead of this host's clock, which allows {most} at most; one of the two clocks is or was wrong"
+    )]
+    Ahead {
+        /// Its serial.
+        serial: u64,
+        /// The greatest that would be taken now.
+        most: u64,
+    },
     /// It is past its time.
     #[error("it expired at {0}")]
     Expired(Timestamp),
@@ -158,6 +168,7 @@ impl Refusal {
             Refusal::TrustRevoked { .. } => "trust-revoked",
             Refusal::Replayed(_) => "replayed",
             Refusal::Older { .. } => "older",
+            Refusal::Ahead { .. } => "ahead",
             Refusal::Expired(_) => "expired",
             Refusal::Future { .. } => "future",
             Refusal::OtherPayload => "other-payload",

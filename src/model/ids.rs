@@ -66,6 +66,11 @@ impl Timestamp {
     pub fn now() -> Self {
         SystemTime::now().into()
     }
+
+    /// Milliseconds since 1970; 0 before that.
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.secs).unwrap_or(0).saturating_mul(1000).saturating_add(u64::from(self.nanos / 1_000_000))
+    }
 }
 
 impl From<SystemTime> for Timestamp {

@@ -168,6 +168,30 @@ fn what_was_taken_is_not_taken_again_nor_anything_older() {
 }
 
 #[test]
+fn a_serial_that_no_clock_and_no_last_one_leads_to_is_refused() {
+    let mut world = World::new();
+    let trust = world.trust(0);
+    let clock = NOW.millis();
+    for (serial, last, expected) in [
+        (u64::MAX, 10, "ahead"),
+        (clock + 300_001, 10, "ahead"),
+        (clock + 300_000, 10, "taken"),
+        (clock, 10, "taken"),
+        (11, 10, "taken"),
+        // A host whose clock is years behind what it took before goes on, one at a time.
+        (clock + 9_000_001, clock + 9_000_000, "taken"),
+        (clock + 9_000_002, clock + 9_000_000, "ahead"),
+        (u64::MAX, u64::MAX - 1, "taken"),
+    ] {
+        world.serial = serial;
+        let trust = Trust { last_serial: last, ..trust.clone() };
+        assert_eq!(code(&world, &world.seal(), &trust), expected, "{serial} after {last}");
+    }
+    world.serial = u64::MAX;
+    assert!(reason(&world.seal(), &trust).contains("one of the two clocks is or was wrong"));
+}
+
+#[test]
 fn a_bundle_has_its_time() {
     let world = World::new();
     let (trust, head) = (world.trust(0), world.head());

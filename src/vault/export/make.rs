@@ -29,6 +29,9 @@ const AT_ONCE: usize = 32;
 /// Threads that write bundles.
 const WRITERS: usize = 2;
 
+/// From so many milliseconds before the last number on, the clock was ahead when that number was given: hosts refuse it.
+const AHEAD: u64 = 3_600_000;
+
 /// Whether bundles are made that say nothing new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
@@ -36,6 +39,13 @@ pub(super) enum Again {
     IfChanged,
     /// In any case.
     Always,
+}
+
+/// The number that the next one is to be greater than: the last one given, or, where that is ahead of the clock and the host
+/// never said that it took it, the last one that it did take.
+fn last_serial(record: &HostRecord, clock: u64) -> u64 {
+    let ahead = record.serial > clock.saturating_add(AHEAD);
+    if ahead { record.acked } else { record.serial }
 }
 
 /// A bundle to be written.
@@ -162,8 +172,9 @@ impl Vault {
         self.fault(Fault::BeforeSerial)?;
         let mut writer = self.lock_writer();
         let now = Timestamp::now();
-        let clock = u64::try_from(now.secs).unwrap_or(0) * 1000 + u64::from(now.nanos / 1_000_000);
+        let clock = now.millis();
         let mut records: BTreeMap<Ino, Record> = BTreeMap::new();
+        let mut renumbered = Vec::new();
         for job in jobs.iter_mut() {
             let known = self.with_exports(|exports| exports.host(&job.host.name).cloned())?;
             let (ino, old) = match known {
@@ -171,9 +182,13 @@ impl Vault {
                 None => (self.new_ino(&mut writer)?, HostRecord::new(job.host.name.clone()).into()),
             };
             // The clock: a console brought back from a backup does not know its last numbers.
-            job.serial = clock.max(old.serial.saturating_add(1));
+            job.serial = clock.max(last_serial(&old, clock).saturating_add(1));
+            if job.serial <= old.serial {
+                renumbered.push((job.host.name.clone(), job.serial));
+            }
             let next = HostRecord {
                 serial: job.serial,
+                delivered: old.delivered.min(job.serial - 1),
                 digest: job.digest,
                 entries: std::mem::take(&mut job.entries),
                 signer: signer.to_owned(),
@@ -191,6 +206,12 @@ impl Vault {
             }
         }
         drop(writer);
+        for (host, serial) in renumbered {
+            tracing::warn!(%host, serial, "the clock was ahead when its last bundle was numbered: its numbers begin at the clock again");
+            if let Err(error) = Outbox::of(&self.exporter.settings()?.outbox, &host).remove_from(serial) {
+                tracing::warn!(%host, %error, "bundles whose numbers were ahead of the clock stay in the outbox");
+            }
+        }
         self.fault(Fault::Reserved)
     }
 

@@ -86,6 +86,14 @@ impl Outbox {
         Ok(())
     }
 
+    /// Removes the bundles of this number and all greater ones.
+    ///
+    /// # Errors
+    /// What the filesystem says.
+    pub fn remove_from(&self, serial: u64) -> io::Result<()> {
+        self.serials()?.into_iter().filter(|s| *s >= serial).try_for_each(|s| std::fs::remove_file(self.file(s)))
+    }
+
     /// Removes drafts that a crash left. Nobody may be writing one.
     ///
     /// # Errors

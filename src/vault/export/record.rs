@@ -56,7 +56,7 @@ pub type EntryDigest = [u8; 16];
 pub struct HostRecord {
     /// Which host.
     pub host: HostName,
-    /// The last serial number that was given to a bundle for it. Never goes back.
+    /// The last serial number that was given to a bundle for it. It goes back only from what is far ahead of the clock.
     pub serial: u64,
     /// The digest of all that the bundle of that number was to have.
     pub digest: [u8; 32],

@@ -368,11 +368,37 @@ fn serial_numbers_never_repeat() {
     let vault = rig.vault();
     assert_eq!(made(Admin::export(&vault, &root(), Export { hosts: None, again: Some(true) }).unwrap().hosts).len(), 3);
     assert!(rig.serials("h1").last().copied().unwrap() > last);
-    // A clock that was put back.
-    vault.change_host(&host("h1"), |record| record.serial = u64::MAX - 5).unwrap();
-    put(&vault, "nut/pin", "later");
+}
+
+#[test]
+fn a_clock_that_was_ahead_leaves_no_numbers_that_hosts_refuse() {
+    let rig = Rig::new();
+    let vault = filled(&rig);
+    export(&vault);
+    let near = |serial: u64| serial.abs_diff(Timestamp::now().millis()) < 60_000;
+    let newest = || rig.serials("h1").last().copied().unwrap();
+    // By a little: a minute later it is put right, and the numbers go on.
+    let ahead = Timestamp::now().millis() + 120_000;
+    vault.change_host(&host("h1"), |record| record.serial = ahead).unwrap();
+    put(&vault, "nut/pin", "a little");
     assert_eq!(export(&vault), ["h1"]);
-    assert!(rig.serials("h1").contains(&(u64::MAX - 4)));
+    assert_eq!(newest(), ahead + 1);
+    // By a year: nobody whose clock is right took that.
+    for far in [Timestamp::now().millis() + 365 * 86_400_000, u64::MAX - 5] {
+        vault.change_host(&host("h1"), |record| (record.serial, record.delivered) = (far, far)).unwrap();
+        std::fs::write(rig.dir("outbox").join("h1").join(format!("{far}.pfb")), "x").unwrap();
+        put(&vault, "nut/pin", &format!("{far}"));
+        assert_eq!(export(&vault), ["h1"]);
+        assert!(near(newest()), "{:?}", rig.serials("h1"));
+        assert!(rig.content(&vault, "h1").contains(&("nut/pin".into(), format!("{far}"))), "a host takes it");
+        assert!(vault.hosts(&root()).unwrap()[0].serial.is_some_and(near));
+    }
+    // Unless a host said that it did: its clock was wrong as well.
+    let far = Timestamp::now().millis() + 365 * 86_400_000;
+    vault.change_host(&host("h1"), |record| (record.serial, record.acked) = (far, far)).unwrap();
+    put(&vault, "nut/pin", "taken");
+    assert_eq!(export(&vault), ["h1"]);
+    assert_eq!(newest(), far + 1);
 }
 
 fn copy(from: &Path, to: &Path) {
