@@ -177,9 +177,15 @@ fn admins_come_log_in_and_go() {
     assert_eq!(passwd("pf-local"), local);
     let ann = passwd("pf-ann").expect("she has an account");
     assert_ne!(ann[2], "0");
-    assert_eq!((ann[4].as_str(), ann[5].as_str(), ann[6].as_str()), ("pinfold@hq", "/home/pf-admins", "/bin/bash"));
+    assert_eq!(
+        (ann[4].as_str(), ann[5].as_str(), ann[6].as_str()),
+        ("pinfold@hq", "/home/pf-admins/pf-ann", "/bin/bash")
+    );
     assert_eq!(sh("getent shadow pf-ann | cut -d: -f2").quiet().trim(), "*");
-    assert_eq!(sh("stat -c %a:%U:%G /home/pf-admins; id -gn pf-ann").quiet(), "2770:root:pf-admins\npf-admins\n");
+    assert_eq!(
+        sh("stat -c %a:%U:%G /home/pf-admins /home/pf-admins/pf-ann; id -gn pf-ann").quiet(),
+        "755:root:root\n700:pf-ann:pf-admins\npf-admins\n"
+    );
 
     // sshd reads her key as her, with StrictModes.
     std::fs::write(
@@ -210,24 +216,29 @@ fn admins_come_log_in_and_go() {
     login("pf-ann", "'(trap \"\" TERM HUP; setsid sleep 1000 >/dev/null 2>&1 </dev/null &) ; sleep 0.2'").ok();
     assert_eq!(sh("pgrep -c -u pf-ann sleep").quiet().trim(), "1");
     host.import(3, &[Sent("a", "1", "root", 0o400)], &[]).ok();
-    assert_eq!(passwd("pf-ann"), None);
+    let locked = passwd("pf-ann").expect("it is kept");
+    assert_eq!((&locked[2], locked[6].as_str()), (&ann[2], "/usr/sbin/nologin"));
+    assert_eq!(sh("getent shadow pf-ann | cut -d: -f2,8").quiet().trim(), "!*:1");
     assert_eq!(sh(&format!("pgrep -c -U {} || true", ann[2])).quiet().trim(), "0", "her sessions were ended");
     login("pf-ann", "id -un").refused("");
     sh(&format!("ls {}/ssh/authorized_keys/pf-ann", tree.display())).refused("No such file");
-    assert_eq!(host.daemon.json(&["accounts", "ls", "--json"]), Value::Array(Vec::new()));
+    let listed = host.daemon.json(&["accounts", "ls", "--json"]);
+    assert_eq!((&listed[0]["locked"], &listed[0]["wanted"]), (&true.into(), &false.into()), "{listed}");
     assert_eq!(passwd("pf-local"), local);
 
     // What becomes somebody else's by now is left alone.
     host.import(4, &[Sent("a", "1", "root", 0o400)], &[admin("ann")]).ok();
+    assert_eq!(passwd("pf-ann"), Some(ann), "she is back, as she was");
+    assert_eq!(login("pf-ann", "id -un").quiet(), "pf-ann\n");
     sh("usermod --comment 'mine now' pf-ann").ok();
     host.import(5, &[Sent("a", "1", "root", 0o400)], &[]).ok();
     assert!(passwd("pf-ann").is_some());
     assert_eq!(host.daemon.json(&["accounts", "ls", "--json"]), Value::Array(Vec::new()), "it is forgotten");
-    // Leaving takes the accounts along.
+    // Leaving locks the accounts.
     host.import(6, &[Sent("a", "1", "root", 0o400)], &[admin("eve")]).ok();
     assert!(passwd("pf-eve").is_some());
     host.daemon.cli(&["leave", NAME, "--remove"]).ok();
-    assert_eq!(passwd("pf-eve"), None);
+    assert_eq!(sh("getent shadow pf-eve | cut -d: -f2,8").quiet().trim(), "!*:1");
     sh(&format!("systemctl stop ssh; rm -rf {keys}")).ok();
 }
 

@@ -1,8 +1,10 @@
-//! The accounts of the admins that consoles name: made, and taken away again.
+//! The accounts of the admins that consoles name: made, locked when their admins are gone, and never removed, so that nobody gets
+//! their uids.
 //!
-//! Owns the calls of useradd(8) and userdel(8), and the order that keeps others' accounts safe: what is to be made is noted by the
+//! Owns the calls of useradd(8) and usermod(8), and the order that keeps others' accounts safe: what is to be made is noted by the
 //! daemon first, and only an account is touched that is noted there, marked in passwd(5), has the noted uid, and is not root.
 
+use super::account_home;
 use super::import_args::{Accounts, AccountsAction};
 use super::show::{self, Side, visible};
 use super::{Failure, with_stdout};
@@ -13,7 +15,6 @@ use crate::vault::{is_account_name, mark};
 use crate::wire::{AccountInfo, AccountState, GetAccounts, NoteAccount};
 use nix::unistd::{Gid, Group, User};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(2);
 /// The group that nobody is in.
 const NOBODY: u32 = 65_534;
-/// What userdel(8) ends with while somebody is logged in.
-const BUSY: i32 = 8;
+/// A shell that lets nobody in.
+const NO_SHELL: &str = "/usr/sbin/nologin";
 
 /// What is to be done about an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,10 @@ enum Todo {
     Make,
     /// It was made, and only its uid is to be noted.
     Adopt(u32),
-    /// It is to be removed.
-    Remove(u32),
+    /// It is locked, and its admin is back.
+    Unlock(u32),
+    /// Its admin is gone.
+    Lock(u32),
     /// It is gone already, or is somebody else's by now: only the note goes.
     Forget,
     /// There is one of that name that pinfold did not make.
@@ -70,17 +73,20 @@ pub fn accounts(config: &Config, args: &Accounts) -> Result<Exit, Failure> {
 }
 
 fn row(account: &AccountInfo) -> Vec<String> {
-    let state = match (account.wanted, account.made, account.uid) {
-        (true, _, Some(uid)) => format!("uid {uid}"),
-        (true, true, None) => "being made".into(),
+    let state = match (account.wanted, account.locked, account.uid) {
+        (true, false, Some(uid)) => format!("uid {uid}"),
+        (true, false, None) if account.made => "being made".into(),
         (true, false, None) => "not made yet".into(),
-        (false, _, _) => "to be removed".into(),
+        (true, true, _) => "to be unlocked".into(),
+        (false, false, _) => "to be locked".into(),
+        (false, true, Some(uid)) => format!("locked, uid {uid}"),
+        (false, true, None) => "locked".into(),
     };
     let comment = visible(&account.comment).into_owned();
     vec![visible(&account.user).into_owned(), state, format!("for {}", visible(&account.console)), comment]
 }
 
-/// Makes what is missing and removes what is gone; `done` gets a line for each. One that cannot be is told and does not keep
+/// Makes what is missing and locks what is gone; `done` gets a line for each. One that cannot be is told and does not keep
 /// the others.
 ///
 /// # Errors
@@ -91,9 +97,11 @@ pub fn look_after(config: &Config, client: &mut Client, pretend: bool, done: &mu
     };
     let accounts = client.call(&GetAccounts {})?.accounts;
     let todo: Vec<(AccountInfo, Todo)> = accounts.into_iter().map(|a| (a.clone(), todo(&a, find(&a.user)))).collect();
-    if todo.iter().any(|(_, todo)| *todo == Todo::Make) && !pretend {
-        prepare(&config.accounts, group)?;
-    }
+    // Whatever keeps accounts from being made keeps none from being locked.
+    let prepared = match todo.iter().any(|(_, todo)| matches!(todo, Todo::Make | Todo::Unlock(_))) && !pretend {
+        true => prepare(&config.accounts, group).map(Some),
+        false => Ok(None),
+    };
     let mut failed = None;
     for (account, todo) in todo {
         if pretend {
@@ -102,7 +110,11 @@ pub fn look_after(config: &Config, client: &mut Client, pretend: bool, done: &mu
             }
             continue;
         }
-        match one(config, client, group, &account, todo) {
+        let made = match (todo, &prepared) {
+            (Todo::Make | Todo::Unlock(_), Err(failure)) => Err(failure.clone()),
+            (_, prepared) => one(config, client, prepared.as_ref().ok().copied().flatten(), &account, todo),
+        };
+        match made {
             Ok(what) => done.extend(what.map(|what| format!("{}: {what}", account.user))),
             Err(failure) => {
                 warn(&format!("account {}: {}", account.user, failure.message()));
@@ -113,16 +125,16 @@ pub fn look_after(config: &Config, client: &mut Client, pretend: bool, done: &mu
     failed.map_or(Ok(()), Err)
 }
 
-/// Removes every account of one console.
+/// Locks every account of one console.
 ///
 /// # Errors
-/// As [`look_after`]; the accounts after one that cannot be removed stay as well.
-pub fn remove_all(config: &Config, client: &mut Client, console: &str) -> Result<(), Failure> {
+/// As [`look_after`]; the accounts after one that cannot be locked stay as they are.
+pub fn lock_all(config: &Config, client: &mut Client, console: &str) -> Result<(), Failure> {
     let accounts = client.call(&GetAccounts {})?.accounts;
-    for account in accounts.into_iter().filter(|a| a.console == console && a.made) {
+    for account in accounts.into_iter().filter(|a| a.console == console && a.made && !a.locked) {
         let account = AccountInfo { wanted: false, ..account };
         let todo = todo(&account, find(&account.user));
-        one(config, client, "", &account, todo).map_err(|failure| failure.about(&account.user))?;
+        one(config, client, None, &account, todo).map_err(|failure| failure.about(&account.user))?;
     }
     Ok(())
 }
@@ -138,12 +150,17 @@ fn todo(account: &AccountInfo, found: Option<(u32, String)>) -> Todo {
     let marked = |uid: u32, comment: &str| uid != 0 && comment == mark(&account.console);
     match (account.wanted, account.made, account.uid, found) {
         (true, _, _, None) => Todo::Make,
-        (true, true, Some(uid), Some((there, comment))) if uid == there && marked(there, &comment) => Todo::Nothing,
+        (wanted, true, Some(uid), Some((there, comment))) if uid == there && marked(there, &comment) => {
+            match (wanted, account.locked) {
+                (true, false) | (false, true) => Todo::Nothing,
+                (true, true) => Todo::Unlock(uid),
+                (false, false) => Todo::Lock(uid),
+            }
+        }
+        // One that an earlier version was about to note when it was killed.
         (true, true, None, Some((there, comment))) if marked(there, &comment) => Todo::Adopt(there),
+        (false, true, None, Some((there, comment))) if marked(there, &comment) => Todo::Lock(there),
         (true, _, _, Some(_)) => Todo::Foreign,
-        (false, _, Some(uid), Some((there, comment))) if uid == there && marked(there, &comment) => Todo::Remove(uid),
-        // Killed between useradd and its note.
-        (false, true, None, Some((there, comment))) if marked(there, &comment) => Todo::Remove(there),
         (false, _, _, _) => Todo::Forget,
     }
 }
@@ -153,7 +170,8 @@ fn would(todo: Todo) -> &'static str {
         Todo::Nothing => "nothing to do",
         Todo::Make => "would be made",
         Todo::Adopt(_) => "was made, and would be noted",
-        Todo::Remove(_) => "would be removed",
+        Todo::Unlock(_) => "would be unlocked",
+        Todo::Lock(_) => "would be locked",
         Todo::Forget => "is gone, and would be forgotten",
         Todo::Foreign => "exists, and was not made by pinfold: it would be left alone",
     }
@@ -163,47 +181,59 @@ fn would(todo: Todo) -> &'static str {
 fn one(
     config: &Config,
     client: &mut Client,
-    group: &str,
+    gid: Option<Gid>,
     account: &AccountInfo,
     todo: Todo,
 ) -> Result<Option<&'static str>, Failure> {
-    let mut note = |state, uid| {
+    let note = |client: &mut Client, state, uid| {
         let (console, user) = (account.console.clone(), account.user.clone());
         client.call(&NoteAccount { console, user, state, uid }).map(drop).map_err(Failure::from)
     };
     match todo {
         Todo::Nothing => Ok(None),
         Todo::Foreign => Err(Failure::new(Exit::Refused, "it exists, and was not made by pinfold: it is left alone")),
-        Todo::Adopt(uid) => note(AccountState::Made, Some(uid)).map(|()| Some("made before")),
-        Todo::Forget => note(AccountState::Gone, None).map(|()| Some("gone")),
+        Todo::Adopt(uid) => note(client, AccountState::Made, Some(uid)).map(|()| Some("made before")),
+        Todo::Forget => note(client, AccountState::Gone, None).map(|()| Some("gone")),
         Todo::Make => {
             // The daemon took the name, and it reached passwd(5) through nobody else; still, it becomes an argument.
             if !is_account_name(&account.user) {
                 return Err(Failure::new(Exit::Refused, "that is no name of an account"));
             }
             if account.uid.is_some() {
-                note(AccountState::Gone, None)?;
+                note(client, AccountState::Gone, None)?;
             }
-            note(AccountState::Making, None)?;
-            make(&config.accounts, group, account)?;
+            note(client, AccountState::Making, None)?;
+            let all = client.call(&GetAccounts {})?.accounts;
+            let given = all.iter().find(|a| a.user == account.user && a.console == account.console);
+            let uid = given.and_then(|a| a.uid).ok_or_else(|| Failure::new(Exit::Failed, "it was given no uid"))?;
+            let gid = gid.ok_or_else(|| Failure::new(Exit::Failed, "there is no group"))?;
+            account_home::make(&config.accounts, &account.user, uid, gid)?;
+            make(&config.accounts, gid, account, uid)?;
             match find(&account.user) {
-                Some((uid, comment)) if uid != 0 && comment == mark(&account.console) => {
-                    note(AccountState::Made, Some(uid))?;
-                    Ok(Some("made"))
-                }
+                Some((there, comment)) if there == uid && comment == mark(&account.console) => Ok(Some("made")),
                 _ => Err(Failure::new(Exit::Failed, "useradd made another account than it was asked for")),
             }
         }
-        Todo::Remove(uid) => {
-            remove(&config.accounts, account, uid)?;
-            note(AccountState::Gone, None)?;
-            Ok(Some("removed"))
+        Todo::Unlock(uid) => {
+            let gid = gid.ok_or_else(|| Failure::new(Exit::Failed, "there is no group"))?;
+            account_home::make(&config.accounts, &account.user, uid, gid)?;
+            unlock(&config.accounts, account)?;
+            note(client, AccountState::Making, None)?;
+            Ok(Some("unlocked"))
+        }
+        Todo::Lock(uid) => {
+            lock(&config.accounts, account, uid)?;
+            if account.uid.is_none() {
+                note(client, AccountState::Made, Some(uid))?;
+            }
+            note(client, AccountState::Locked, None)?;
+            Ok(Some("locked"))
         }
     }
 }
 
-/// The group and the home that all share.
-fn prepare(accounts: &AccountsOf, group: &str) -> Result<(), Failure> {
+/// The group of all, and the folder of their homes.
+fn prepare(accounts: &AccountsOf, group: &str) -> Result<Gid, Failure> {
     if !is_account_name(group) {
         return Err(Failure::usage(format!("accounts.group: '{group}' is no name of a group")));
     }
@@ -215,47 +245,59 @@ fn prepare(accounts: &AccountsOf, group: &str) -> Result<(), Failure> {
     if gid == Gid::from_raw(0) {
         return Err(Failure::usage("accounts.group: the admins of a console are not made members of root's group"));
     }
-    let Some(home) = &accounts.home else { return Ok(()) };
-    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", home.display()));
-    match std::fs::DirBuilder::new().mode(0o700).create(home) {
-        Ok(()) => {
-            std::os::unix::fs::chown(home, Some(0), Some(gid.as_raw())).map_err(failed)?;
-            std::fs::set_permissions(home, PermissionsExt::from_mode(0o2770)).map_err(failed)
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(failed(e)),
-    }
+    account_home::prepare(accounts, gid)?;
+    Ok(gid)
 }
 
-fn make(accounts: &AccountsOf, group: &str, account: &AccountInfo) -> Result<(), Failure> {
-    let home = accounts.home.as_deref().unwrap_or(Path::new("/nonexistent"));
-    let shell = accounts.shell.as_deref().unwrap_or(Path::new("/bin/sh"));
+fn shell(accounts: &AccountsOf) -> &Path {
+    accounts.shell.as_deref().unwrap_or(Path::new("/bin/sh"))
+}
+
+fn make(accounts: &AccountsOf, gid: Gid, account: &AccountInfo, uid: u32) -> Result<(), Failure> {
+    let home = account_home::of(accounts, &account.user);
     let mut command = Command::new("useradd");
+    // Not within the range that useradd gives from, on purpose: it is not to say so.
+    command.args(["--uid", &uid.to_string(), "-K", "UID_MIN=1", "-K", "UID_MAX=4294967294", "--no-log-init"]);
     // A password that nothing matches, and an account that sshd does not call locked.
-    command.args(["--no-create-home", "--no-user-group", "--password", "*", "--gid", group]);
-    command.arg("--comment").arg(mark(&account.console)).arg("--home-dir").arg(home).arg("--shell").arg(shell);
-    Ok(run(command.arg("--").arg(&account.user))?)
+    command.args(["--no-create-home", "--no-user-group", "--password", "*", "--gid", &gid.to_string()]);
+    command
+        .arg("--comment")
+        .arg(mark(&account.console))
+        .arg("--home-dir")
+        .arg(home)
+        .arg("--shell")
+        .arg(shell(accounts));
+    run(command.arg("--").arg(&account.user))
 }
 
-/// Nobody logs in any more, then the sessions end if that is asked for, then the account goes.
-fn remove(accounts: &AccountsOf, account: &AccountInfo, uid: u32) -> Result<(), Failure> {
-    run(Command::new("usermod").args(["--lock", "--expiredate", "1", "--"]).arg(&account.user))?;
+/// The account is as it was when it was made.
+fn unlock(accounts: &AccountsOf, account: &AccountInfo) -> Result<(), Failure> {
+    let mut command = Command::new("usermod");
+    command.args(["--password", "*", "--expiredate", "", "--shell"]).arg(shell(accounts));
+    run(command.arg("--").arg(&account.user))
+}
+
+/// Nobody logs in any more, then the sessions end if that is asked for. The account stays: its uid is on files, in archives and
+/// in logs, and would be the next one's.
+fn lock(accounts: &AccountsOf, account: &AccountInfo, uid: u32) -> Result<(), Failure> {
+    let mut command = Command::new("usermod");
+    run(command.args(["--lock", "--expiredate", "1", "--shell", NO_SHELL, "--"]).arg(&account.user))?;
     if accounts.end_sessions {
         end_sessions(&account.user, uid);
+    } else if runs(uid) {
+        warn(&format!(
+            "account {}: it is locked, and something still runs as it (accounts.end_sessions)",
+            account.user
+        ));
     }
-    match run(Command::new("userdel").arg("--").arg(&account.user)) {
-        Err(failed) if failed.1 == Some(BUSY) => {
-            let what = "somebody is still logged in; the account is locked, and goes with the next import";
-            Err(Failure::new(Exit::Failed, what).hint("accounts.end_sessions = true, or pinfold accounts apply later"))
-        }
-        other => Ok(other?),
-    }
+    Ok(())
 }
 
 /// Ends everything that runs under a uid: first through logind, where that is, then whatever is left. Who sends the signal is a
 /// process of that very uid, so that it can reach nobody else, and what forks meanwhile is reached as well.
 fn end_sessions(user: &str, uid: u32) {
     if Path::new("/run/systemd/system").is_dir() {
+        let _ = run(Command::new("loginctl").arg("disable-linger").arg("--").arg(user));
         let _ = run(Command::new("loginctl").arg("terminate-user").arg("--").arg(user));
     }
     for (signal, grace) in [("TERM", GRACE), ("KILL", Duration::ZERO)] {
@@ -279,19 +321,10 @@ fn runs(uid: u32) -> bool {
     })
 }
 
-/// How a program failed, and its exit status.
-struct Failed(String, Option<i32>);
-
-impl From<Failed> for Failure {
-    fn from(failed: Failed) -> Self {
-        Failure::new(Exit::Failed, failed.0)
-    }
-}
-
 /// Runs a program of the system to its end, which is bounded.
-fn run(command: &mut Command) -> Result<(), Failed> {
+fn run(command: &mut Command) -> Result<(), Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let failed = |what: String| Failed(format!("{name}: {what}"), None);
+    let failed = |what: String| Failure::new(Exit::Failed, format!("{name}: {what}"));
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
@@ -307,7 +340,7 @@ fn run(command: &mut Command) -> Result<(), Failed> {
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    if status.success() { Ok(()) } else { Err(Failed(format!("{name}: {status}"), status.code())) }
+    if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
 }
 
 /// Says what went wrong beside what was asked for.
@@ -322,7 +355,7 @@ mod tests {
 
     fn account(wanted: bool, made: bool, uid: Option<u32>) -> AccountInfo {
         let (user, console, comment) = ("alice".into(), "hq".into(), String::new());
-        AccountInfo { user, console, comment, wanted, made, uid }
+        AccountInfo { user, console, comment, wanted, made, locked: false, uid }
     }
 
     #[test]
@@ -330,19 +363,27 @@ mod tests {
         let ours = |uid| Some((uid, "pinfold@hq".to_owned()));
         let theirs = |uid| Some((uid, "Alice,,,".to_owned()));
         let other = |uid| Some((uid, "pinfold@other".to_owned()));
+        let locked = |wanted| AccountInfo { locked: true, ..account(wanted, true, Some(7)) };
         assert_eq!(todo(&account(true, false, None), None), Todo::Make);
-        assert_eq!(todo(&account(true, true, Some(7)), None), Todo::Make, "somebody removed it");
+        assert_eq!(todo(&account(true, true, Some(7)), None), Todo::Make, "somebody removed it, or it is being made");
         assert_eq!(todo(&account(true, true, Some(7)), ours(7)), Todo::Nothing);
         assert_eq!(todo(&account(true, true, None), ours(7)), Todo::Adopt(7));
-        assert_eq!(todo(&account(false, true, Some(7)), ours(7)), Todo::Remove(7));
-        assert_eq!(todo(&account(false, true, None), ours(7)), Todo::Remove(7), "killed before it was noted");
+        assert_eq!(todo(&account(false, true, Some(7)), ours(7)), Todo::Lock(7));
+        assert_eq!(todo(&account(false, true, None), ours(7)), Todo::Lock(7), "killed before it was noted");
+        assert_eq!(todo(&locked(false), ours(7)), Todo::Nothing);
+        assert_eq!(todo(&locked(true), ours(7)), Todo::Unlock(7));
+        assert_eq!(todo(&locked(true), None), Todo::Make, "under another uid");
+        assert_eq!(todo(&locked(false), None), Todo::Forget);
         for found in [theirs(7), other(7), ours(0), theirs(0)] {
             assert_eq!(todo(&account(true, false, None), found.clone()), Todo::Foreign);
             assert_eq!(todo(&account(true, true, None), found.clone()), Todo::Foreign);
             assert_eq!(todo(&account(true, true, Some(7)), found.clone()), Todo::Foreign);
+            assert_eq!(todo(&locked(true), found.clone()), Todo::Foreign);
+            assert_eq!(todo(&locked(false), found.clone()), Todo::Forget);
             assert_eq!(todo(&account(false, true, Some(7)), found), Todo::Forget);
         }
         assert_eq!(todo(&account(true, false, None), ours(7)), Todo::Foreign, "marked, and not noted");
+        assert_eq!(todo(&account(true, true, Some(7)), ours(8)), Todo::Foreign, "another uid");
         assert_eq!(todo(&account(false, true, Some(7)), ours(8)), Todo::Forget, "another uid");
         assert_eq!(todo(&account(false, true, Some(0)), ours(0)), Todo::Forget, "never root");
     }
@@ -350,7 +391,7 @@ mod tests {
     #[test]
     fn a_program_that_fails_says_so() {
         assert!(run(&mut Command::new("true")).is_ok());
-        assert_eq!(run(Command::new("sh").args(["-c", "exit 8"])).err().unwrap().1, Some(8));
+        assert!(run(Command::new("sh").args(["-c", "exit 8"])).unwrap_err().message().contains("8"));
         assert!(run(&mut Command::new("no-such-program")).is_err());
     }
 }

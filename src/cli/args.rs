@@ -129,7 +129,7 @@ pub enum Command {
     Leave(Leave),
     /// Take in a bundle of a console
     Import(Import),
-    /// List the accounts of admins that consoles name; make them, and remove those that are gone
+    /// List the accounts of admins that consoles name; make them, and lock those that are gone
     Accounts(Accounts),
     /// Request, store, list and check certificates
     Cert(super::cert::args::Cert),

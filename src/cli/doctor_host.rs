@@ -1,13 +1,13 @@
-//! What `pinfold doctor` looks at on a host that takes secrets from consoles: trust, the inbox and who uploads into it, sudo, sshd,
-//! the clock, the last import.
+//! What `pinfold doctor` looks at on a host that takes secrets from consoles: trust, the inbox and who uploads into it, sudo, the
+//! clock, the last import.
 //!
 //! Owns these checks. They look and change nothing; what the daemon knows of consoles is asked of it, if it answers.
 
 use super::doctor::{Check, Machine};
 use crate::config::Config;
 use crate::control::client::Client;
-use crate::vault::AUTHORIZED_KEYS;
-use crate::wire::{AccountInfo, ConsoleInfo, GetAccounts, GetConsoles};
+use crate::model::{AUTHORIZED_KEYS, SecretPath};
+use crate::wire::{AccountInfo, ConsoleInfo, Entry, GetAccounts, GetConsoles, List};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -18,8 +18,6 @@ const NO_SHELLS: [&str; 4] = ["/usr/sbin/nologin", "/sbin/nologin", "/bin/false"
 const LONG: Duration = Duration::from_secs(30 * 86_400);
 /// Where services that set the clock say that it is right.
 const SYNCHRONISED: [&str; 3] = ["run/systemd/timesync/synchronized", "run/chrony/chronyd.sock", "run/ntpd.pid"];
-/// Where sshd is told about keys.
-const SSHD: &str = "etc/ssh/sshd_config";
 /// Where sudo is told who may do what.
 const SUDOERS: &str = "etc/sudoers";
 
@@ -30,6 +28,8 @@ pub(super) struct Known {
     pub consoles: Option<Vec<ConsoleInfo>>,
     /// The accounts of their admins.
     pub accounts: Vec<AccountInfo>,
+    /// The folders that their keys are served from, as far as there are any.
+    pub served: Vec<Entry>,
 }
 
 impl Known {
@@ -38,7 +38,13 @@ impl Known {
         let Ok(mut client) = Client::connect(config) else { return Known::default() };
         let consoles = client.call(&GetConsoles {}).ok().map(|reply| reply.consoles);
         let accounts = client.call(&GetAccounts {}).map(|reply| reply.accounts).unwrap_or_default();
-        Known { consoles, accounts }
+        let mut served = Vec::new();
+        let all = AUTHORIZED_KEYS.match_indices('/').map(|(at, _)| at).chain([AUTHORIZED_KEYS.len()]);
+        for path in all.filter_map(|end| SecretPath::parse(&AUTHORIZED_KEYS[..end]).ok()) {
+            let list = List { path, recursive: false, itself: true };
+            served.extend(client.call(&list).map(|reply| reply.entries).unwrap_or_default());
+        }
+        Known { consoles, accounts, served }
     }
 }
 
@@ -59,9 +65,7 @@ impl Machine<'_> {
         if let Some(user) = &config.import.upload_user {
             checks.extend([self.uploader(user), self.sudo(user)]);
         }
-        if config.accounts.group.is_some() {
-            checks.extend([self.accounts_of(known), self.sshd(config)]);
-        }
+        checks.extend(self.admins(config, known));
         checks
     }
 
@@ -93,7 +97,7 @@ impl Machine<'_> {
         }
     }
 
-    fn below(&self, path: &Path) -> std::path::PathBuf {
+    pub(super) fn below(&self, path: &Path) -> std::path::PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
@@ -169,7 +173,7 @@ impl Machine<'_> {
     }
 
     /// A line of a file like passwd(5) for this name.
-    fn entry(&self, file: &str, name: &str) -> Option<Vec<String>> {
+    pub(super) fn entry(&self, file: &str, name: &str) -> Option<Vec<String>> {
         let text = self.read(file)?;
         let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
         Some(line.split(':').map(str::to_owned).collect())
@@ -228,37 +232,6 @@ impl Machine<'_> {
             None => Check::ok("sudo", format!("no line names {user}, and none is needed")),
         }
     }
-
-    fn accounts_of(&self, known: &Known) -> Check {
-        let pending: Vec<&str> =
-            known.accounts.iter().filter(|a| a.wanted != a.uid.is_some()).map(|a| a.user.as_str()).collect();
-        if pending.is_empty() {
-            Check::ok("accounts", format!("{} accounts of admins", known.accounts.len()))
-        } else {
-            Check::warn("accounts", format!("not as they should be: {}", pending.join(", ")), "pinfold accounts apply")
-        }
-    }
-
-    fn sshd(&self, config: &Config) -> Check {
-        let wanted = format!("{}/{AUTHORIZED_KEYS}/%u", config.mountpoint.display());
-        let mut files = vec![SSHD.to_owned()];
-        let folder = format!("{SSHD}.d");
-        if let Ok(entries) = std::fs::read_dir(self.root.join(&folder)) {
-            files.extend(entries.flatten().map(|e| format!("{folder}/{}", e.file_name().to_string_lossy())));
-        }
-        let says = |line: &str| {
-            let mut words = line.split_whitespace();
-            words.next().is_some_and(|w| w.eq_ignore_ascii_case("AuthorizedKeysFile")) && words.any(|w| w == wanted)
-        };
-        if files.iter().any(|file| self.read(file).is_some_and(|text| text.lines().any(says))) {
-            return Check::ok("sshd", format!("it reads {wanted}"));
-        }
-        Check::warn(
-            "sshd",
-            "it does not read the keys of the admins",
-            format!("in /{SSHD}: AuthorizedKeysFile .ssh/authorized_keys {wanted}"),
-        )
-    }
 }
 
 fn last_import(console: &ConsoleInfo, now: SystemTime) -> Check {
@@ -288,7 +261,7 @@ fn last_import(console: &ConsoleInfo, now: SystemTime) -> Check {
 mod tests {
     use super::super::doctor::Outcome;
     use super::*;
-    use crate::model::{SecretPath, Timestamp};
+    use crate::model::Timestamp;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -347,14 +320,16 @@ mod tests {
         write(root, "etc/sudoers", "root ALL=(ALL) ALL\n# upload ALL\n");
         write(root, "run/systemd/timesync/synchronized", "");
         write(root, "etc/systemd/system/multi-user.target.wants/pinfold-import.path", "");
-        write(root, "etc/ssh/sshd_config", "authorizedkeysfile .ssh/a /run/secrets/ssh/authorized_keys/%u\n");
+        let sshd =
+            "authorizedkeysfile .ssh/a\nMatch group admins\nAuthorizedKeysFile /run/secrets/ssh/authorized_keys/%u\n";
+        write(root, "etc/ssh/sshd_config", sshd);
         write(root, "proc/self/mounts", "/dev/x / ext4 rw,usrquota 0 0\n");
         fs::create_dir_all(root.join("srv/upload/inbox")).unwrap();
         fs::set_permissions(root.join("srv/upload/inbox"), PermissionsExt::from_mode(0o700)).unwrap();
         std::os::unix::fs::chown(root.join("srv/upload/inbox"), Some(me.max(1)), None).unwrap();
         fs::create_dir_all(root.join("var/lib/pinfold")).unwrap();
         let known =
-            Known { consoles: Some(vec![console(Some(Timestamp::now()), Some("applied"))]), accounts: Vec::new() };
+            Known { consoles: Some(vec![console(Some(Timestamp::now()), Some("applied"))]), ..Known::default() };
         for (what, outcome) in outcomes(&machine.host(&config, &known)) {
             assert_eq!(outcome, Outcome::Ok, "{what}");
         }

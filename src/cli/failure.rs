@@ -10,7 +10,7 @@ use crate::wire::Fault;
 use std::io::{self, Write};
 
 /// Why a command did not do what was asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     exit: Exit,
     message: String,

@@ -38,7 +38,7 @@ pub struct Leave {
     /// Keep what came from it, as secrets of this host
     #[arg(long, group = "how")]
     pub keep: bool,
-    /// Remove what came from it, and the accounts of its admins
+    /// Remove what came from it, and lock the accounts of its admins
     #[arg(long, group = "how")]
     pub remove: bool,
 }
@@ -79,7 +79,7 @@ pub struct Accounts {
 pub enum AccountsAction {
     /// List the accounts that consoles name, and those that were made
     Ls(Json),
-    /// Make those that are missing, and remove those that are gone
+    /// Make those that are missing, and lock those that are gone
     Apply {
         /// Show what would be done, and do nothing
         #[arg(long, visible_alias = "dry-run")]

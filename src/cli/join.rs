@@ -86,7 +86,7 @@ fn key(typed: &str) -> Result<String, Failure> {
 pub fn leave(config: &Config, args: &Leave) -> Result<Exit, Failure> {
     let mut client = Client::connect(config)?;
     if args.remove {
-        accounts::remove_all(config, &mut client, &args.console)?;
+        accounts::lock_all(config, &mut client, &args.console)?;
     }
     let left = client
         .call(&wire::Leave { console: args.console.clone(), keep: args.keep })

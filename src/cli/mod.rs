@@ -3,11 +3,13 @@
 //! Owns the words and the layout of the output. It speaks to the daemon over the control socket, or, for what works
 //! without one, to `daemon`. Secrets are read into locked memory and are never taken from the arguments.
 
+mod account_home;
 mod accounts;
 mod args;
 mod cert;
 mod containers;
 mod doctor;
+mod doctor_accounts;
 mod doctor_host;
 mod export;
 mod failure;

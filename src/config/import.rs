@@ -51,18 +51,42 @@ impl Default for ImportFrom {
 }
 
 /// The `[accounts]` table. Without a group there are no accounts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccountsOf {
     /// The group of the admins of bundles.
     #[serde(deserialize_with = "units::group")]
     pub group: Option<String>,
-    /// Their home, which they share; `/nonexistent` without one.
+    /// The folder of their homes, or the home that they share; without it they have `/nonexistent`.
     #[serde(deserialize_with = "units::maybe_path")]
     pub home: Option<PathBuf>,
+    /// Which of the two.
+    pub homes: Homes,
+    /// The first uid that an account may get.
+    #[serde(deserialize_with = "units::first_uid")]
+    pub first_uid: u32,
     /// Their shell; `/bin/sh` without one.
     #[serde(deserialize_with = "units::maybe_path")]
     pub shell: Option<PathBuf>,
     /// Whether the sessions of an admin who is gone are ended.
     pub end_sessions: bool,
+}
+
+/// What homes the accounts of admins have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Homes {
+    /// Each has its own, 0700, below a folder of root's.
+    #[default]
+    Own,
+    /// All share one of root's, 0750: nobody writes there.
+    Shared,
+    /// All share one that all of them write, 2770. What one leaves there runs, and logs in, as the others.
+    Writable,
+}
+
+impl Default for AccountsOf {
+    fn default() -> Self {
+        AccountsOf { group: None, home: None, homes: Homes::Own, first_uid: 70_000, shell: None, end_sessions: false }
+    }
 }

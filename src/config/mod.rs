@@ -11,7 +11,7 @@ mod units;
 
 pub use crate::model::parse_duration;
 pub use export::{Export, SignWith};
-pub use import::{AccountsOf, ImportFrom};
+pub use import::{AccountsOf, Homes, ImportFrom};
 mod certs;
 
 pub use certs::{Certs, Half, Pair, Submit};

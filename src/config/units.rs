@@ -165,6 +165,12 @@ fn digits(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
+/// The first uid of accounts: none of the system's.
+pub fn first_uid<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let uid = bounded(count(from)?, 1000, (1 << 31) - 1, "1000 to 2147483647")?;
+    u32::try_from(uid).map_err(D::Error::custom)
+}
+
 fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let n = i64::deserialize(from)?;
     u64::try_from(n).map_err(|_| D::Error::custom("cannot be negative"))

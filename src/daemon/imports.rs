@@ -14,6 +14,8 @@ pub fn settings(config: &Config) -> ImportSettings {
         on_change: config.import.on_change,
         identity: config.import.identity.clone(),
         accounts: config.accounts.group.is_some(),
+        first_uid: config.accounts.first_uid,
+        credentials: Some(config.credentials.clone()),
         check: bundle::check_confined,
     }
 }

@@ -13,7 +13,7 @@ const GLOB_MAX: usize = 4095;
 /// The most names in one, as in a path.
 const DEPTH_MAX: usize = 64;
 /// Folders whose contents no pattern means unless it names them.
-const RESERVED: &[&str] = &["passwords", "admins", "containers", ".pinfold"];
+const RESERVED: &[&str] = &["passwords", "admins", "users", "containers", ".pinfold"];
 
 /// Text that is no pattern.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub enum GlobError {
 
 /// A pattern over paths. `*` is any part of a name, `?` one character, `[a-z]` and `[!a-z]` one of or none of these, `**`
 /// any number of names, none included (at the end one at least: `dir/**` is all below `dir`), and `\` takes its power from
-/// the character after it. Nothing in `passwords`, `admins`, `containers` or `.pinfold` matches unless the pattern begins
-/// with that name, written out.
+/// the character after it. Nothing in `passwords`, `admins`, `users`, `containers` or `.pinfold` matches unless the
+/// pattern begins with that name, written out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Glob {

@@ -14,6 +14,7 @@ mod names;
 mod password;
 mod path;
 mod publication;
+mod reserved;
 mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
@@ -31,4 +32,5 @@ pub use publication::{
     Described, DescribedBy, PUBLICATIONS_MAX, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient,
     parse_publications, write_publications,
 };
+pub use reserved::{AUTHORIZED_KEYS, CONTAINERS, Reserved};
 pub use who::{Doubt, FileId, InstanceId, Subject, Who};

@@ -6,7 +6,7 @@ use super::fault::{Fault, Faults};
 use super::names::{DEPTH_MAX, Id, Names};
 use super::parse::{Line, Of, Statement, Word, is_user, short};
 use super::{Because, Host, Manage, Policy, Share};
-use crate::model::HostName;
+use crate::model::{Glob, HostName, Reserved, SecretPath};
 use std::collections::{HashMap, HashSet};
 
 /// How many hosts there may be.
@@ -154,6 +154,7 @@ impl<'a, 't> Builder<'a, 't> {
                 let at = policy.shares.len();
                 hosts.iter().for_each(|id| policy.shared.entry(*id).or_default().push(at));
                 policy.shares.push(Share { because, globs: globs.clone() });
+                globs.iter().for_each(|glob| self.doubt_glob(line, glob));
             }
             Statement::Host(_) | Statement::Group { .. } => {}
         }
@@ -194,6 +195,18 @@ impl<'a, 't> Builder<'a, 't> {
         } else if of == Of::Hosts && !self.policy.host_at.contains_key(name) && self.told.insert(id) {
             let message = || format!("'{name}' has no host line, and gets no bundle");
             self.policy.warnings.push(|| fault(line, word, message()).hint(format!("host {name} RECIPIENT")));
+        }
+    }
+
+    /// A pattern that means only what no host takes.
+    fn doubt_glob(&mut self, line: &Line<'_>, glob: &Glob) {
+        let plain = glob.as_str().split('/').take_while(|name| !name.contains(['*', '?', '[', '\\']));
+        let Ok(path) = SecretPath::parse(&plain.collect::<Vec<_>>().join("/")) else { return };
+        if Reserved::of(&path, None) == Some(Reserved::Own) {
+            let before = line.text.find(glob.as_str()).map_or(0, |at| line.text[..at].chars().count());
+            let column = u32::try_from(before + 1).unwrap_or(u32::MAX);
+            let message = || format!("no host takes what lies in {path}: '{}' sends nothing", short(glob.as_str()));
+            self.policy.warnings.push(|| Fault::at(line.number, column, line.text, message()));
         }
     }
 

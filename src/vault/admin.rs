@@ -643,7 +643,7 @@ impl From<VaultError> for Fault {
 
 /// The containers' folder, or one in it.
 fn removed_by_scope(path: &SecretPath) -> bool {
-    matches!(path.names(), [first] | [first, _] if first.as_str() == super::change::CONTAINERS)
+    matches!(path.names(), [first] | [first, _] if first.as_str() == crate::model::CONTAINERS)
 }
 
 /// What opens the identity now.

@@ -10,13 +10,11 @@ use super::writer::Writer;
 use super::{Caller, Vault, VaultError, ruled};
 use crate::access::{Denial, Operation, Rule};
 use crate::audit;
-use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
+use crate::model::{CONTAINERS, Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
 use crate::view::Definition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The directory below the root that containers' secrets are in. Its entries are made by declaring a scope.
-pub(super) const CONTAINERS: &str = "containers";
 /// What one uid of the host may have, and all those inside a scope together, as a part of all there may be.
 const SHARE: u64 = 10;
 /// The longest target of a symlink, in bytes.

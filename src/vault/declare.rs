@@ -1,6 +1,5 @@
 //! Scopes of containers: declared, and taken back with all that is in them.
 
-use super::change::CONTAINERS;
 use super::instances::folder;
 use super::node::{Node, Record, ScopeRecord, UidMap};
 use super::writer::Writer;
@@ -8,7 +7,7 @@ use super::{Caller, Change, Vault, VaultError};
 use crate::access::ScopeState;
 use crate::audit;
 use crate::keyring::ScopeEntry;
-use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
+use crate::model::{CONTAINERS, Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
 use crate::seal;
 use crate::secret::{Kek, Secret};
 use crate::store::Batch;

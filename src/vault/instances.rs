@@ -361,7 +361,7 @@ impl Vault {
 
 /// The folder of a scope, as the log has it.
 pub(super) fn folder(scope: &Scope) -> String {
-    format!("{}/{scope}", super::change::CONTAINERS)
+    format!("{}/{scope}", crate::model::CONTAINERS)
 }
 
 fn check_id(id: &str) -> Result<(), VaultError> {

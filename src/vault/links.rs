@@ -29,16 +29,21 @@ pub(super) fn depth_in(scope: &Scope, path: &SecretPath) -> usize {
     path.names().len().saturating_sub(above)
 }
 
-/// A link made or moved by somebody inside a container, in a directory so deep below its root, must not lead out. What is
-/// allowed: a relative path, `..` at its beginning only, and no more of them than there are directories to go up. With `..`
-/// after a name another link could be gone through first, and then it leads elsewhere than it seems to.
+/// Whether a link in a directory so deep below a folder may lead out of it. What cannot: a relative path, `..` at its beginning
+/// only, and no more of them than there are directories to go up. With `..` after a name another link could be gone through
+/// first, and then it leads elsewhere than it seems to.
+pub(super) fn leads_out(target: &str, depth: usize) -> bool {
+    let parts = || target.split('/').filter(|part| !matches!(*part, "" | "."));
+    let up = parts().take_while(|part| *part == "..").count();
+    target.starts_with('/') || up > depth || parts().skip(up).any(|part| part == "..")
+}
+
+/// A link made or moved by somebody inside a container, in a directory so deep below its root, must not lead out.
 pub(super) fn confine(scope: &Scope, rule: Rule, target: &str, depth: usize) -> Result<(), VaultError> {
     if *scope == Scope::Host || matches!(rule, Rule::Admin | Rule::Daemon) {
         return Ok(());
     }
-    let parts = || target.split('/').filter(|part| !matches!(*part, "" | "."));
-    let up = parts().take_while(|part| *part == "..").count();
-    if target.starts_with('/') || up > depth || parts().skip(up).any(|part| part == "..") {
+    if leads_out(target, depth) {
         return Err(VaultError::NotPermitted(
             "a link made inside a container is relative, has .. at its beginning only, and stays beneath its root",
         ));

@@ -56,8 +56,8 @@ pub use declare::ScopeInfo;
 pub use error::VaultError;
 pub use export::{Errand, ErrandKind, ExportSettings};
 pub use import::{
-    AUTHORIZED_KEYS, AccountRecord, AdminRecord, Check, ConsoleRecord, INCOMING, LastImport,
-    Settings as ImportSettings, is_account_name, mark,
+    AccountRecord, AdminRecord, Check, ConsoleRecord, INCOMING, LastImport, Settings as ImportSettings,
+    is_account_name, mark,
 };
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};

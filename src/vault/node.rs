@@ -2,7 +2,7 @@
 
 use super::VaultError;
 use super::export::ExportRecord;
-use super::import::ConsoleRecord;
+use super::import::{ConsoleRecord, Remembered};
 use super::view::View;
 use crate::access::Object;
 use crate::caller::Marks;
@@ -237,6 +237,8 @@ pub enum Record {
     Console(Box<ConsoleRecord>),
     /// A node with what it is composed from; read, it is a [`Record::Node`].
     View(Node, Definition),
+    /// What this host remembers whichever consoles come and go.
+    Remembered(Box<Remembered>),
 }
 
 /// Where [`Facts`] are.

@@ -141,6 +141,7 @@ impl Vault {
                 | Record::Instance(_)
                 | Record::Export(_)
                 | Record::Console(_)
+                | Record::Remembered(_)
                 | Record::View(..) => &mut [],
             };
             for version in versions {
@@ -159,6 +160,7 @@ impl Vault {
                     | Record::Instance(_)
                     | Record::Export(_)
                     | Record::Console(_)
+                    | Record::Remembered(_)
                     | Record::View(..) => {}
                 }
             }
@@ -200,6 +202,7 @@ fn versions_of(record: &Record) -> &[Version] {
         | Record::Instance(_)
         | Record::Export(_)
         | Record::Console(_)
+        | Record::Remembered(_)
         | Record::View(..) => &[],
     }
 }
@@ -225,6 +228,7 @@ fn stand_in(record: &Record) -> Node {
         | Record::Instance(_)
         | Record::Export(_)
         | Record::Console(_)
+        | Record::Remembered(_)
         | Record::View(..) => node(&Scope::Host, &Meta::new(Uid::ROOT, Gid(0), 0), 0),
     }
 }

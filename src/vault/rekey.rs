@@ -296,7 +296,11 @@ impl Vault {
                     console.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
                     consoles.put(ino, (**console).clone());
                 }
-                Record::Facts(_) | Record::Scope(_) | Record::Instance(_) | Record::View(..) => {}
+                Record::Facts(_)
+                | Record::Scope(_)
+                | Record::Instance(_)
+                | Record::Remembered(_)
+                | Record::View(..) => {}
             }
             batch.nodes.insert(ino, Some(keys.record.seal(ino, &record.encode())));
             Ok(())

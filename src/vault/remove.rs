@@ -1,12 +1,11 @@
 //! Removing: the name goes, the history stays under it, unless it is purged.
 
-use super::change::CONTAINERS;
 use super::node::{Grave, Node, Version};
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
-use crate::model::{Ino, Kind, Name};
+use crate::model::{CONTAINERS, Ino, Kind, Name};
 use std::sync::Arc;
 
 impl Vault {

@@ -1,10 +1,10 @@
 //! Making a store: its identity, its keys, its first nodes.
 
+use super::VaultError;
 use super::node::{FACTS_INO, Facts, Node, Record};
 use super::protectors::{MAIN, Turn};
 use super::unlock::INDEX_META;
-use super::{VaultError, change::CONTAINERS};
-use crate::model::{Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
+use crate::model::{CONTAINERS, Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
 use crate::seal::{self, Protection, RecordKey};
 use crate::secret::{Kek, Secret};
 use crate::store::{Batch, Store};

@@ -339,6 +339,11 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
                     return Err(damaged(ino, &"a console that is there twice").into());
                 }
             }
+            Record::Remembered(remembered) if ino != FACTS_INO => {
+                if consoles.put_remembered(ino, *remembered) {
+                    return Err(damaged(ino, &"what is remembered of consoles is there twice").into());
+                }
+            }
             Record::Facts(_)
             | Record::Node(_)
             | Record::Grave(_)
@@ -346,6 +351,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             | Record::Instance(_)
             | Record::Export(_)
             | Record::Console(_)
+            | Record::Remembered(_)
             | Record::View(..) => return Err(damaged(ino, &"out of place").into()),
         }
     }

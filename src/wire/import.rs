@@ -230,12 +230,16 @@ pub struct AccountInfo {
     pub wanted: bool,
     /// Whether pinfold made it, or was about to.
     pub made: bool,
-    /// Its uid, once it is made.
+    /// Whether it is kept locked, since its admin was gone.
+    #[serde(default)]
+    pub locked: bool,
+    /// Its uid, which it alone ever has.
     #[serde(default)]
     pub uid: Option<u32>,
 }
 
-/// Notes what becomes of an account: before it is made, when it is made, and when it is gone.
+/// Notes what becomes of an account: before it is made (it gets its uid then), when it is made, when it is locked, and when it is
+/// no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoteAccount {
@@ -243,7 +247,7 @@ pub struct NoteAccount {
     pub console: String,
     /// Its name.
     pub user: String,
-    /// `making`, `made` or `gone`.
+    /// `making`, `made`, `locked` or `gone`.
     pub state: AccountState,
     /// Its uid, if it is made.
     #[serde(default)]
@@ -258,6 +262,8 @@ pub enum AccountState {
     Making,
     /// It is there.
     Made,
+    /// Nobody logs in any more; name and uid are kept.
+    Locked,
     /// It is not there any more.
     Gone,
 }

@@ -5,7 +5,7 @@
 
 use super::touched::ExportTouched;
 use crate::cert::{self, Part, Place};
-use crate::model::{Glob, HostName, Ino, Kind, SecretPath};
+use crate::model::{Glob, HostName, Ino, Kind, Reserved, SecretPath};
 use crate::policy::{Host, Policy};
 use crate::vault::tree::Tree;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -151,7 +151,7 @@ impl Plan {
         let own = self.whose(path);
         let mut takers: Vec<(HostNo, Role)> = own.map(|no| (no, Role::Shared)).into_iter().collect();
         for rule in self.rules.of_path(path) {
-            if rule.user.is_none() && !self.may_share(rule, path) {
+            if rule.user.is_none() && (!self.may_share(rule, path) || is_kept(path, node.kind)) {
                 continue;
             }
             for no in &rule.hosts {
@@ -203,6 +203,15 @@ impl Plan {
     /// Why a host has a path, where it is by no line of the policy.
     pub fn unwritten(&self, no: HostNo, path: &SecretPath) -> Option<String> {
         (self.whose(path) == Some(no)).then(|| "its certificate".to_owned())
+    }
+}
+
+/// Whether no host would take it: what each serves by path is its own.
+fn is_kept(path: &SecretPath, kind: Kind) -> bool {
+    match Reserved::of(path, None) {
+        Some(Reserved::Own) => true,
+        Some(Reserved::Folder) => kind != Kind::Directory,
+        None => false,
     }
 }
 

@@ -58,9 +58,12 @@ impl Applying<'_> {
     /// What is no fault of an entry.
     pub fn all(&mut self, listed: &[SecretPath], prepared: Vec<Prepared>) -> Result<(), VaultError> {
         let listed: HashSet<&SecretPath> = listed.iter().collect();
+        let kept: HashSet<SecretPath> = prepared.iter().filter(|e| e.is_kept()).map(|e| e.path.clone()).collect();
         // What is in a directory before the directory.
         for path in self.ours.owned.iter().rev() {
-            if listed.contains(path) {
+            if kept.contains(path) {
+                // It is no console's.
+            } else if listed.contains(path) {
                 self.plan.owned.insert(path.clone());
             } else {
                 self.remove(path)?;
@@ -125,6 +128,9 @@ impl Applying<'_> {
     }
 
     fn one(&mut self, entry: Prepared) -> Result<Done, Why> {
+        if entry.is_kept() {
+            return self.keep(entry);
+        }
         let kind = entry.kind();
         match place::place(&self.draft.tree, self.consoles, self.ours, &entry.path, kind).map_err(Why::Entry)? {
             Place::Shared(_) => Ok(Done::Nobodys),
@@ -143,6 +149,39 @@ impl Applying<'_> {
                 self.make(entry).map(|_| Done::Changed)
             }
         }
+    }
+
+    /// Sees to a folder of this machine's: a directory, root's, and no console's. One that this machine made is left as it is,
+    /// unless pinfold serves from it now.
+    fn keep(&mut self, entry: Prepared) -> Result<Done, Why> {
+        let (path, lies) = (entry.path.clone(), entry.lies);
+        let ours = self.ours.owned.contains(&path);
+        match self.at(&path) {
+            None => {}
+            Some((_, node)) if node.kind == Kind::Directory && !ours && lies == Lies::Kept => return Ok(Done::Nobodys),
+            Some((ino, node)) if node.kind == Kind::Directory => {
+                let mut next = node.clone();
+                let Wanted { uid, gid, mode, acl, default_acl, .. } = entry.meta;
+                let meta = &mut next.meta;
+                (meta.uid, meta.gid, meta.mode, meta.acl, meta.default_acl) = (uid, gid, mode, acl, default_acl);
+                if next != node {
+                    self.judge_meta(ino, &node, &next)?;
+                    next.meta.ctime = Timestamp::now();
+                    self.event(audit::Operation::Import, &path, None);
+                    self.draft.put(ino, next);
+                    self.plan.changed.push(path.to_string());
+                }
+                return Ok(Done::Nobodys);
+            }
+            Some((ino, node)) if ours => {
+                self.event(audit::Operation::Remove, &path, node.current().map(|v| v.number.0));
+                self.draft.remove(ino, &path.to_string());
+            }
+            Some(_) => return Err(Why::Entry("something else is where pinfold keeps a directory".into())),
+        }
+        self.make(entry)?;
+        self.plan.added.push(path.to_string());
+        Ok(Done::Nobodys)
     }
 
     fn make(&mut self, entry: Prepared) -> Result<Done, Why> {
@@ -178,7 +217,7 @@ impl Applying<'_> {
         match lies {
             // On the way to the folder that the console is confined to: as this host makes folders.
             Lies::Above => node.meta.mode = 0o755,
-            Lies::Within => set(&mut node, meta),
+            Lies::Within | Lies::Kept | Lies::Served => set(&mut node, meta),
         }
         match what {
             What::Directory => {

@@ -5,9 +5,10 @@
 
 use super::prepare::Preparing;
 use super::record::{ConsoleRecord, OwnKey};
+use super::remembered::Remembered;
 use super::{ACKS, Arrived, INCOMING, Mode, Ready, accounts, refused};
 use crate::audit;
-use crate::bundle::{Checked, Contents, KeySigner, Refusal, Trust, ack, ssh_identity};
+use crate::bundle::{Checked, Contents, KeySigner, REMEMBERED_MAX, Refusal, Trust, ack, ssh_identity};
 use crate::model::{ConsoleName, Ino, Timestamp, ack_file};
 use crate::seal;
 use crate::vault::node::Record;
@@ -154,8 +155,8 @@ impl Vault {
         let mut contents = self.open_contents(record, checked)?;
         let settings = self.import_settings();
         let consoles = self.with_open(|open| open.consoles.clone())?;
-        let folder = settings.accounts.then(accounts::folder);
-        let mut preparing = Preparing::new(self, &consoles, record, folder.as_ref(), settings.on_change)?;
+        let credentials = settings.credentials.as_ref();
+        let mut preparing = Preparing::new(self, &consoles, record, credentials, settings.on_change)?;
         let index = contents.index().clone();
         let mut read = 0;
         while let Some(content) = contents.next_file()? {
@@ -195,26 +196,44 @@ impl Vault {
 
     /// What a bundle said of revoked keys holds although it was refused.
     fn learn(&self, console: &ConsoleName, refusal: &Refusal) -> Result<(), VaultError> {
-        if refusal.learned().is_empty() {
-            return Ok(());
-        }
+        let Refusal::TrustRevoked { key, .. } = refusal else { return Ok(()) };
         let mut writer = self.lock_writer();
         let (ino, record) = self.console(console)?;
         let mut next = (*record).clone();
+        // The one that led here first, whatever else is on the list.
+        next.revoked.truncate(REMEMBERED_MAX - 1);
+        next.revoke(&[*key]);
         next.revoke(refusal.learned());
-        self.keep_console(&mut writer, ino, next)
+        let mut remembered = (*self.with_open(|open| open.consoles.remembered().1)?).clone();
+        remembered.saw(console, *key, 0);
+        self.keep_console(&mut writer, ino, next, Some(remembered))
     }
 
-    /// Makes a console's record durable, and then what everybody sees.
+    /// Makes a console's record durable, and what is remembered with it, and then what everybody sees.
     pub(super) fn keep_console(
         &self,
         writer: &mut crate::vault::writer::Writer,
         ino: Ino,
         next: ConsoleRecord,
+        remembered: Option<Remembered>,
     ) -> Result<(), VaultError> {
+        let (at, before) = self.with_open(|open| open.consoles.remembered())?;
+        let remembered = match (remembered.filter(|new| *new != *before), at) {
+            (None, _) => None,
+            (Some(new), Some(at)) => Some((at, new)),
+            (Some(new), None) => Some((self.new_ino(writer)?, new)),
+        };
         writer.keep(ino, Record::Console(Box::new(next.clone())));
+        if let Some((at, remembered)) = &remembered {
+            writer.keep(*at, Record::Remembered(Box::new(remembered.clone())));
+        }
         self.flush(writer)?;
-        self.with_open_mut(|open| open.consoles.put(ino, next)).map(drop)
+        self.with_open_mut(|open| {
+            open.consoles.put(ino, next);
+            if let Some((at, remembered)) = remembered {
+                open.consoles.put_remembered(at, remembered);
+            }
+        })
     }
 
     /// Writes the signed acknowledgement. Where it is.
@@ -296,7 +315,7 @@ impl ConsoleRecord {
 
     pub(super) fn revoke(&mut self, keys: &[crate::bundle::Fingerprint]) {
         for key in keys {
-            if !self.revoked.contains(key) {
+            if self.revoked.len() < REMEMBERED_MAX && !self.revoked.contains(key) {
                 self.revoked.push(*key);
             }
         }

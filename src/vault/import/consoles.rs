@@ -9,8 +9,9 @@ use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::bundle::{KeySigner, PublicKey, Recipient, Signer};
 use crate::caller::Daemon;
-use crate::model::{ConsoleName, HostName, Kind, SecretPath, Timestamp, ack_file};
+use crate::model::{ConsoleName, HostName, Kind, Reserved, SecretPath, Timestamp, ack_file};
 use crate::seal;
+use crate::vault::node::Record;
 use crate::vault::{Caller, Vault, VaultError};
 use crate::wire::{ConsoleInfo, Join, Joined, Left};
 use std::collections::BTreeSet;
@@ -37,10 +38,11 @@ impl Vault {
         let console = ConsoleName::parse(&join.console).map_err(|e| invalid(&e))?;
         let key = PublicKey::parse(&join.signer).map_err(|e| invalid(&e))?;
         let host = join.host.as_deref().map(HostName::parse).transpose().map_err(|e| invalid(&e))?;
-        if let Some(first) = join.prefix.as_ref().and_then(|p| p.names().first())
-            && first.as_str().starts_with(".pinfold")
+        let credentials = self.import_settings().credentials.as_ref();
+        if let Some(prefix) = &join.prefix
+            && Reserved::of(prefix, credentials) == Some(Reserved::Own)
         {
-            return Err(VaultError::Invalid(format!("{first} is pinfold's own")));
+            return Err(VaultError::Invalid(format!("{prefix} is pinfold's own")));
         }
         // From the look at what is there to what is written: neither an import nor a rekeying comes between.
         let mut writer = self.lock_writer();
@@ -49,6 +51,9 @@ impl Vault {
             Err(VaultError::NotFound) => None,
             Err(error) => return Err(error),
         };
+        let mut remembered = (*self.with_open(|open| open.consoles.remembered().1)?).clone();
+        let taken = remembered.seen(&console, key.fingerprint()).map_or(0, |seen| seen.serial);
+        remembered.saw(&console, key.fingerprint(), 0);
         let record = match &known {
             Some((_, known)) => {
                 if known.revoked.contains(&key.fingerprint()) {
@@ -56,13 +61,22 @@ impl Vault {
                     return Err(VaultError::Invalid(what));
                 }
                 let mut next = (**known).clone();
+                if next.key != key {
+                    // Whoever had the old key may have used up its numbers, and filled what is remembered of revocations. What
+                    // matters of them is what this host could trust again by mistake.
+                    next.serial = taken;
+                    next.revoked.retain(|revoked| remembered.seen(&next.console, *revoked).is_some());
+                }
                 next.key = key;
                 next.number = None;
                 next.host = host.unwrap_or(next.host);
                 next.prefix = join.prefix.clone().unwrap_or(next.prefix);
                 next
             }
-            None => self.new_console(console, key, host, join.prefix.clone().unwrap_or_default())?,
+            None => {
+                let prefix = join.prefix.clone().unwrap_or_default();
+                ConsoleRecord { serial: taken, ..self.new_console(console, key, host, prefix)? }
+            }
         };
         if self.with_open(|open| open.consoles.all().len())? >= MAX_CONSOLES && known.is_none() {
             return Err(VaultError::NoSpace("64 consoles"));
@@ -75,7 +89,7 @@ impl Vault {
         let what = format!("joined {}, which signs with {}, {below}", record.console, record.key.fingerprint());
         self.record(audit::Operation::Import, "", None, &caller.who(), &what)?;
         let joined = Joined { again: known.is_some(), line: record.policy_line(), console: info(&record) };
-        self.keep_console(&mut writer, ino, record)?;
+        self.keep_console(&mut writer, ino, record, Some(remembered))?;
         Ok(joined)
     }
 
@@ -171,11 +185,21 @@ impl Vault {
             draft.remove(ino, &path.to_string());
             left.removed += 1;
         }
-        let Finished { tree, mut batch, records, changes, .. } = draft.finish();
+        let Finished { tree, mut batch, mut records, changes, .. } = draft.finish();
         batch.nodes.insert(ino, None);
+        // A console of that name that is joined one day need not be this one: its names are no accounts of its.
+        let (at, before) = self.with_open(|open| open.consoles.remembered())?;
+        let mut remembered = (*before).clone();
+        remembered.locked.retain(|account| account.console != console);
+        if let Some(at) = at {
+            records.insert(at, Record::Remembered(Box::new(remembered.clone())));
+        }
         self.flush_with(&mut writer, batch, &records)?;
         let before = self.with_open_mut(|open| {
             open.consoles.remove(&console);
+            if let Some(at) = at {
+                open.consoles.put_remembered(at, remembered);
+            }
             std::mem::replace(&mut open.tree, tree)
         })?;
         drop((writer, before));

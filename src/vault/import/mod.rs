@@ -14,14 +14,16 @@ mod names;
 mod place;
 mod prepare;
 mod record;
+mod remembered;
 
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{AUTHORIZED_KEYS, is_account_name, mark};
+pub use accounts::{is_account_name, mark};
 pub use record::{AccountRecord, AdminRecord, ConsoleRecord, LastImport};
 
 pub(super) use record::Consoles;
+pub(super) use remembered::Remembered;
 
 use super::node::Record;
 use super::{Caller, Vault, VaultError, fault};
@@ -62,6 +64,10 @@ pub struct Settings {
     pub identity: Option<PathBuf>,
     /// Whether the accounts of admins are looked after.
     pub accounts: bool,
+    /// The first uid that an account may get.
+    pub first_uid: u32,
+    /// The folder that units' credentials are served from.
+    pub credentials: Option<SecretPath>,
     /// How a copy is checked.
     pub check: Check,
 }
@@ -76,6 +82,8 @@ impl Default for Settings {
             on_change: false,
             identity: None,
             accounts: false,
+            first_uid: 70_000,
+            credentials: None,
             check: bundle::check,
         }
     }
@@ -133,6 +141,7 @@ impl Vault {
             return Err(VaultError::Invalid("a newer bundle was imported meanwhile".into()));
         }
         let consoles = self.with_open(|open| open.consoles.clone())?;
+        let mut remembered = (*consoles.remembered().1).clone();
         let draft = Draft::new(self.with_tree(|tree| tree.clone())?, self.limits.keep_versions);
         let Ready { prepared, listed, refused, admins } = ready;
         let mut pretended = 1 << 62;
@@ -150,6 +159,8 @@ impl Vault {
         let Applying { draft, plan, .. } = applying;
         let mut next = (*ours).clone();
         next.learn(&arrived.trust);
+        let key = arrived.trust.key.fingerprint();
+        remembered.saw(&arrived.console, key, 0);
         let outcome = match (plan.refused.is_empty(), mode) {
             (_, Mode::Pretend) => return Ok(report(arrived, Outcome::Pretended, plan)),
             (false, Mode::Whole) => Outcome::Refused,
@@ -160,10 +171,11 @@ impl Vault {
         next.last = Some(last);
         if outcome == Outcome::Refused {
             // Which keys are not to be trusted any more holds whatever becomes of the content.
-            self.keep_console(&mut writer, ino, next)?;
+            self.keep_console(&mut writer, ino, next, Some(remembered))?;
             return Ok(report(arrived, outcome, plan));
         }
         next.serial = arrived.serial;
+        remembered.saw(&arrived.console, key, arrived.serial);
         next.owned.clone_from(&plan.owned);
         next.admins = admins;
         fault::at(fault::Point::Planned)?;
@@ -171,11 +183,17 @@ impl Vault {
         fault::at(fault::Point::Recorded)?;
         let Finished { tree, batch, mut records, changes, touched } = draft.finish();
         records.insert(ino, Record::Console(Box::new(next.clone())));
+        let at = match consoles.remembered().0 {
+            Some(at) => at,
+            None => self.new_ino(&mut writer)?,
+        };
+        records.insert(at, Record::Remembered(Box::new(remembered.clone())));
         self.flush_with(&mut writer, batch, &records)?;
         fault::at(fault::Point::Durable)?;
         // What is replaced is dropped when nobody waits for it any more.
         let before = self.with_open_mut(|open| {
             open.consoles.put(ino, next);
+            open.consoles.put_remembered(at, remembered);
             std::mem::replace(&mut open.tree, tree)
         })?;
         drop(writer);

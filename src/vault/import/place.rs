@@ -3,12 +3,9 @@
 //! Owns these rules. They are asked of a tree, the one in force or a draft, and change nothing.
 
 use super::record::{ConsoleRecord, Consoles};
-use crate::model::{Ino, Kind, Scope, SecretPath};
-use crate::vault::change::CONTAINERS;
+use crate::model::{CONTAINERS, Ino, Kind, Reserved, Scope, SecretPath};
+use crate::vault::links::leads_out;
 use crate::vault::tree::Tree;
-
-/// The folder of the tree's own files, which the store knows nothing of.
-const OWN: &str = ".pinfold";
 
 /// How an entry lies to the folder that its console is confined to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +14,10 @@ pub(super) enum Lies {
     Within,
     /// It is a folder on the way there: it must be there, and is nobody's.
     Above,
+    /// It is a folder of this machine's, whoever lists it.
+    Kept,
+    /// The same, and pinfold serves from it now: it is to be root's.
+    Served,
 }
 
 /// What is at a path.
@@ -30,7 +31,7 @@ pub(super) enum Place {
     Free,
 }
 
-/// Whether a console may send an entry of this path at all; `reserved` is a folder that is kept for pinfold.
+/// Whether a console may send an entry of this path at all; `reserved` is what the path is kept for.
 ///
 /// # Errors
 /// Why not.
@@ -38,26 +39,47 @@ pub(super) fn lies(
     prefix: &SecretPath,
     path: &SecretPath,
     kind: Kind,
-    reserved: Option<&SecretPath>,
+    reserved: Option<Reserved>,
 ) -> Result<Lies, String> {
-    let names = path.names();
-    let first = names.first().map(|n| n.as_str());
-    match (first, names.len()) {
-        (None, _) => return Err("it is the root of the tree".into()),
-        (Some(OWN), _) => return Err(format!("{OWN} is pinfold's own")),
-        (Some(CONTAINERS), 1 | 2) if kind != Kind::Directory => return Err("it is a container's folder".into()),
-        _ => {}
+    if path.is_root() {
+        return Err("it is the root of the tree".into());
     }
-    if reserved.is_some_and(|folder| is_below(path, folder)) {
-        return Err("that folder is kept for the accounts of admins".into());
+    if reserved == Some(Reserved::Own) {
+        return Err("it is pinfold's own: no console sends anything there".into());
     }
-    if is_below(path, prefix) {
-        return Ok(Lies::Within);
+    let lies = if is_below(path, prefix) {
+        Lies::Within
+    } else if is_below(prefix, path) && kind == Kind::Directory {
+        Lies::Above
+    } else {
+        return Err(format!("it is outside {prefix}, to which the console is confined"));
+    };
+    if kind == Kind::Directory {
+        return Ok(if reserved.is_some() { Lies::Kept } else { lies });
     }
-    if kind == Kind::Directory && is_below(prefix, path) {
-        return Ok(Lies::Above);
+    if reserved.is_some() {
+        return Err("it is a folder of this host's, which pinfold serves from: a directory and nothing else".into());
     }
-    Err(format!("it is outside {prefix}, to which the console is confined"))
+    // Everything below would lie where the link leads.
+    if path == prefix {
+        return Err("it is the folder that the console is confined to: a directory and nothing else".into());
+    }
+    Ok(lies)
+}
+
+/// Whether a symlink of a confined console stays beneath its folder.
+///
+/// # Errors
+/// That it leads out.
+pub(super) fn stays_within(prefix: &SecretPath, path: &SecretPath, target: &str) -> Result<(), String> {
+    let depth = path.names().len().saturating_sub(prefix.names().len() + 1);
+    if !prefix.is_root() && leads_out(target, depth) {
+        return Err(format!(
+            "it leads out of {prefix}, to which the console is confined: a link there is relative, has .. at its \
+             beginning only, and stays beneath it"
+        ));
+    }
+    Ok(())
 }
 
 /// Whether `path` is `folder` or lies below it.
@@ -132,16 +154,46 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_for_others_is_refused_whatever_the_prefix() {
-        let keys = path("ssh/authorized_keys");
-        let at = |text: &str, kind| lies(&SecretPath::root(), &path(text), kind, Some(&keys));
-        for bad in ["", ".pinfold/ready", ".pinfold", "containers", "containers/web", "ssh/authorized_keys/root"] {
-            assert!(at(bad, Kind::File).is_err(), "{bad}");
+    fn the_folder_of_a_console_is_no_link_and_its_links_lead_nowhere_else() {
+        let prefix = path("site/a");
+        for kind in [Kind::Symlink, Kind::File] {
+            assert!(lies(&prefix, &prefix, kind, None).unwrap_err().contains("directory and nothing else"));
         }
-        assert!(at("ssh/authorized_keys", Kind::Directory).is_err());
-        assert!(at("ssh", Kind::Directory).is_ok());
+        let stays = |at: &str, target: &str| stays_within(&prefix, &path(at), target).is_ok();
+        for (at, target) in
+            [("site/a/l", "x"), ("site/a/l", "./x/y"), ("site/a/d/l", "../x"), ("site/a/d/e/l", "../..")]
+        {
+            assert!(stays(at, target), "{at} -> {target}");
+        }
+        for (at, target) in [
+            ("site/a/l", "/etc"),
+            ("site/a/l", ".."),
+            ("site/a/l", "../b"),
+            ("site/a/d/l", "../../b"),
+            ("site/a/l", "d/.."),
+        ] {
+            assert!(!stays(at, target), "{at} -> {target}");
+        }
+        assert!(stays_within(&SecretPath::root(), &path("l"), "/anywhere").is_ok(), "one that has the whole tree");
+    }
+
+    #[test]
+    fn what_is_kept_for_others_is_refused_whatever_the_prefix() {
+        let at = |text: &str, kind| {
+            lies(&SecretPath::root(), &path(text), kind, Reserved::of(&path(text), Some(&path("credentials"))))
+        };
+        for kind in [Kind::File, Kind::Symlink, Kind::Directory] {
+            for own in ["", ".pinfold/ready", ".pinfold", "ssh/authorized_keys/root", "ssh/authorized_keys", "admins"] {
+                assert!(at(own, kind).is_err(), "{own}");
+            }
+            for folder in ["ssh", "containers", "containers/web", "credentials"] {
+                assert_eq!(at(folder, kind).ok(), (kind == Kind::Directory).then_some(Lies::Kept), "{folder}");
+            }
+        }
         assert!(at("ssh/known_hosts", Kind::File).is_ok());
         assert!(at("containers/web/pin", Kind::File).is_ok());
+        let outside = lies(&path("site"), &path("ssh"), Kind::Directory, Some(Reserved::Folder));
+        assert!(outside.unwrap_err().contains("confined"));
         assert_eq!(scope_of(&path("containers/web/pin")), Ok(Scope::Container("web".into())));
         assert_eq!(scope_of(&path("containers")), Ok(Scope::Host));
         assert!(scope_of(&path("containers/host/pin")).is_err());

@@ -8,10 +8,11 @@ use super::draft::Sealed;
 use super::names::Names;
 use super::place::{self, Lies};
 use super::record::{ConsoleRecord, Consoles};
+use super::remembered::Remembered;
 use crate::access::{Operation, ScopeState};
 use crate::bundle::{self, EntryKind};
 use crate::caller::Daemon;
-use crate::model::{Acl, Gid, Ino, Kind, Meta, Name, Scope, SecretPath, Timestamp, Uid, XattrName};
+use crate::model::{Acl, Gid, Ino, Kind, Meta, Name, Reserved, Scope, SecretPath, Timestamp, Uid, XattrName};
 use crate::seal;
 use crate::secret::{Kek, Secret};
 use crate::vault::node::{Node, Version};
@@ -62,7 +63,28 @@ pub(super) struct Wanted {
     pub keep_on_change: bool,
 }
 
+impl Wanted {
+    /// A folder of this machine's: root's, and everybody may look into it.
+    fn of_folder() -> Self {
+        Wanted {
+            uid: Uid::ROOT,
+            gid: Gid(0),
+            mode: 0o755,
+            acl: None,
+            default_acl: None,
+            xattrs: BTreeMap::new(),
+            mtime: Timestamp::now(),
+            keep_on_change: true,
+        }
+    }
+}
+
 impl Prepared {
+    /// Whether it is a folder of this machine's.
+    pub fn is_kept(&self) -> bool {
+        matches!(self.lies, Lies::Kept | Lies::Served)
+    }
+
     pub fn kind(&self) -> Kind {
         match self.what {
             What::Directory => Kind::Directory,
@@ -79,8 +101,8 @@ pub(super) struct Preparing<'a> {
     ours: &'a ConsoleRecord,
     keys: Arc<Keys>,
     names: Names,
-    /// A folder no entry may go to.
-    reserved: Option<&'a SecretPath>,
+    /// The folder that units' credentials are served from.
+    credentials: Option<&'a SecretPath>,
     /// Whether a bundle may say which units are told of a change.
     on_change: bool,
     keks: HashMap<Scope, Kek>,
@@ -96,7 +118,7 @@ impl<'a> Preparing<'a> {
         vault: &'a Vault,
         consoles: &'a Consoles,
         ours: &'a ConsoleRecord,
-        reserved: Option<&'a SecretPath>,
+        credentials: Option<&'a SecretPath>,
         on_change: bool,
     ) -> Result<Self, VaultError> {
         Ok(Preparing {
@@ -105,7 +127,7 @@ impl<'a> Preparing<'a> {
             ours,
             keys: vault.keys()?,
             names: Names::default(),
-            reserved,
+            credentials,
             on_change,
             keks: HashMap::new(),
             refused_folders: Vec::new(),
@@ -121,7 +143,16 @@ impl<'a> Preparing<'a> {
     /// What is no fault of the entry: the store was locked, or failed.
     pub fn entry(&mut self, entry: &bundle::Entry, content: Option<&Secret>) -> Result<(), VaultError> {
         let kind = kind_of(&entry.kind);
-        let lies = self.may_be_sent(&entry.path, kind, self.reserved);
+        let reserved = Reserved::of(&entry.path, self.credentials);
+        let lies = self.may_be_sent(&entry.path, kind, reserved);
+        if let (Some(_), Err(reason)) = (reserved, &lies) {
+            // What was taken there before the place was kept does not stay.
+            if kind == Kind::Directory {
+                self.refused_folders.push(entry.path.clone());
+            }
+            self.refuse(entry.path.to_string(), reason.clone());
+            return Ok(());
+        }
         let judged = match lies {
             Ok(lies) => self.judge(entry, lies, content),
             Err(reason) => Err(Why::Entry(reason)),
@@ -132,21 +163,17 @@ impl<'a> Preparing<'a> {
     /// Takes what pinfold itself puts where no entry may go: a folder of root's, or a public file of root's with this
     /// content.
     pub fn own(&mut self, path: &SecretPath, content: Option<&Secret>) -> Result<(), VaultError> {
-        let (kind, mode) = if content.is_some() { (Kind::File, 0o644) } else { (Kind::Directory, 0o755) };
-        let meta = Wanted {
-            uid: Uid::ROOT,
-            gid: Gid(0),
-            mode,
-            acl: None,
-            default_acl: None,
-            xattrs: BTreeMap::new(),
-            mtime: Timestamp::now(),
-            keep_on_change: true,
-        };
-        // A folder on the way is shared, whoever made it.
-        let lies = if content.is_some() { Lies::Within } else { Lies::Above };
+        let kind = if content.is_some() { Kind::File } else { Kind::Directory };
+        let mode = if content.is_some() { 0o644 } else { 0o755 };
+        let meta = Wanted { mode, ..Wanted::of_folder() };
+        let lies = if content.is_some() { Lies::Within } else { Lies::Served };
         let judged = self.content_of(path, content).map(|what| Prepared { path: path.clone(), lies, what, meta });
         self.take(path, kind, judged)
+    }
+
+    /// What this host remembers of accounts.
+    pub fn remembered(&self) -> Arc<Remembered> {
+        self.consoles.remembered().1
     }
 
     /// Notes that something is refused which has no path.
@@ -169,7 +196,7 @@ impl<'a> Preparing<'a> {
         Ok(())
     }
 
-    fn may_be_sent(&self, path: &SecretPath, kind: Kind, reserved: Option<&SecretPath>) -> Result<Lies, String> {
+    fn may_be_sent(&self, path: &SecretPath, kind: Kind, reserved: Option<Reserved>) -> Result<Lies, String> {
         let lies = place::lies(&self.ours.prefix, path, kind, reserved)?;
         if self.refused_folders.iter().any(|folder| place::is_below(path, folder)) {
             return Err("its folder is refused".into());
@@ -182,6 +209,9 @@ impl<'a> Preparing<'a> {
         let kind = kind_of(&entry.kind);
         let (consoles, ours, path) = (self.consoles, self.ours, &entry.path);
         self.vault.with_tree(|tree| place::place(tree, consoles, ours, path, kind))?.map_err(Why::Entry)?;
+        if lies == Lies::Kept {
+            return Ok(Prepared { path: path.clone(), lies, what: What::Directory, meta: Wanted::of_folder() });
+        }
         let meta = self.wanted(entry)?;
         let what = match &entry.kind {
             EntryKind::Directory => What::Directory,
@@ -189,6 +219,7 @@ impl<'a> Preparing<'a> {
                 if target.is_empty() || target.len() > TARGET_MAX || target.contains('\0') {
                     return Err(Why::Entry("a symlink's target has 1 to 4095 bytes".into()));
                 }
+                place::stays_within(&ours.prefix, path, target).map_err(Why::Entry)?;
                 What::Symlink(target.as_str().into())
             }
             EntryKind::File { .. } => self.content_of(path, content)?,

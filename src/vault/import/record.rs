@@ -2,6 +2,7 @@
 //!
 //! Owns the record's form, and the consoles in memory while the store is unlocked.
 
+use super::remembered::Remembered;
 use crate::bundle::{Fingerprint, PublicKey};
 use crate::model::{ConsoleName, HostName, Ino, SecretPath, Timestamp};
 use crate::seal::{SealError, open_own, seal_own};
@@ -114,31 +115,45 @@ pub struct LastImport {
     pub outcome: String,
 }
 
-/// The joined consoles, by name.
+/// The joined consoles, by name, and what is remembered whichever there are.
 #[derive(Debug, Clone, Default)]
-pub(in crate::vault) struct Consoles(BTreeMap<ConsoleName, (Ino, Arc<ConsoleRecord>)>);
+pub(in crate::vault) struct Consoles {
+    joined: BTreeMap<ConsoleName, (Ino, Arc<ConsoleRecord>)>,
+    remembered: Option<(Ino, Arc<Remembered>)>,
+}
 
 impl Consoles {
+    /// Puts what is remembered in the place of what it was. Whether it was at another inode.
+    pub fn put_remembered(&mut self, ino: Ino, remembered: Remembered) -> bool {
+        let before = self.remembered.replace((ino, Arc::new(remembered)));
+        before.is_some_and(|(old, _)| old != ino)
+    }
+
+    /// What is remembered, and where it is kept, if it is yet.
+    pub fn remembered(&self) -> (Option<Ino>, Arc<Remembered>) {
+        self.remembered.clone().map_or_else(Default::default, |(ino, remembered)| (Some(ino), remembered))
+    }
+
     /// Puts one in, or in the place of what it was. Whether there was another of that name at another inode.
     pub fn put(&mut self, ino: Ino, record: ConsoleRecord) -> bool {
-        let before = self.0.insert(record.console.clone(), (ino, Arc::new(record)));
+        let before = self.joined.insert(record.console.clone(), (ino, Arc::new(record)));
         before.is_some_and(|(old, _)| old != ino)
     }
 
     pub fn remove(&mut self, console: &ConsoleName) {
-        self.0.remove(console);
+        self.joined.remove(console);
     }
 
     pub fn get(&self, console: &ConsoleName) -> Option<(Ino, Arc<ConsoleRecord>)> {
-        self.0.get(console).cloned()
+        self.joined.get(console).cloned()
     }
 
     /// Whose a path is.
     pub fn owner(&self, path: &SecretPath) -> Option<&ConsoleName> {
-        self.0.values().find(|(_, record)| record.owned.contains(path)).map(|(_, record)| &record.console)
+        self.joined.values().find(|(_, record)| record.owned.contains(path)).map(|(_, record)| &record.console)
     }
 
     pub fn all(&self) -> Vec<(Ino, Arc<ConsoleRecord>)> {
-        self.0.values().cloned().collect()
+        self.joined.values().cloned().collect()
     }
 }

@@ -21,6 +21,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
+mod kept;
+
 /// Every point of an import, in order.
 const ALL: [Point; 7] =
     [Point::Checked, Point::Prepared, Point::Planned, Point::Recorded, Point::Durable, Point::Shown, Point::Told];
@@ -67,11 +69,15 @@ impl Host {
     }
 
     fn vault_with(&self, settings: Settings) -> Vault {
+        self.vault_with_limits(settings, 100_000)
+    }
+
+    fn vault_with_limits(&self, settings: Settings, max_secrets: u64) -> Vault {
         let log = self.home.join(format!("audit-{}", self.logs.fetch_add(1, Ordering::SeqCst)));
         let log = LogSettings { path: log, max_size: 1 << 28, when_full: WhenFull::Refuse, keep_files: None };
         let limits = Limits {
             max_secret_size: 1 << 20,
-            max_secrets: 100_000,
+            max_secrets,
             max_instances: 10,
             keep_versions: 3,
             allow_reveal: true,
@@ -573,18 +579,61 @@ fn admins_get_their_keys_served_and_nobody_else_s_name() {
     note("pf-bob", AccountState::Making, None).unwrap_err();
     note("root", AccountState::Making, None).unwrap_err();
     note("pf-alice", AccountState::Made, Some(4711)).unwrap_err();
+    note("pf-alice", AccountState::Locked, None).unwrap_err();
     note("pf-alice", AccountState::Making, None).unwrap();
+    let given = Vault::accounts(&vault).unwrap()[0].uid.unwrap();
+    assert!(given >= 70_000, "{given}");
     note("pf-alice", AccountState::Made, Some(0)).unwrap_err();
-    note("pf-alice", AccountState::Made, Some(4711)).unwrap();
+    note("pf-alice", AccountState::Made, Some(4711)).unwrap_err();
+    note("pf-alice", AccountState::Made, Some(given)).unwrap();
     // A confined console names nobody; one that names nobody any more leaves the account to be removed.
     tree.admins = Vec::new();
     let report = take_as(&vault, &console.send(&host, &tree), None, Some(true));
     assert_eq!(paths(&report.removed), ["ssh/authorized_keys/pf-alice"]);
     let accounts = Vault::accounts(&vault).unwrap();
-    assert_eq!((accounts[0].wanted, accounts[0].made, accounts[0].uid), (false, true, Some(4711)));
+    assert_eq!((accounts[0].wanted, accounts[0].made, accounts[0].uid), (false, true, Some(given)));
     let leave = Leave { console: "hq".into(), keep: false };
     assert!(Admin::leave(&vault, &root(), leave).unwrap_err().to_string().contains("accounts"));
+    note("pf-alice", AccountState::Locked, None).unwrap();
+    let kept = Vault::accounts(&vault).unwrap();
+    assert_eq!((kept[0].wanted, kept[0].made, kept[0].locked, kept[0].uid), (false, true, true, Some(given)));
+    // The next one gets another uid, whatever became of the first account; its own comes back with its name.
+    tree.admins = vec![admin("pf-bob", None)];
+    take_as(&vault, &console.send(&host, &tree), None, Some(true));
+    note("pf-bob", AccountState::Making, None).unwrap();
+    let uid_of = |vault: &Vault, user: &str| {
+        Vault::accounts(vault).unwrap().into_iter().find(|a| a.user == user).and_then(|a| a.uid)
+    };
+    assert!(uid_of(&vault, "pf-bob").unwrap() > given);
+    note("pf-bob", AccountState::Gone, None).unwrap();
+    drop(vault);
+    let vault = host.vault_with(Settings { accounts: true, ..Settings::default() });
+    vault
+        .rekey(&Daemon, &UnlockBy::Passphrase(&secret("pass")), &NextIdentity::Passphrase(&secret("pass")), true)
+        .unwrap();
+    let note = |user: &str, state, uid| {
+        let note = NoteAccount { console: "hq".into(), user: user.into(), state, uid };
+        Admin::note_account(&vault, &root(), note)
+    };
+    tree.admins = vec![admin("pf-alice", None), admin("pf-carl", None)];
+    take_as(&vault, &console.send(&host, &tree), None, Some(true));
+    note("pf-carl", AccountState::Making, None).unwrap();
+    assert!(
+        uid_of(&vault, "pf-carl").unwrap() > given + 1,
+        "also after a restart, and though bob never got an account"
+    );
+    let alice = Vault::accounts(&vault).unwrap().remove(0);
+    assert_eq!((alice.wanted, alice.locked, alice.uid), (true, true, Some(given)));
+    note("pf-alice", AccountState::Making, None).unwrap();
+    assert_eq!(uid_of(&vault, "pf-alice"), Some(given));
+    // Once it is gone for good, its uid is nobody's.
     note("pf-alice", AccountState::Gone, None).unwrap();
+    note("pf-alice", AccountState::Making, None).unwrap();
+    assert!(uid_of(&vault, "pf-alice").unwrap() > given + 2);
+    for user in ["pf-alice", "pf-carl"] {
+        note(user, AccountState::Locked, None).unwrap();
+    }
+    Admin::leave(&vault, &root(), Leave { console: "hq".into(), keep: false }).unwrap();
     assert_eq!(Vault::accounts(&vault).unwrap(), []);
     sound(&vault);
 }
