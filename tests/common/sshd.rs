@@ -106,6 +106,37 @@ impl Sshd {
         fs::write(self.client_config(), config).expect("it is ours");
     }
 
+    /// From now on it reads these keys, of any account that is there, root's included.
+    pub fn read_keys_from(&mut self, files: &str) {
+        let text = fs::read_to_string(self.folder.join("sshd_config")).expect("it was written");
+        let kept =
+            text.lines().filter(|line| !line.starts_with("AuthorizedKeysFile") && !line.starts_with("AllowUsers"));
+        let lines: Vec<&str> = kept.collect();
+        let config =
+            format!("AuthorizedKeysFile {files}\nPermitRootLogin yes\nStrictModes yes\n{}\n", lines.join("\n"));
+        self.kill();
+        fs::write(self.folder.join("sshd_config"), config).expect("it is ours");
+        self.run();
+    }
+
+    /// What a shell of this account says to a script, logged in with one of the keys `user` and `other_user`: as on a terminal,
+    /// so that its profile is read.
+    pub fn login(&self, account: &str, key: &str, script: &str) -> super::Out {
+        let dir = self.folder.display();
+        let ssh = format!(
+            "echo '{script}' | ssh -T -F none -p {} -i {dir}/{key} -o IdentitiesOnly=yes -o IdentityAgent=none -o BatchMode=yes \
+             -o StrictHostKeyChecking=yes -o UserKnownHostsFile={dir}/known_hosts -o GlobalKnownHostsFile=/dev/null \
+             -o ConnectTimeout=20 -o LogLevel=ERROR {account}@127.0.0.1",
+            self.port
+        );
+        super::sh(&ssh)
+    }
+
+    /// The public half of the key `user` or `other_user`: a line of `authorized_keys`.
+    pub fn public(&self, key: &str) -> String {
+        fs::read_to_string(self.folder.join(format!("{key}.pub"))).expect("it was made").trim().to_owned()
+    }
+
     /// An ssh_config(5) for clients, with the key and the known host.
     pub fn client_config(&self) -> PathBuf {
         self.folder.join("ssh_config")
