@@ -1,5 +1,6 @@
 //! What the daemon tells: to journald as fields under systemd, to stderr as text otherwise.
 
+use super::bounded::Bounded;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -11,7 +12,7 @@ pub fn start() {
     // On a terminal the audit log's own lines would drown everything else; they are in their file.
     let default = if journald.is_some() { "info,fuser=error" } else { "info,fuser=error,pinfold::audit=warn" };
     let filter = EnvFilter::try_from_env("PINFOLD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(Bounded::default());
     let done = match journald {
         Some(layer) => registry.with(layer).try_init(),
         None => registry

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of starting and stopping. Decides nothing about secrets.
 
+mod bounded;
 mod confine;
 mod export;
 mod handover;
