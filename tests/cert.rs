@@ -41,7 +41,7 @@ impl Rig {
         let passphrase = Secret::copy_of(PASSPHRASE).unwrap();
         create_store(&store, &Protection::Passphrase(&passphrase), &Recovery { recipients: vec![recovery] }).unwrap();
         let settings =
-            Settings { path: dir.path().join("log"), max_size: 1 << 24, when_full: WhenFull::Refuse, keep_files: None };
+            Settings { path: dir.path().join("log"), max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 1 << 20,
             max_secrets: 1000,

@@ -45,7 +45,7 @@ fn make_store(home: &Path) {
 /// A console over the store in `home`, its threads running.
 fn console(home: &Path, debounce: Duration) -> Arc<Vault> {
     let log = home.join(format!("audit-{}", std::process::id()));
-    let settings = Settings { path: log, max_size: 1 << 30, when_full: WhenFull::Refuse, keep_files: None };
+    let settings = Settings { path: log, max_size: 1 << 30, when_full: WhenFull::Refuse, space: None };
     let limits = Limits {
         max_secret_size: 1 << 20,
         max_secrets: 500_000,

@@ -93,7 +93,7 @@ impl World {
             path: home.path().join("audit.log"),
             max_size: 1 << 26,
             when_full: WhenFull::Refuse,
-            keep_files: None,
+            space: None,
         };
         let limits = Limits {
             max_secret_size: 1 << 20,

@@ -61,8 +61,7 @@ impl Rig {
         );
         std::fs::write(at("pinfold.toml"), text).unwrap();
         let config = Config::load(Some(&at("pinfold.toml"))).unwrap();
-        let log =
-            LogSettings { path: at("audit.log"), max_size: 1 << 26, when_full: WhenFull::Refuse, keep_files: None };
+        let log = LogSettings { path: at("audit.log"), max_size: 1 << 26, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 1 << 16,
             max_secrets: 10_000,

@@ -118,7 +118,7 @@ fn open(home: &Path, log: u32) -> (Callers, Arc<Fs>) {
         path: home.join(format!("audit-{log}.log")),
         max_size: 1 << 24,
         when_full: WhenFull::Refuse,
-        keep_files: None,
+        space: None,
     };
     let registry = Arc::new(Registry::default());
     let callers = Callers::with_instances(Arc::clone(&registry) as Arc<dyn Instances>).unwrap();

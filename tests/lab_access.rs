@@ -424,17 +424,19 @@ fn eio_when_it_cannot_be_recorded() {
         std::fs::write(daemon.file("pinfold.toml"), elsewhere).expect("it is ours");
         std::os::unix::fs::symlink(&log, daemon.file("audit.log")).expect("a second name for the test");
         let mounted = Tmpfs::mount(&disk);
+        // What is left is reserved for the log in part, so that it is soon used up.
+        sh(&format!("head -c 224k /dev/zero > {}/filler", disk.display())).quiet();
         daemon.serve();
         secret(&daemon, "pin", "1234", "2001:2001", "600");
         assert_eq!(cat(&daemon, ALICE, "pin").printed(), "1234");
-        sh(&format!("head -c 10M /dev/zero > {}/filler 2>/dev/null; true", disk.display())).quiet();
-        // What the last page still holds is used up first.
-        let opens: Vec<Tried> = (0..40).map(|_| cat(&daemon, ALICE, "pin")).collect();
+        sh(&format!("head -c 10M /dev/zero >> {}/filler 2>/dev/null; true", disk.display())).quiet();
+        // What was reserved is used up first.
+        let opens: Vec<Tried> = (0..150).map(|_| cat(&daemon, ALICE, "pin")).collect();
         let unrecorded =
             |daemon: &Daemon| opens.iter().filter(|o| !daemon.audit().iter().any(|e| e["pid"] == o.pid)).count();
         let missing = unrecorded(&daemon);
-        assert!((1..40).contains(&missing), "a page holds some lines and not 40: {missing} are missing");
-        for open in &opens[40 - missing..] {
+        assert!((1..150).contains(&missing), "the reserve holds some lines and not 150: {missing} are missing");
+        for open in &opens[150 - missing..] {
             match refuses {
                 true => assert!(open.out.stderr.contains("Input/output error"), "{open:?}"),
                 false => assert_eq!(open.printed(), "1234"),

@@ -79,7 +79,7 @@ impl Rig {
         let recovery = Recovery { recipients: vec![age::x25519::Identity::generate().to_public().to_string()] };
         create_store(&file("store"), &Protection::Passphrase(&secret("p")), &recovery).unwrap();
         let settings =
-            Settings { path: file("audit.log"), max_size: 1 << 24, when_full: WhenFull::Refuse, keep_files: None };
+            Settings { path: file("audit.log"), max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 1 << 20,
             max_secrets: 10_000,

@@ -97,7 +97,7 @@ impl Rig {
             path: self.home.path().join("audit.log"),
             max_size: 1 << 20,
             when_full: WhenFull::Refuse,
-            keep_files: None,
+            space: None,
         };
         let limits = Limits {
             max_secret_size: 4096,

@@ -77,7 +77,7 @@ fn open(home: &Path, log: u32) -> (Arc<Fs>, Arc<Told>) {
         path: home.join(format!("audit-{log}.log")),
         max_size: 1 << 26,
         when_full: WhenFull::Refuse,
-        keep_files: None,
+        space: None,
     };
     let limits = Limits {
         max_secret_size: 1 << 20,

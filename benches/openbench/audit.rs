@@ -26,7 +26,7 @@ pub fn cost(folder: &Folder, rounds: usize) -> Result<Cost> {
         path: folder.make("audit")?.join("audit.log"),
         max_size: 1 << 30,
         when_full: WhenFull::Refuse,
-        keep_files: None,
+        space: None,
     };
     let path = settings.path.clone();
     let log = Log::open(settings, None)?;
@@ -52,9 +52,13 @@ pub fn cost(folder: &Folder, rounds: usize) -> Result<Cost> {
     log.allowed(&event)?;
     let line = std::fs::read(&path)?.split_inclusive(|b| *b == b'\n').next_back().unwrap_or_default().to_vec();
     let mut plain = OpenOptions::new().append(true).create(true).open(path.with_extension("plain"))?;
-    let (mut allowed, mut write) = (vec![], vec![]);
+    let (mut allowed, mut write, mut version) = (vec![], vec![], 1_000_000);
     for _ in 0..rounds {
-        allowed.push(p50(|| Ok(log.allowed(&event)?))?);
+        // Each is another version: the same again would be counted, and written once.
+        allowed.push(p50(|| {
+            version += 1;
+            Ok(log.allowed(&Event { version: Some(version), ..event })?)
+        })?);
         write.push(p50(|| Ok(plain.write_all(&line)?))?);
     }
     let over = median(allowed.iter().zip(&write).map(|(a, w)| a - w).collect());

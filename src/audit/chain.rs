@@ -4,6 +4,7 @@
 //! across a system call on the file. It is the lowest lock of `audit`: nothing else is locked while it is held.
 
 use super::line::Anchor;
+use super::reserve::Room;
 use super::tell::Teller;
 use super::writer::{Batch, Writer};
 use std::io;
@@ -42,6 +43,7 @@ struct State {
     written: Anchor,
     synced: Anchor,
     size: u64,
+    room: Room,
     unrecorded: u64,
     keeper_sleeps: bool,
     stop: bool,
@@ -69,7 +71,7 @@ pub(super) struct Work {
 
 impl Chain {
     pub fn new(writer: Writer, max_size: u64, teller: Arc<Teller>) -> Self {
-        let (written, size) = (writer.at(), writer.size());
+        let (written, size, room) = (writer.at(), writer.size(), writer.room());
         let state = State {
             writer: Some(Box::new(writer)),
             pending: Batch::default(),
@@ -81,6 +83,7 @@ impl Chain {
             written,
             synced: Anchor::default(),
             size,
+            room,
             unrecorded: 0,
             keeper_sleeps: false,
             stop: false,
@@ -164,6 +167,11 @@ impl Chain {
         self.lock().unrecorded
     }
 
+    /// How much room there is for more.
+    pub fn room(&self) -> Room {
+        self.lock().room
+    }
+
     /// Makes durable what is written. Rotated files are synced before they are left.
     pub fn sync(&self) -> io::Result<()> {
         let (file, written) = self.with_writer(|writer| (writer.file(), writer.at()));
@@ -173,8 +181,9 @@ impl Chain {
     }
 
     /// Returns when there is work for the keeper, at the latest at `until`. Work other than a full file and the end
-    /// waits for `not_before`, so that many lines are synced at once; a full file too, unless it is `prompt`.
-    pub fn await_work(&self, not_before: Instant, until: Instant, prompt: bool) -> Work {
+    /// waits for `not_before`, so that many lines are synced at once; a full file too, unless it is `prompt`. A disk that became full waits for
+    /// nothing, unless that is `known`.
+    pub fn await_work(&self, not_before: Instant, until: Instant, prompt: bool, known: bool) -> Work {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
@@ -185,7 +194,8 @@ impl Chain {
                 stop: state.stop,
             };
             let some = work.dirty || work.gap || work.full;
-            if work.stop || (work.full && prompt) || (some && now >= not_before) || now >= until {
+            let news = state.room.full && !known;
+            if work.stop || news || (work.full && prompt) || (some && now >= not_before) || now >= until {
                 return work;
             }
             // Once there is work the keeper needs no waking but by the clock.
@@ -256,7 +266,9 @@ impl Drop for Turn<'_> {
         let writer = self.writer.take().expect("it is given back once");
         let chain = self.chain;
         let mut state = chain.lock();
+        let was_full = state.room.full;
         (state.written, state.size, state.unrecorded) = (writer.at(), writer.size(), writer.unrecorded());
+        state.room = writer.room();
         state.writer = Some(writer);
         chain.free.store(true, Ordering::Relaxed);
         if self.id > 0 {
@@ -268,7 +280,8 @@ impl Drop for Turn<'_> {
             self.batch.clear();
             state.spare = std::mem::take(&mut self.batch);
         }
-        let (others, keeper) = (state.sleepers > 0, state.keeper_sleeps || state.size >= chain.max_size);
+        let news = state.size >= chain.max_size || state.room.full && !was_full;
+        let (others, keeper) = (state.sleepers > 0, state.keeper_sleeps || news);
         state.keeper_sleeps = false;
         drop(state);
         if others {

@@ -2,6 +2,7 @@
 
 use super::AuditError;
 use super::line::{self, Anchor, Clock, FORMAT, LINE_MAX, Parts, own};
+use super::rotated::Rotated;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Digits of the number that a rotated file's name ends in.
-const NUMBER_DIGITS: usize = 12;
+pub(super) const NUMBER_DIGITS: usize = 12;
 
 /// What the first line of a file says.
 #[derive(Debug, Deserialize)]
@@ -64,25 +65,24 @@ pub(super) fn with_suffix(log: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The rotated files beside `log`, oldest first, with the numbers in their names.
-pub(super) fn rotated(log: &Path) -> Result<Vec<(u64, PathBuf)>, AuditError> {
+/// The rotated files beside `log`, oldest first.
+pub(super) fn rotated(log: &Path) -> Result<Vec<Rotated>, AuditError> {
     let folder = folder(log);
     let Some(name) = log.file_name() else { return Ok(vec![]) };
     let mut found = vec![];
     for entry in fs::read_dir(folder).map_err(|e| AuditError::open(folder, e))? {
         let entry = entry.map_err(|e| AuditError::open(folder, e))?;
         let this = entry.file_name();
-        let number = this
+        let suffix = this
             .as_encoded_bytes()
             .strip_prefix(name.as_encoded_bytes())
             .and_then(|rest| rest.strip_prefix(b"."))
-            .filter(|digits| digits.len() >= NUMBER_DIGITS && digits.iter().all(u8::is_ascii_digit))
-            .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        if let Some(number) = number {
-            found.push((number, folder.join(this)));
-        }
+            .and_then(|rest| std::str::from_utf8(rest).ok());
+        found.extend(suffix.and_then(|suffix| Rotated::of(folder.join(&this), suffix)));
     }
     found.sort();
+    // Compressed and not yet removed: the same lines twice.
+    found.dedup_by_key(|rotated| rotated.number());
     Ok(found)
 }
 
@@ -118,8 +118,13 @@ pub(super) fn open(path: &Path) -> Result<Option<Locked>, AuditError> {
     Ok(Some(file))
 }
 
-/// Makes `path` anew with `first` as its content; whatever has that name is replaced. Not yet synced.
-pub(super) fn make(path: &Path, first: &[u8]) -> Result<Locked, AuditError> {
+/// Makes `path` anew with `first` as its content, once `prepare` is content with the file; whatever has that name is replaced. Not yet
+/// synced.
+pub(super) fn make(
+    path: &Path,
+    first: &[u8],
+    prepare: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<Locked, AuditError> {
     let fresh = with_suffix(path, "new");
     let failed = |e| AuditError::Write { path: path.into(), source: e };
     match fs::remove_file(&fresh) {
@@ -128,13 +133,20 @@ pub(super) fn make(path: &Path, first: &[u8]) -> Result<Locked, AuditError> {
     }
     let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
     let file = lock(file, path)?;
-    let made = (&*file).write_all(first).and_then(|()| fs::rename(&fresh, path));
+    let made = (&*file).write_all(first).and_then(|()| prepare(&file)).and_then(|()| fs::rename(&fresh, path));
     if let Err(e) = made {
         // What is left is no part of the log; the next attempt removes it too.
         let _ = fs::remove_file(&fresh);
         return Err(failed(e));
     }
     Ok(file)
+}
+
+/// A small file beside the log, whole.
+pub(super) fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Makes names in the log's folder durable.

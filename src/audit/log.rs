@@ -1,26 +1,27 @@
 //! The log as its callers see it: allowed events wait for their line, refused ones never wait.
 //!
-//! Owns the threads: one writes refusals, one keeps the file (syncs, rotates, looks after it), one tells journald.
-//! Lock order: the queue of refusals, then nothing; the chain's lock, then nothing.
+//! Owns the threads: one writes refusals, one the sums of repeated opens, two keep the files (see `keeper`), one tells journald.
+//! Lock order: the queue of refusals, then nothing; the repeated opens, then nothing; the chain's lock, then nothing.
 
+use super::bell::Bell;
 use super::chain::Chain;
-use super::event::Event;
+use super::event::{Event, Operation};
 use super::line::{self, Anchor, Record};
 use super::queue::Refusals;
+use super::repeats::{Repeats, Seen};
+use super::reserve::Room;
+use super::space::Space;
 use super::tell::{TARGET, Teller};
 use super::writer::{Batch, Writer};
-use super::{AuditError, file, read};
+use super::{AuditError, read};
 use std::cell::RefCell;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How often written lines are made durable, at most.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// How often the anchor is told to journald.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// How long a thread that has nothing to wait for sleeps.
+const LONG: Duration = Duration::from_secs(60);
 
 /// What happens to what would be allowed when its line cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,34 +41,46 @@ pub struct Settings {
     pub max_size: u64,
     /// What happens when it cannot be written.
     pub when_full: WhenFull,
-    /// How many rotated files are kept; `None` keeps all. Evidence is removed only where this says so.
-    pub keep_files: Option<NonZeroU32>,
+    /// How many bytes the log may take in all, four times `max_size` at the least: old files are compressed, then removed. `None` keeps
+    /// all as it is. Evidence is removed only where this says so.
+    pub space: Option<u64>,
 }
 
 /// The audit log, open for writing. There is one in a daemon; [`Log::shutdown`] or dropping it ends its threads.
 pub struct Log {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<(JoinHandle<()>, Run)>>,
     /// Where the chain stood when it was opened.
     found: Anchor,
 }
 
-struct Shared {
-    path: PathBuf,
+pub(super) struct Shared {
+    pub path: PathBuf,
     when_full: WhenFull,
-    chain: Chain,
+    pub space: Option<Space>,
+    pub chain: Chain,
     queue: Mutex<Queue>,
     refused: Condvar,
+    repeated: Mutex<Repeated>,
+    repeats: Condvar,
+    /// Wakes who keeps the old files.
+    pub old: Bell,
     teller: Arc<Teller>,
 }
 
-/// What a thread does.
+/// What a thread does, or what ends it.
 type Run = fn(&Shared);
 
 #[derive(Default)]
 struct Queue {
     refusals: Refusals,
     writer_sleeps: bool,
+    stop: bool,
+}
+
+#[derive(Default)]
+struct Repeated {
+    repeats: Repeats,
     stop: bool,
 }
 
@@ -90,8 +103,12 @@ impl Log {
             chain: Chain::new(writer, settings.max_size.max(4096), teller.clone()),
             path: settings.path,
             when_full: settings.when_full,
+            space: settings.space.map(|bytes| Space::new(bytes, settings.max_size)),
             queue: Mutex::default(),
             refused: Condvar::new(),
+            repeated: Mutex::default(),
+            repeats: Condvar::new(),
+            old: Bell::default(),
             teller,
         });
         let log = Arc::new(Log { shared: shared.clone(), threads: Mutex::default(), found });
@@ -99,17 +116,29 @@ impl Log {
             log.compare(anchor)?;
         }
         shared.chain.sync().map_err(|e| AuditError::open(&shared.path, e))?;
-        let threads: [(&str, Run); 3] = [
-            ("audit-refused", Shared::write_refusals),
-            ("audit-keeper", Shared::keep),
-            ("audit-teller", |shared| shared.teller.run()),
+        // In this order they end: those before can give nothing more to those after.
+        let threads: [(&str, Run, Run); 5] = [
+            ("audit-refused", Shared::write_refusals, |shared| {
+                shared.queue().stop = true;
+                shared.refused.notify_all();
+            }),
+            ("audit-sums", Shared::write_sums, |shared| {
+                let mut repeated = shared.repeated();
+                repeated.stop = true;
+                repeated.repeats.turn_off();
+                shared.repeats.notify_all();
+            }),
+            ("audit-space", Shared::keep_old, |shared| shared.old.end()),
+            ("audit-keeper", Shared::keep, |shared| shared.chain.stop()),
+            ("audit-teller", |shared| shared.teller.run(), |shared| shared.teller.stop()),
         ];
-        for (name, run) in threads {
+        for (name, run, stop) in threads {
             let shared = shared.clone();
             let spawned = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared));
             let thread = spawned.map_err(|e| AuditError::open(&log.shared.path, e))?;
-            log.threads().push(thread);
+            log.threads().push((thread, stop));
         }
+        shared.old.wake();
         Ok(log)
     }
 
@@ -132,7 +161,8 @@ impl Log {
         Ok(false)
     }
 
-    /// Records what is about to be allowed. Returns once write(2) has taken the line.
+    /// Records what is about to be allowed. Returns once write(2) has taken the line, or, for an open, has taken the same line less
+    /// than a second ago: then it is counted, and the sum is written at the end of that second.
     ///
     /// # Errors
     /// [`AuditError::Write`] with [`WhenFull::Refuse`]: the caller refuses what it was about to allow. With
@@ -143,15 +173,44 @@ impl Log {
         let result = BODY.with_borrow_mut(|body| {
             body.clear();
             line::push_event(body, event);
+            let (uid, now) = (event.who.uid, Instant::now());
+            let mut sum = Batch::default();
+            let seen = match event.op {
+                Operation::Open => Some(shared.repeated().repeats.again(uid, body, now, SystemTime::now(), &mut sum)),
+                _ => None,
+            };
+            match seen {
+                Some(Seen::Counted) => return Ok(()),
+                Some(Seen::CountedFirst) => {
+                    shared.repeats.notify_one();
+                    return Ok(());
+                }
+                Some(Seen::New(_)) | None => {}
+            }
             shared.chain.submit(|batch| {
+                batch.append(&sum);
                 batch.push(body);
                 batch.unrecorded += u64::from(goes_on);
-            })
+            })?;
+            if let Some(Seen::New(key)) = seen {
+                shared.repeated().repeats.begin(uid, key, now);
+            }
+            Ok(())
         });
         match result {
             Err(source) if !goes_on => Err(AuditError::Write { path: shared.path.clone(), source }),
             _ => Ok(()),
         }
+    }
+
+    /// Writes the sums of repeated opens that wait for the end of their second. Before what must not stand before them in the log.
+    pub fn sum_up(&self) {
+        self.shared.sum_up(false);
+    }
+
+    /// The same, and from now on each open has a line of its own: for a process that may end at any moment.
+    pub fn sum_up_for_good(&self) {
+        self.shared.sum_up(true);
     }
 
     /// Records a refusal. It waits for nobody and cannot fail: what cannot be listed is counted.
@@ -184,6 +243,11 @@ impl Log {
         self.shared.chain.synced()
     }
 
+    /// How much room there is: whether the disk is full, and how many bytes of lines are left then.
+    pub fn room(&self) -> Room {
+        self.shared.chain.room()
+    }
+
     /// How many events could not be written and are not yet told of by a line: above 0 the disk is full, or worse.
     pub fn unrecorded(&self) -> u64 {
         self.shared.chain.unrecorded()
@@ -212,23 +276,15 @@ impl Log {
 
     /// Writes what waits, syncs, ends the threads. May be called twice. What comes later is still written.
     pub fn shutdown(&self) {
-        let mut threads = self.threads();
-        self.shared.queue().stop = true;
-        self.shared.refused.notify_all();
-        // In the order of spawning, each stopped once those before it can give it nothing more.
-        for (n, thread) in threads.drain(..).enumerate() {
-            match n {
-                0 => {}
-                1 => self.shared.chain.stop(),
-                _ => self.shared.teller.stop(),
-            }
+        for (thread, stop) in self.threads().drain(..) {
+            stop(&self.shared);
             if thread.join().is_err() {
                 tracing::error!(target: TARGET, "a thread of the audit log ended in a panic");
             }
         }
     }
 
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+    fn threads(&self) -> MutexGuard<'_, Vec<(JoinHandle<()>, Run)>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -244,6 +300,49 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn repeated(&self) -> MutexGuard<'_, Repeated> {
+        self.repeated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sum_up(&self, for_good: bool) {
+        let mut batch = Batch::default();
+        let mut repeated = self.repeated();
+        if for_good {
+            repeated.repeats.turn_off();
+        }
+        repeated.repeats.drain(Instant::now(), true, &mut batch);
+        drop(repeated);
+        if batch.unrecorded > 0 {
+            self.write_batch(&batch);
+        }
+    }
+
+    /// The thread that writes the sums of repeated opens.
+    fn write_sums(&self) {
+        let mut batch = Batch::default();
+        loop {
+            let mut repeated = self.repeated();
+            let stop = loop {
+                let now = Instant::now();
+                let due = repeated.repeats.due();
+                if repeated.stop || due.is_some_and(|due| due <= now) {
+                    break repeated.stop;
+                }
+                let wait = due.map_or(LONG, |due| due.saturating_duration_since(now));
+                (repeated, _) = self.repeats.wait_timeout(repeated, wait).unwrap_or_else(PoisonError::into_inner);
+            };
+            repeated.repeats.drain(Instant::now(), stop, &mut batch);
+            drop(repeated);
+            if batch.unrecorded > 0 {
+                self.write_batch(&batch);
+            }
+            batch.clear();
+            if stop {
+                return;
+            }
+        }
+    }
+
     /// The thread that writes refusals.
     fn write_refusals(&self) {
         let mut batch = Batch::default();
@@ -256,7 +355,7 @@ impl Shared {
                     break queue.stop;
                 }
                 queue.writer_sleeps = true;
-                let wait = due.map_or(TELL_EVERY, |due| due.saturating_duration_since(now));
+                let wait = due.map_or(LONG, |due| due.saturating_duration_since(now));
                 (queue, _) = self.refused.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
                 queue.writer_sleeps = false;
             };
@@ -273,51 +372,5 @@ impl Shared {
     fn write_batch(&self, batch: &Batch) {
         // A failure is no news here: the writer counts what is missing, and says so when there is room.
         let _ = self.chain.submit(|pending| pending.append(batch));
-    }
-
-    /// The thread that keeps the file.
-    fn keep(&self) {
-        let (mut last_sync, mut last_told) = (Instant::now(), Instant::now());
-        let mut told = Anchor::default();
-        // A file that cannot be rotated grows, and is tried again each second.
-        let mut rotates = true;
-        loop {
-            let work = self.chain.await_work(last_sync + SYNC_EVERY, last_told + TELL_EVERY, rotates);
-            if work.gap {
-                // An empty batch: the line about what is missing goes before it.
-                let _ = self.chain.submit(|_| {});
-            }
-            let mut result = self.chain.with_writer(Writer::look_after);
-            if result.is_ok() && work.full {
-                result = self.rotate().map(|_| ());
-            } else if result.is_ok() && work.dirty {
-                result = self.chain.sync().map_err(|e| AuditError::Write { path: self.path.clone(), source: e });
-            }
-            last_sync = Instant::now();
-            rotates = result.is_ok();
-            if let Err(e) = result {
-                tracing::error!(target: TARGET, "{e}");
-            }
-            if work.stop {
-                return;
-            }
-            let head = self.chain.synced();
-            if last_told.elapsed() >= TELL_EVERY {
-                last_told = Instant::now();
-                if head != told {
-                    told = head;
-                    tracing::info!(target: TARGET, count = head.count, head = head.head_hex(), "the audit log's head");
-                }
-            }
-        }
-    }
-
-    fn rotate(&self) -> Result<PathBuf, AuditError> {
-        // Most of it is synced here, where nobody waits; the rest while the writer is held.
-        let failed = |e| AuditError::Write { path: self.path.clone(), source: e };
-        self.chain.sync().map_err(failed)?;
-        let name = self.chain.with_writer(Writer::rotate)?;
-        self.chain.sync().and_then(|()| file::sync_folder(&self.path)).map_err(failed)?;
-        Ok(name)
     }
 }

@@ -4,13 +4,22 @@
 //! secret and decides nothing; what happens when the file cannot be written is its caller's setting. `docs/audit.md`
 //! defines the format.
 
+mod anchors;
+mod bell;
 mod chain;
 mod event;
 mod file;
+mod keeper;
 mod line;
 mod log;
 mod queue;
 mod read;
+mod repeats;
+mod reserve;
+mod rotated;
+mod space;
+#[cfg(test)]
+mod space_test;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -21,6 +30,7 @@ pub use event::{Decision, Event, Operation};
 pub use line::{Anchor, FORMAT, Record};
 pub use log::{Log, Settings, WhenFull};
 pub use read::{Follow, recent};
+pub use reserve::Room;
 pub use verify::{Mark, Note, Problem, ProblemKind, Report, last, verify};
 
 use std::io;

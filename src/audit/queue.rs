@@ -8,7 +8,7 @@ use super::event::Event;
 use super::line::{self, own};
 use super::writer::Batch;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long refusals of a kind are summed up.
@@ -23,7 +23,7 @@ const KIND_BYTES: usize = 4096;
 /// See the module.
 #[derive(Default)]
 pub(super) struct Refusals {
-    hashers: [RandomState; 2],
+    hashers: Hashers,
     kinds: HashMap<u128, Seen>,
     /// The kinds by the end of their window, which is the order in which they came.
     kinds_due: VecDeque<(Instant, u128)>,
@@ -162,11 +162,19 @@ impl Refusals {
         unlisted.count += 1;
     }
 
-    /// 128 bits under keys nobody outside knows: nobody can make two kinds count as one.
     fn kind(&self, event: &Event<'_>) -> u128 {
         let container = event.who.container.as_deref();
-        let what = (event.who.uid, container, event.path, event.op, event.reason, event.errno);
-        self.hashers.iter().fold(0, |sum, hasher| sum << 64 | u128::from(hasher.hash_one(what)))
+        self.hashers.of((event.who.uid, container, event.path, event.op, event.reason, event.errno))
+    }
+}
+
+/// 128 bits under keys nobody outside knows: nobody can make two things count as one.
+#[derive(Default)]
+pub(super) struct Hashers([RandomState; 2]);
+
+impl Hashers {
+    pub fn of(&self, what: impl Hash) -> u128 {
+        self.0.iter().fold(0, |sum, hasher| sum << 64 | u128::from(hasher.hash_one(&what)))
     }
 }
 

@@ -4,15 +4,20 @@
 //! nothing, and may run while the log is written.
 
 use super::AuditError;
-use super::file::{self, At, Header};
+use super::anchors::{Anchors, Removed};
+use super::file::{self, Header};
 use super::line::{self, Anchor, LINE_MAX, Parts, own};
+use super::rotated;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+
+/// How often the files are listed anew because one went while they were being opened.
+const LISTS: u32 = 20;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,10 +102,19 @@ pub enum ProblemKind {
         /// The line this file says it follows.
         follows: u64,
     },
-    /// The first files are missing, and no line says that they were removed.
+    /// Files are missing, and nothing says that they were removed by rule.
     FilesMissing {
+        /// The first line that is missing.
+        from: u64,
         /// The last line that is missing.
         to: u64,
+    },
+    /// What is noted of files that were removed by rule is not what the log vouches for.
+    AnchorsAltered,
+    /// A compressed file that does not unpack.
+    Damaged {
+        /// Why.
+        reason: String,
     },
     /// The end is missing: the anchor knows of later lines.
     CutTail {
@@ -132,7 +146,13 @@ impl fmt::Display for Problem {
             ProblemKind::CarryOver { ends, follows } => {
                 write!(f, "the file says it follows line {follows}, the one before it ends with another line {ends}")
             }
-            ProblemKind::FilesMissing { to } => write!(f, "the files with the lines up to {to} are missing"),
+            ProblemKind::FilesMissing { from, to } => {
+                write!(f, "the files with the lines {from} to {to} are missing, and were not removed by rule")
+            }
+            ProblemKind::AnchorsAltered => f.write_str(
+                "the file of anchors is not what this line vouches for: what was removed by rule is not known",
+            ),
+            ProblemKind::Damaged { reason } => write!(f, "the file does not unpack from here on: {reason}"),
             ProblemKind::CutTail { missing } => write!(f, "the end was cut: {missing} lines are missing"),
             ProblemKind::NotAnchored { seq } => write!(f, "line {seq} is not the one that was anchored"),
             ProblemKind::FoundCut { reason } => write!(f, "the log had been cut: {reason}"),
@@ -164,28 +184,45 @@ impl fmt::Display for Note {
 /// that is something else. What is wrong with the lines is no error but in the report.
 pub fn verify(log: &Path, anchor: Option<Anchor>) -> Result<Report, AuditError> {
     let mut check = Check::new(anchor);
-    for (name, file) in pieces(log)? {
-        check.file(&name, &file)?;
+    for piece in pieces(log)? {
+        check.file(&piece)?;
     }
+    // After the files: what they vouch for is then there.
+    check.judge_gaps(&Anchors::read(log)?);
     Ok(check.finish())
 }
 
+/// A file of the log, opened.
+struct Piece {
+    name: PathBuf,
+    file: File,
+    compressed: bool,
+}
+
 /// The files, opened, oldest first. The current one is opened first, so that a rotation meanwhile hides none.
-fn pieces(log: &Path) -> Result<Vec<(PathBuf, File)>, AuditError> {
-    let open = |name: &Path| File::open(name).map_err(|e| AuditError::open(name, e));
-    let current = open(log)?;
-    let meta = |name: &Path, file: &File| file.metadata().map_err(|e| AuditError::open(name, e));
-    let this = meta(log, &current)?;
-    let mut pieces = vec![];
-    for (_, name) in file::rotated(log)? {
-        let file = open(&name)?;
-        if file::same(&meta(&name, &file)?, &this) {
-            break;
+fn pieces(log: &Path) -> Result<Vec<Piece>, AuditError> {
+    let mut tries = 0;
+    'anew: loop {
+        tries += 1;
+        let current = File::open(log).map_err(|e| AuditError::open(log, e))?;
+        let meta = |name: &Path, file: &File| file.metadata().map_err(|e| AuditError::open(name, e));
+        let this = meta(log, &current)?;
+        let mut pieces = vec![];
+        for rotated in file::rotated(log)? {
+            let (name, compressed) = (rotated.path().to_owned(), rotated.is_compressed());
+            let file = match rotated.open() {
+                // Compressed or removed by rule just now.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && tries < LISTS => continue 'anew,
+                other => other.map_err(|e| AuditError::open(&name, e))?,
+            };
+            if file::same(&meta(&name, &file)?, &this) {
+                break;
+            }
+            pieces.push(Piece { name, file, compressed });
         }
-        pieces.push((name, file));
+        pieces.push(Piece { name: log.to_owned(), file: current, compressed: false });
+        return Ok(pieces);
     }
-    pieces.push((log.to_owned(), current));
-    Ok(pieces)
 }
 
 struct Check {
@@ -198,12 +235,22 @@ struct Check {
     /// The last line jumped ahead: where the chain stood before it.
     jump: Option<u64>,
     odd: Option<Odd>,
-    /// Where a file said it began, when no file was before it, until a line says why.
-    unexplained: Option<Anchor>,
+    /// Where a file does not follow the one before it, or no file is before it.
+    gaps: Vec<Gap>,
+    /// The newest line about a file removed by rule: where it is, and what it vouches for.
+    vouches: Option<(usize, u64, [u8; 32])>,
     file: usize,
     line: u64,
     /// For sorting: a removed line is only known as removed at the end.
     found: Vec<(usize, u64, ProblemKind)>,
+}
+
+/// What is not there between two files.
+struct Gap {
+    /// The file after it.
+    file: usize,
+    ends: Anchor,
+    follows: Anchor,
 }
 
 /// Bytes that are no line, until the next line tells what they are.
@@ -224,30 +271,39 @@ impl Check {
             missing: vec![],
             jump: None,
             odd: None,
-            unexplained: None,
+            gaps: vec![],
+            vouches: None,
             file: 0,
             line: 0,
             found: vec![],
         }
     }
 
-    fn file(&mut self, name: &Path, file: &File) -> Result<(), AuditError> {
+    fn file(&mut self, piece: &Piece) -> Result<(), AuditError> {
+        let name = &piece.name;
         let io = |e| AuditError::open(name, e);
         self.end_of_file(false);
         self.file = self.report.files.len();
         self.report.files.push(name.to_owned());
         self.line = 0;
-        let mut from_start = BufReader::with_capacity(1 << 18, At { file, offset: 0 });
+        let mut from_start = rotated::reader(&piece.file, piece.compressed).map_err(io)?;
         let mut bytes = vec![];
         loop {
             bytes.clear();
-            if from_start.by_ref().take(LINE_MAX as u64).read_until(b'\n', &mut bytes).map_err(io)? == 0 {
-                return Ok(());
+            match from_start.by_ref().take(LINE_MAX as u64).read_until(b'\n', &mut bytes) {
+                Ok(0) => return Ok(()),
+                Err(error) if piece.compressed => {
+                    self.line += 1;
+                    self.problem(ProblemKind::Damaged { reason: error.to_string() });
+                    return Ok(());
+                }
+                Err(error) => return Err(io(error)),
+                Ok(_) => {}
             }
             let whole = bytes.pop_if(|b| *b == b'\n').is_some();
             self.line += 1;
             if self.line == 1 {
-                self.header(name, &bytes)?;
+                self.header(&piece.name, &bytes)?;
             }
             match Parts::of(&bytes) {
                 Some(parts) if whole => self.line(&parts),
@@ -269,13 +325,10 @@ impl Check {
             return Err(AuditError::UnknownFormat { path: name.into(), format: header.format });
         }
         let Some(previous) = header.previous() else { return Ok(()) };
-        if self.file == 0 {
+        if previous != self.at {
+            self.gaps.push(Gap { file: self.file, ends: self.at, follows: previous });
             self.at = previous;
-            self.unexplained = (previous.count > 0).then_some(previous);
             self.compare_anchor();
-        } else if previous != self.at {
-            self.problem(ProblemKind::CarryOver { ends: self.at.count, follows: previous.count });
-            self.at = previous;
         }
         self.jump = None;
         Ok(())
@@ -328,11 +381,7 @@ impl Check {
             #[serde(default)]
             count: u64,
             #[serde(default)]
-            file: String,
-            #[serde(default)]
-            last_count: u64,
-            #[serde(default)]
-            last_head: String,
+            anchors: String,
         }
         let op = std::str::from_utf8(parts.op()).unwrap_or_default();
         if !matches!(op, own::CUT | own::GAP | own::PRUNE) {
@@ -344,12 +393,36 @@ impl Check {
             own::CUT => self.problem(ProblemKind::FoundCut { reason: said.reason }),
             own::GAP => self.note(format!("{} events are not in the log: {}", said.count, said.reason)),
             _ => {
-                self.note(format!("{} was removed as configured, up to line {}", said.file, said.last_count));
-                let head = line::parse_hex(said.last_head.as_bytes()).unwrap_or_default();
-                if self.unexplained == Some(Anchor { count: said.last_count, head }) {
-                    self.unexplained = None;
-                }
+                let digest = line::parse_hex(said.anchors.as_bytes()).unwrap_or_default();
+                self.vouches = Some((self.file, self.line, digest));
             }
+        }
+    }
+
+    /// What is not there: removed by rule, as far as the log vouches for it, or by somebody else.
+    fn judge_gaps(&mut self, anchors: &Anchors) {
+        let mut by_rule: &[Removed] = &[];
+        if let Some((file, line, digest)) = self.vouches {
+            match anchors.vouched(&digest) {
+                Some(vouched) => by_rule = vouched,
+                None => self.found.push((file, line, ProblemKind::AnchorsAltered)),
+            }
+        }
+        for gap in std::mem::take(&mut self.gaps) {
+            let Some(ruled) = Ruled::between(by_rule, &gap) else {
+                let (ends, follows) = (gap.ends.count, gap.follows.count);
+                let kind = match gap.file {
+                    0 => ProblemKind::FilesMissing { from: 1, to: follows },
+                    _ => ProblemKind::CarryOver { ends, follows },
+                };
+                self.found.push((gap.file, 1, kind));
+                continue;
+            };
+            let text = format!("{} files up to line {} were removed by rule", ruled.files, gap.follows.count);
+            self.report.notes.push(Note { file: self.report.files[gap.file].clone(), line: 1, text });
+            let missing =
+                |hole: RangeInclusive<u64>| ProblemKind::FilesMissing { from: *hole.start(), to: *hole.end() };
+            self.found.extend(ruled.holes.into_iter().rev().map(|hole| (gap.file, 1, missing(hole))));
         }
     }
 
@@ -414,9 +487,6 @@ impl Check {
         for (lines, file, line) in std::mem::take(&mut self.missing) {
             self.found.push((file, line, ProblemKind::Removed { from: *lines.start(), to: *lines.end() }));
         }
-        if let Some(before) = self.unexplained {
-            self.found.push((0, 1, ProblemKind::FilesMissing { to: before.count }));
-        }
         self.found.sort_by_key(|(file, line, _)| (*file, *line));
         for (file, line, kind) in self.found {
             self.report.problems.push(Problem { file: self.report.files[file].clone(), line, kind });
@@ -446,6 +516,39 @@ impl Check {
 
     fn name(&self) -> PathBuf {
         self.report.files.get(self.file).cloned().unwrap_or_default()
+    }
+}
+
+/// What of a gap was removed by rule.
+struct Ruled {
+    files: u64,
+    /// The lines that were not, the last first.
+    holes: Vec<RangeInclusive<u64>>,
+}
+
+impl Ruled {
+    /// `None` if not even its end was.
+    fn between(by_rule: &[Removed], gap: &Gap) -> Option<Self> {
+        let at = by_rule.iter().rposition(|removed| removed.end() == Some(gap.follows))?;
+        let mut ruled = Ruled { files: 0, holes: vec![] };
+        let mut from = gap.follows.count + 1;
+        for removed in by_rule[..=at].iter().rev().take_while(|removed| removed.last > gap.ends.count) {
+            if removed.last >= from {
+                // Of another log that once had this name.
+                break;
+            }
+            ruled.hole(removed.last + 1..=from - 1);
+            from = removed.first;
+            ruled.files += removed.files;
+        }
+        ruled.hole(gap.ends.count + 1..=from - 1);
+        Some(ruled)
+    }
+
+    fn hole(&mut self, lines: RangeInclusive<u64>) {
+        if !lines.is_empty() {
+            self.holes.push(lines);
+        }
     }
 }
 

@@ -7,9 +7,11 @@ use super::AuditError;
 use super::file::{self, First, Locked};
 use super::line::{self, Anchor, Clock, own};
 use super::log::Settings;
+use super::reserve::{Reserve, Room};
+use super::rotated::Rotated;
+use super::tell::TARGET;
 use std::fs;
 use std::io::{self, Write};
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -75,7 +77,7 @@ pub(super) struct Writer {
     clock: Clock,
     out: Vec<u8>,
     gap: Option<Gap>,
-    keep_files: Option<NonZeroU32>,
+    reserve: Reserve,
 }
 
 impl Writer {
@@ -102,15 +104,13 @@ impl Writer {
     /// Begins a file, after the newest rotated one if there is any.
     fn begin(settings: &Settings, torn: Option<(u64, [u8; 32])>) -> Result<Self, AuditError> {
         let path = &settings.path;
-        let newest = file::rotated(path)?.pop().map(|(_, name)| name);
+        let newest = file::rotated(path)?.pop();
         let mut previous = Anchor::default();
-        if let Some(name) = &newest {
-            let io = |e| AuditError::open(name, e);
-            let old = fs::File::open(name).map_err(io)?;
-            previous = file::tail(&old).map_err(io)?.last.unwrap_or_default();
+        if let Some(newest) = &newest {
+            previous = newest.last().map_err(|e| AuditError::open(newest.path(), e))?.unwrap_or_default();
         }
-        let (first, at) = file::header(previous, newest.as_deref(), SystemTime::now());
-        let file = file::make(path, &first)?;
+        let (first, at) = file::header(previous, newest.as_ref().map(Rotated::path), SystemTime::now());
+        let file = file::make(path, &first, |_| Ok(()))?;
         file.sync_all().and_then(|()| file::sync_folder(path)).map_err(|e| AuditError::open(path, e))?;
         let mut writer = Self::over(settings, file, first.len() as u64, at.count, at);
         if let Some((bytes, digest)) = torn {
@@ -125,9 +125,10 @@ impl Writer {
         let io = |e| AuditError::open(path, e);
         // A crash between the two steps of a rotation leaves a second name for this very file.
         let this = file.metadata().map_err(io)?;
-        for (_, name) in file::rotated(path)? {
-            if fs::symlink_metadata(&name).is_ok_and(|other| file::same(&this, &other)) {
-                fs::remove_file(&name).map_err(|e| AuditError::open(&name, e))?;
+        for rotated in file::rotated(path)? {
+            let name = rotated.path();
+            if fs::symlink_metadata(name).is_ok_and(|other| file::same(&this, &other)) {
+                fs::remove_file(name).map_err(|e| AuditError::open(name, e))?;
             }
         }
         let tail = file::tail(&file).map_err(io)?;
@@ -140,6 +141,9 @@ impl Writer {
     }
 
     fn over(settings: &Settings, file: Locked, offset: u64, first: u64, at: Anchor) -> Self {
+        let mut reserve = Reserve::new(settings.max_size);
+        reserve.lost(offset);
+        reserve.fill(&file, offset);
         Writer {
             path: settings.path.clone(),
             file: Arc::new(file),
@@ -149,7 +153,7 @@ impl Writer {
             clock: Clock::default(),
             out: vec![],
             gap: None,
-            keep_files: settings.keep_files,
+            reserve,
         }
     }
 
@@ -170,6 +174,16 @@ impl Writer {
     /// How many events are missing that no line tells of yet.
     pub fn unrecorded(&self) -> u64 {
         self.gap.as_ref().map_or(0, |gap| gap.events)
+    }
+
+    /// How much room there is.
+    pub fn room(&self) -> Room {
+        self.reserve.room(self.offset)
+    }
+
+    /// Takes room ahead again, where some was used or could not be had.
+    pub fn reserve(&mut self) {
+        self.reserve.fill(&self.file, self.offset);
     }
 
     /// The lines of the last batch, as they were written or were to be.
@@ -213,11 +227,19 @@ impl Writer {
     /// Hands `out` to write(2). What was written of it when that fails is cut off again.
     fn append(&mut self) -> io::Result<()> {
         let file: &fs::File = &self.file;
+        let end = self.offset + self.out.len() as u64;
+        if self.reserve.is_low(end) {
+            self.reserve.fill(file, end);
+        }
         let result = (&*file).write_all(&self.out);
         match &result {
-            Ok(()) => self.offset += self.out.len() as u64,
+            Ok(()) => self.offset = end,
             // The cut needs no room; were it to fail, the rest would be found as half a line at the next start.
-            Err(_) if file.metadata()?.len() > self.offset => file.set_len(self.offset)?,
+            Err(_) if file.metadata()?.len() > self.offset => {
+                file.set_len(self.offset)?;
+                self.reserve.lost(self.offset);
+                self.reserve.fill(file, self.offset);
+            }
             Err(_) => {}
         }
         result
@@ -258,43 +280,36 @@ impl Writer {
         self.note(&body)
     }
 
-    /// Gives the file its number and begins the next. The old one is synced; the new one is not yet.
+    /// Gives the file its number and begins the next, if there is room for all of its reserve: otherwise this one goes on in its own.
+    /// The old one is synced; the new one is not yet.
     pub fn rotate(&mut self) -> Result<PathBuf, AuditError> {
         let failed = |e| AuditError::Write { path: self.path.clone(), source: e };
         let name = file::rotated_name(&self.path, self.first);
         self.file.sync_data().map_err(failed)?;
         // A second name first, then the new file over the first name: there is a log under it at every moment.
         fs::hard_link(&self.path, &name).map_err(failed)?;
-        if let Err(e) = self.next_file(&name) {
+        let (old, end) = (Arc::clone(&self.file), self.offset);
+        if let Err(e) = self.next_file(&name, true) {
             let _ = fs::remove_file(&name);
             return Err(e);
         }
-        self.prune()?;
+        // What was reserved past its end is not needed any more.
+        if let Err(error) = old.set_len(end) {
+            tracing::warn!(target: TARGET, %error, "room that was reserved for a rotated file of the audit log is not given back");
+        }
         Ok(name)
     }
 
-    fn next_file(&mut self, previous: &Path) -> Result<(), AuditError> {
+    fn next_file(&mut self, previous: &Path, needs_room: bool) -> Result<(), AuditError> {
         let (first, at) = file::header(self.at, Some(previous), SystemTime::now());
-        self.file = Arc::new(file::make(&self.path, &first)?);
-        (self.offset, self.first, self.at) = (first.len() as u64, at.count, at);
-        Ok(())
-    }
-
-    /// Removes the oldest files over what is to be kept, each after a line that says so.
-    fn prune(&mut self) -> Result<(), AuditError> {
-        let Some(keep) = self.keep_files else { return Ok(()) };
-        let mut files = file::rotated(&self.path)?;
-        let over = files.len().saturating_sub(usize::try_from(keep.get()).unwrap_or(usize::MAX));
-        for (_, name) in files.drain(..over) {
-            let io = |e| AuditError::open(&name, e);
-            let last = file::tail(&fs::File::open(&name).map_err(io)?).map_err(io)?.last.unwrap_or_default();
-            let mut body = format!("\"op\":\"{}\"", own::PRUNE).into_bytes();
-            line::push_text(&mut body, "file", &name.file_name().unwrap_or_default().to_string_lossy(), 512);
-            line::push_count(&mut body, "last_count", last.count);
-            line::push_hash(&mut body, "last_head", &last.head);
-            self.note(&body)?;
-            fs::remove_file(&name).map_err(io)?;
-        }
+        let end = first.len() as u64;
+        let mut reserve = self.reserve.anew();
+        let file = file::make(&self.path, &first, |file| {
+            reserve.fill(file, end);
+            if needs_room && reserve.room(end).full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        })?;
+        self.file = Arc::new(file);
+        (self.offset, self.first, self.at, self.reserve) = (end, at.count, at, reserve);
         Ok(())
     }
 
@@ -320,7 +335,7 @@ impl Writer {
             return Err(AuditError::NotALog { path: self.path.clone() });
         }
         let expected = self.at;
-        self.next_file(Path::new(""))?;
+        self.next_file(Path::new(""), false)?;
         self.note_cut(expected, reason)
     }
 }

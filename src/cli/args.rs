@@ -420,7 +420,7 @@ pub struct Log {
     /// Wait for more
     #[arg(short, long, conflicts_with = "verify")]
     pub follow: bool,
-    /// Begin with the last N lines of the current file
+    /// Begin with the last N lines, of older files too
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
     pub lines: usize,
     /// Check the chain over all files, and its end against the store

@@ -1,10 +1,11 @@
 //! `pinfold doctor`: what pinfold needs of this machine, what is there, and what to do about the rest.
 //!
-//! Owns the checks; those of a console's host are in `doctor_host`. It looks and changes nothing, and needs no daemon. What is missing altogether fails; what only a part
+//! Owns the checks; those of a console's host are in `doctor_host`, those of store and log in `doctor_log`. It looks and changes nothing, and needs no daemon. What is missing altogether fails; what only a part
 //! of pinfold needs is a warning.
 
 use super::args::Json;
 use super::doctor_host::Known;
+use super::doctor_log;
 use super::show::{self, Side};
 use super::{Failure, with_stdout};
 use crate::config::Config;
@@ -69,6 +70,7 @@ const MEMLOCK: u64 = 256 << 10;
 pub fn doctor(config: &Config, args: Json) -> Result<Exit, Failure> {
     let machine = Machine { root: Path::new("/") };
     let mut checks = machine.examine(config);
+    checks.push(machine.log(config, doctor_log::ask(config).as_ref()));
     checks.extend(machine.host(config, &Known::ask(config)));
     let worst = checks.iter().map(|c| c.outcome).max().unwrap_or(Outcome::Ok);
     with_stdout(|out| {
@@ -273,18 +275,6 @@ impl Machine<'_> {
                 "LimitMEMLOCK=infinity where the daemon has no CAP_IPC_LOCK",
             ),
             None => Check::warn("memlock", "the limit cannot be read", "mount /proc"),
-        }
-    }
-
-    fn store(&self, config: &Config) -> Check {
-        let store = config.store.display();
-        match fs::symlink_metadata(&config.store) {
-            Ok(meta) if meta.is_dir() => Check::ok("store", store.to_string()),
-            Ok(_) => Check::fail("store", format!("{store} is no folder"), "move it away; pinfold init"),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Check::warn("store", format!("{store} is not there"), "pinfold init")
-            }
-            Err(error) => Check::warn("store", format!("{store}: {error}"), "run it as root"),
         }
     }
 }

@@ -11,6 +11,7 @@ mod containers;
 mod doctor;
 mod doctor_accounts;
 mod doctor_host;
+mod doctor_log;
 mod export;
 mod failure;
 mod home_keys;

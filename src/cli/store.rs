@@ -127,7 +127,14 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         line("hosts", &format!("{all}, {waiting} waiting, {failing} failing"))?;
     }
     let head: String = status.audit_head.chars().take(16).collect();
-    line("audit", &format!("{} lines, head {head}", status.audit_count))
+    let mut audit = format!("{} lines, head {head}", status.audit_count);
+    if status.audit_full {
+        audit += &format!("; the disk is full, {} are left", show::bytes(status.audit_reserve));
+    }
+    if status.audit_unrecorded > 0 {
+        audit += &format!("; {} events are not recorded", status.audit_unrecorded);
+    }
+    line("audit", &audit)
 }
 
 /// `pinfold recovery`

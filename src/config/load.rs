@@ -177,6 +177,8 @@ mod tests {
             ("max_secrets = 1000001", "1 to 1000000"),
             ("audit_max_size = 65535", "64KiB to 16GiB"),
             ("audit_max_size = \"17GiB\"", "64KiB to 16GiB"),
+            ("audit_space = \"255KiB\"", "256KiB to 16TiB"),
+            ("audit_space = \"17TiB\"", "256KiB to 16TiB"),
             ("unlock_timeout = \"0s\"", "1s to 24h"),
             ("unlock_timeout = \"25h\"", "1s to 24h"),
             ("unlock_timeout = \"soon\"", "a duration like"),

@@ -44,6 +44,9 @@ pub struct Config {
     /// The size in bytes beyond which the audit log is rotated.
     #[serde(deserialize_with = "units::audit_max_size")]
     pub audit_max_size: u64,
+    /// How many bytes the audit log may take in all.
+    #[serde(deserialize_with = "units::audit_space")]
+    pub audit_space: u64,
     /// What happens when the audit log cannot be written.
     pub audit_full: AuditFull,
     /// The largest secret, in bytes.
@@ -219,6 +222,7 @@ impl Default for Config {
             control: "/run/pinfold/control.sock".into(),
             audit_log: "/var/log/pinfold/audit.log".into(),
             audit_max_size: 64 << 20,
+            audit_space: 2 << 30,
             audit_full: AuditFull::Refuse,
             max_secret_size: 1 << 20,
             max_secrets: 100_000,
@@ -289,6 +293,9 @@ impl Config {
         }
         if self.mountpoint.starts_with(&self.store) || self.audit_log.starts_with(&self.store) {
             return Err(ConfigError::Conflict("'mountpoint' and 'audit_log' may not lie below 'store'".into()));
+        }
+        if self.audit_space / 4 < self.audit_max_size {
+            return Err(ConfigError::Conflict("'audit_space' must be four times 'audit_max_size' at the least".into()));
         }
         Ok(())
     }
@@ -377,6 +384,13 @@ mod tests {
         assert!(matches!(config.check_paths(), Err(ConfigError::Conflict(m)) if m.contains("audit_log")));
         config.audit_log = "/run/secretslog".into();
         config.check_paths().unwrap();
+    }
+
+    #[test]
+    fn the_log_has_room_for_more_than_one_file() {
+        let config = Config { audit_max_size: 1 << 30, ..Config::default() };
+        assert!(matches!(config.check_paths(), Err(ConfigError::Conflict(m)) if m.contains("audit_space")));
+        Config { audit_space: 4 << 30, ..config }.check_paths().unwrap();
     }
 
     #[test]

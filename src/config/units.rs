@@ -69,6 +69,11 @@ pub fn audit_max_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Erro
     bounded(size(from)?, 64 << 10, 16 << 30, "64KiB to 16GiB")
 }
 
+/// 256 KiB to 16 TiB.
+pub fn audit_space<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    bounded(size(from)?, 256 << 10, 16 << 40, "256KiB to 16TiB")
+}
+
 /// 4 KiB to 16 MiB.
 pub fn max_secret_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     bounded(size(from)?, 4 << 10, 16 << 20, "4KiB to 16MiB")
@@ -131,7 +136,7 @@ pub fn write_duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok
     to.collect_str(&format_args!("{}s", duration.as_secs()))
 }
 
-/// Bytes: an integer, or text with `KiB`, `MiB` or `GiB`.
+/// Bytes: an integer, or text with `KiB`, `MiB`, `GiB` or `TiB`.
 fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     struct Size;
     impl serde::de::Visitor<'_> for Size {
@@ -153,7 +158,7 @@ fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 }
 
 fn parse_size(text: &str) -> Option<u64> {
-    let (number, factor) = [("KiB", 1u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]
+    let (number, factor) = [("KiB", 1u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)]
         .iter()
         .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
         .unwrap_or((text, 1));

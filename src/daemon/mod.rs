@@ -178,7 +178,7 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
             AuditFull::Refuse => WhenFull::Refuse,
             AuditFull::Continue => WhenFull::Continue,
         },
-        keep_files: None,
+        space: Some(config.audit_space),
     };
     let log = Log::open(settings, None).map_err(|e| Fault::Failed(e.to_string()))?;
     let instances = Arc::new(Registry::default());

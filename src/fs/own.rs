@@ -160,6 +160,17 @@ fn metrics(vault: &Vault) -> String {
         ("hosts", "Hosts that this machine is the console of; 0 while locked.", status.hosts),
         ("hosts_waiting", "Hosts whose bundle waits to be delivered or signed.", status.hosts_waiting),
         ("hosts_failing", "Hosts with something wrong: no bundle, or no delivery.", status.hosts_failing),
+        (
+            "audit_full",
+            "Whether the audit log's disk is full: what is reserved is all that is left.",
+            u64::from(status.audit_full),
+        ),
+        ("audit_reserve_bytes", "Reserved for the audit log's next lines.", status.audit_reserve),
+        (
+            "audit_unrecorded",
+            "Events that could not be recorded, and that no line tells of yet.",
+            status.audit_unrecorded,
+        ),
         ("audit_lines", "Lines the audit log has seen.", status.audit_count),
         ("uptime_seconds", "Since the daemon started.", status.uptime),
     ] {

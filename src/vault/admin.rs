@@ -33,7 +33,7 @@ impl Admin for Vault {
     fn status(&self, _: &Actor) -> Result<Status, Fault> {
         let observer = self.observer.get();
         let (arena_used, arena_size) = crate::sys::arena::usage();
-        let head = self.audit.head();
+        let (head, room) = (self.audit.head(), self.audit.room());
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -47,6 +47,9 @@ impl Admin for Vault {
             arena_size: arena_size as u64,
             audit_head: head.head_hex(),
             audit_count: head.count,
+            audit_full: room.full,
+            audit_reserve: room.left,
+            audit_unrecorded: self.audit.unrecorded(),
             ..Status::default()
         };
         (status.hosts, status.hosts_waiting, status.hosts_failing) = self.export_counts();

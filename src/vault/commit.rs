@@ -39,11 +39,10 @@ impl Vault {
         if let Err(VaultError::Denied(denial)) = &result {
             self.follow_revocation(&right.holder, denial);
         }
-        if let Err(error) = &result {
-            if !matches!(error, VaultError::NotRecorded(_)) {
-                self.refuse(audit::Operation::Commit, &path, None, who, &error.to_string());
-            }
-            tracing::warn!(%path, %error, uid = who.uid, "a commit was refused; what was there stays");
+        if let Err(error) = &result
+            && !matches!(error, VaultError::NotRecorded(_))
+        {
+            self.refuse(audit::Operation::Commit, &path, None, who, &error.to_string());
         }
         result
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 fn open(home: &Path, log: &str) -> Vault {
     let path = home.join(log).join("audit.log");
-    let settings = Settings { path, max_size: 1 << 30, when_full: WhenFull::Refuse, keep_files: None };
+    let settings = Settings { path, max_size: 1 << 30, when_full: WhenFull::Refuse, space: None };
     let limits = Limits {
         max_secret_size: 1 << 20,
         max_secrets: 1 << 24,

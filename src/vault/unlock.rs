@@ -164,6 +164,7 @@ impl Vault {
             self.forget(&mut writer);
         }
         self.tell(Change::Locked);
+        self.audit.sum_up();
         self.record(audit::Operation::Lock, "", None, &caller.who(), "locked")
     }
 

@@ -153,6 +153,8 @@ impl Vault {
     /// # Errors
     /// As [`Vault::sync`].
     pub fn hold_still(&self) -> Result<(), VaultError> {
+        // It may end at any moment from now on, and opens are answered until then.
+        self.audit.sum_up_for_good();
         let mut writer = self.lock_writer();
         let done = self.flush(&mut writer);
         // Never unlocked again: what was changed after this would be lost with its answer given.

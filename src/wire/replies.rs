@@ -51,6 +51,15 @@ pub struct Status {
     pub audit_head: String,
     /// How many lines the audit log has seen since the store was made.
     pub audit_count: u64,
+    /// Whether the audit log's disk is full: what is reserved is all that is left.
+    #[serde(default)]
+    pub audit_full: bool,
+    /// Bytes that are reserved for the audit log's next lines.
+    #[serde(default)]
+    pub audit_reserve: u64,
+    /// Events that could not be recorded, and that no line tells of yet.
+    #[serde(default)]
+    pub audit_unrecorded: u64,
     /// Hosts that this machine is the console of; 0 while locked.
     #[serde(default)]
     pub hosts: u64,

@@ -3,4 +3,5 @@
 //! The table of all of them is in `docs/threat-model.md`; `page` holds it against the tests that exist.
 
 mod fleet;
+mod log;
 mod page;

@@ -30,13 +30,15 @@ pub struct Setup {
     pub mountpoint: Option<PathBuf>,
     /// Whose folder: /tmp, if none is named.
     pub base: Option<PathBuf>,
+    /// Where its audit log is: beside the store, if nowhere else.
+    pub audit_log: Option<PathBuf>,
     /// The binary, of a test that runs outside the lab as well: it harms nothing there.
     pub binary: Option<PathBuf>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup { config: String::new(), unlock: true, mountpoint: None, base: None, binary: None }
+        Setup { config: String::new(), unlock: true, mountpoint: None, base: None, audit_log: None, binary: None }
     }
 }
 
@@ -45,6 +47,7 @@ pub struct Daemon {
     home: tempfile::TempDir,
     binary: PathBuf,
     mountpoint: PathBuf,
+    audit_log: PathBuf,
     child: Option<Child>,
     unlock: bool,
     /// The numbers of the FUSE connections it had, to cut them if they hang.
@@ -85,13 +88,15 @@ impl Daemon {
         std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).expect("the folder is ours");
         let mountpoint = setup.mountpoint.unwrap_or_else(|| home.path().join("secrets"));
         std::fs::create_dir_all(&mountpoint).expect("a mount point");
-        let daemon = Daemon { home, binary, mountpoint, child: None, unlock: setup.unlock, connections: Vec::new() };
+        let audit_log = setup.audit_log.unwrap_or_else(|| home.path().join("audit.log"));
+        let daemon =
+            Daemon { home, binary, mountpoint, audit_log, child: None, unlock: setup.unlock, connections: Vec::new() };
         let config = format!(
             "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\n{}\n",
             daemon.file("store"),
             daemon.mountpoint,
             daemon.file("control.sock"),
-            daemon.file("audit.log"),
+            daemon.audit_log,
             setup.config
         );
         std::fs::write(daemon.file("pinfold.toml"), config).expect("the configuration");
@@ -253,7 +258,7 @@ impl Daemon {
     /// The audit log, one object a line.
     #[track_caller]
     pub fn audit(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.file("audit.log")).unwrap_or_default();
+        let text = std::fs::read_to_string(&self.audit_log).unwrap_or_default();
         // The last line may be half written at this moment.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()

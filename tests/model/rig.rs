@@ -152,7 +152,7 @@ impl Rig {
 
 fn open(store: &Path, log: &Path, identity: &Secret, limits: &Limits) -> Result<Arc<Fs>, VaultError> {
     let settings =
-        Settings { path: log.join("audit.log"), max_size: 8 << 20, when_full: WhenFull::Refuse, keep_files: None };
+        Settings { path: log.join("audit.log"), max_size: 8 << 20, when_full: WhenFull::Refuse, space: None };
     let log = Log::open(settings, None).unwrap();
     let store = Store::open(store)?;
     let vault = Vault::new(store, log, Callers::new().unwrap(), limits.clone());

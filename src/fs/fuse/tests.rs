@@ -35,12 +35,8 @@ fn vault(dir: &tempfile::TempDir) -> Arc<Vault> {
     let recovery = age::x25519::Identity::generate().to_public().to_string();
     let recovery = Recovery { recipients: vec![recovery] };
     let mut text = create_store(&dir.path().join("store"), &Protection::Plain, &recovery).unwrap().unwrap();
-    let settings = Settings {
-        path: dir.path().join("audit.log"),
-        max_size: 1 << 26,
-        when_full: WhenFull::Refuse,
-        keep_files: None,
-    };
+    let settings =
+        Settings { path: dir.path().join("audit.log"), max_size: 1 << 26, when_full: WhenFull::Refuse, space: None };
     let limits = Limits {
         max_secret_size: 1 << 20,
         max_secrets: 1000,

@@ -57,7 +57,7 @@ impl Rig {
 
     fn open(home: &tempfile::TempDir, log: &str) -> Vault {
         let settings =
-            Settings { path: home.path().join(log), max_size: 1 << 24, when_full: WhenFull::Refuse, keep_files: None };
+            Settings { path: home.path().join(log), max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 1 << 16,
             max_secrets: 1000,

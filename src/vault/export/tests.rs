@@ -88,7 +88,7 @@ impl Rig {
 
     fn vault_with(&self, passphrase: &str) -> Vault {
         let log = self.dir(&format!("audit-{}", self.logs.fetch_add(1, Ordering::SeqCst)));
-        let settings = Settings { path: log, max_size: 1 << 24, when_full: WhenFull::Refuse, keep_files: None };
+        let settings = Settings { path: log, max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 1 << 20,
             max_secrets: 200_000,

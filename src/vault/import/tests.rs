@@ -74,7 +74,7 @@ impl Host {
 
     fn vault_with_limits(&self, settings: Settings, max_secrets: u64) -> Vault {
         let log = self.home.join(format!("audit-{}", self.logs.fetch_add(1, Ordering::SeqCst)));
-        let log = LogSettings { path: log, max_size: 1 << 28, when_full: WhenFull::Refuse, keep_files: None };
+        let log = LogSettings { path: log, max_size: 1 << 28, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 1 << 20,
             max_secrets,

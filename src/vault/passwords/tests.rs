@@ -45,7 +45,7 @@ impl Rig {
     /// What a daemon that was just started and unlocked has.
     fn vault(&self) -> Vault {
         self.logs.fetch_add(1, Ordering::SeqCst);
-        let settings = Settings { path: self.log(), max_size: 1 << 24, when_full: WhenFull::Refuse, keep_files: None };
+        let settings = Settings { path: self.log(), max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 4096,
             max_secrets: 10_000,

@@ -44,7 +44,7 @@ impl Rig {
     /// As a daemon that has just begun has it.
     fn locked(&self) -> Vault {
         let log = self.home.path().join(format!("audit-{}", self.logs.fetch_add(1, Ordering::SeqCst)));
-        let settings = Settings { path: log, max_size: 1 << 24, when_full: WhenFull::Refuse, keep_files: None };
+        let settings = Settings { path: log, max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 4096,
             max_secrets: 10_000,

@@ -60,7 +60,6 @@ impl Vault {
             Ok(composed) => composed,
             Err(error) => {
                 self.refuse(op, path, None, &caller.who(), &error.to_string());
-                tracing::warn!(%path, %error, "a view does not open");
                 return Err(error);
             }
         };

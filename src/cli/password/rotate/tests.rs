@@ -128,7 +128,7 @@ impl Rig {
 
     fn vault(&self) -> Vault {
         let path = tempfile::Builder::new().prefix("audit").tempdir_in(self.home.path()).unwrap().keep().join("log");
-        let settings = Settings { path, max_size: 1 << 24, when_full: WhenFull::Refuse, keep_files: None };
+        let settings = Settings { path, max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
         let limits = Limits {
             max_secret_size: 4096,
             max_secrets: 10_000,
