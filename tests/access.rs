@@ -3,7 +3,7 @@
 
 use pinfold::access::{Denial, Object, Operation, Rule, ScopeState, World, decide};
 use pinfold::model::{
-    Acl, AclEntry, AclTag, Conditions, Doubt, FileId, Gid, Ino, InstanceId, Scope, Subject, Timestamp, Uid,
+    Acl, AclEntry, AclTag, Conditions, Doubt, FileId, Gid, Ino, InstanceId, Label, Scope, Subject, Timestamp, Uid,
 };
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -31,6 +31,7 @@ struct Fake {
     admin: Option<bool>,
     unit: Result<Option<&'static str>, ()>,
     exe: Result<u64, ()>,
+    label: Result<&'static str, ()>,
     instance: Result<Option<&'static str>, ()>,
     daemon: bool,
 }
@@ -43,6 +44,7 @@ fn fake(uid: u32, gid: u32, groups: &'static [u32]) -> Fake {
         admin: Some(uid == 0),
         unit: Ok(None),
         exe: Ok(1),
+        label: Err(()),
         instance: Ok(None),
         daemon: false,
     }
@@ -81,6 +83,10 @@ impl Subject for Fake {
 
     fn exe(&self) -> Result<FileId, Doubt> {
         self.exe.map_or_else(|()| doubt(), |ino| Ok(FileId { dev: 7, ino }))
+    }
+
+    fn label(&self) -> Result<Label, Doubt> {
+        self.label.map_or_else(|()| doubt(), Label::parse)
     }
 
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
@@ -368,7 +374,7 @@ fn conditions_restrict_further_and_a_doubt_is_a_refusal() {
     for unit in [None, Some("right.service"), Some("\u{fffd}"), Some("")] {
         for exe in [None, Some("/usr/bin/right"), Some("/usr/bin/none"), Some("")] {
             for expires in [None, Some(noon), Some(later), Some("2025-01-01T00:00:00Z"), Some("tomorrow"), Some("")] {
-                with(perms, OWNER, &Scope::Host, Conditions { unit, exe, expires }, |object| {
+                with(perms, OWNER, &Scope::Host, Conditions { unit, exe, expires, label: None }, |object| {
                     for (uid, its_unit) in [OWNER, STRANGER].into_iter().flat_map(|u| its_units.map(|i| (u, i))) {
                         for its_exe in [Ok(1), Ok(2), Err(())] {
                             let who = Fake { unit: its_unit, exe: its_exe, ..fake(uid, OTHER_GROUP, &[]) };
@@ -384,6 +390,81 @@ fn conditions_restrict_further_and_a_doubt_is_a_refusal() {
             }
         }
     }
+}
+
+#[test]
+fn a_label_is_the_kernels_word_and_a_doubt_is_a_refusal() {
+    let perms = Perms { owner: 4, group: 0, other: 0, named: None };
+    for (wanted, given, may) in [
+        ("/usr/sbin/right", Ok("/usr/sbin/right (enforce)\n"), true),
+        ("/usr/sbin/*", Ok("/usr/sbin/right (enforce)\n"), true),
+        ("right_t", Ok("system_u:system_r:right_t:s0\0"), true),
+        ("/usr/sbin/right", Ok("/usr/sbin/right (complain)\n"), false),
+        ("/usr/sbin/right", Ok("unconfined\n"), false),
+        ("*", Ok("unconfined\n"), false),
+        ("/usr/sbin/right", Ok(""), false),
+        ("/usr/sbin/right", Err(()), false),
+        ("*", Err(()), false),
+        ("\u{fffd}", Ok("/usr/sbin/right (enforce)\n"), false),
+    ] {
+        let conditions = Conditions { label: Some(wanted), ..Conditions::default() };
+        with(perms, OWNER, &Scope::Host, conditions, |object| {
+            for uid in [OWNER, STRANGER] {
+                let who = Fake { label: given, ..fake(uid, OTHER_GROUP, &[]) };
+                let got = decide(&who, object, ScopeState::Alive, &Noon, Operation::Read);
+                assert_eq!(got.is_ok(), may && uid == OWNER, "{wanted} {given:?}: {got:?}");
+                // Without the condition the label is not looked at.
+                let plain = Object { conditions: Conditions::default(), ..*object };
+                let got = decide(&who, &plain, ScopeState::Alive, &Noon, Operation::Read);
+                assert_eq!(got.is_ok(), uid == OWNER, "{given:?}: {got:?}");
+            }
+        });
+    }
+}
+
+/// Whatever a process says of itself: who may not without a condition may not with it, by any operation.
+#[test]
+fn no_condition_ever_widens() {
+    let perms = |owner, group, other| Perms { owner, group, other, named: None };
+    let all_conditions = [
+        Conditions { unit: Some("right.service"), ..Conditions::default() },
+        Conditions { exe: Some("/usr/bin/right"), ..Conditions::default() },
+        Conditions { label: Some("right"), ..Conditions::default() },
+        Conditions { expires: Some("2030-01-01T00:00:00Z"), ..Conditions::default() },
+    ];
+    let mut refused = 0;
+    for kind in every_kind() {
+        let instance = match kind.stands {
+            Stands::Host => Ok(None),
+            Stands::Inside(scope) => Ok(Some(scope)),
+            Stands::Nowhere => Err(()),
+        };
+        let who = Fake {
+            instance,
+            admin: Some(kind.admin),
+            daemon: kind.daemon,
+            unit: Ok(Some("right.service")),
+            exe: Ok(1),
+            label: Ok("right (enforce)"),
+            ..fake(kind.uid, OTHER_GROUP, &[GROUP])
+        };
+        for perms in [perms(6, 4, 0), perms(0, 0, 0), perms(4, 0, 6), perms(0, 7, 0)] {
+            for (owner, conditions) in [0, OWNER, MAPPED_ROOT].into_iter().flat_map(|o| all_conditions.map(|c| (o, c)))
+            {
+                for scope in [Scope::Host, Scope::container("web").unwrap()] {
+                    with(perms, owner, &scope, conditions, |object| {
+                        let plain = Object { conditions: Conditions::default(), ..*object };
+                        for operation in every_operation() {
+                            let ask = |object| decide(&who, object, ScopeState::Alive, &Noon, operation).is_ok();
+                            assert!(ask(&plain) || !ask(object), "{kind:?} {operation:?} {perms:?} {conditions:?}");
+                            refused += u32::from(!ask(&plain));
+                        }
+                    });
+                }
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::Callers;
 use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError, OpenMode, Opened};
-use pinfold::model::{Doubt, FileId, Gid, Ino, InstanceId, Kind, Name, SecretPath, Subject, Uid, Who};
+use pinfold::model::{Doubt, FileId, Gid, Ino, InstanceId, Kind, Label, Name, SecretPath, Subject, Uid, Who};
 use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
@@ -44,6 +44,9 @@ impl Subject for User {
         Ok(None)
     }
     fn exe(&self) -> Result<FileId, Doubt> {
+        Err(Doubt("none".into()))
+    }
+    fn label(&self) -> Result<Label, Doubt> {
         Err(Doubt("none".into()))
     }
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {

@@ -39,6 +39,7 @@ pub fn cost(folder: &Folder, rounds: usize) -> Result<Cost> {
         cgroup: Some("/system.slice/nut-server.service".into()),
         unit: Some("nut-server.service".into()),
         container: None,
+        ..Who::default()
     };
     let event = Event {
         op: Operation::Open,

@@ -146,6 +146,13 @@ pub enum Denial {
         /// The one it must be.
         wanted: String,
     },
+    /// The kernel gives the caller another label.
+    Label {
+        /// The one it must be, `*` for any text.
+        wanted: String,
+        /// The one it is, with its mode.
+        found: String,
+    },
     /// Something could not be found out.
     Doubt(Doubt),
     /// The scope's key is not there.
@@ -167,6 +174,7 @@ impl fmt::Display for Denial {
             Denial::Unit { wanted, found: Some(found) } => write!(f, "for unit {wanted}, caller is in {found}"),
             Denial::Unit { wanted, found: None } => write!(f, "for unit {wanted}, caller is in no system unit"),
             Denial::Exe { wanted } => write!(f, "for {wanted}, caller runs another program"),
+            Denial::Label { wanted, found } => write!(f, "for label {wanted}, caller has {found}"),
             Denial::Doubt(doubt) => write!(f, "in doubt: {doubt}"),
             Denial::NoKey => f.write_str("the scope's key is not in the kernel keyring"),
             Denial::KeyRevoked => f.write_str("the scope's key was revoked"),
@@ -289,7 +297,7 @@ fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl 
     Ok(rule)
 }
 
-/// Runs as the unit and the program that the secret is for.
+/// Runs as the unit, the program and the label that the secret is for.
 fn must_meet<S: Subject + ?Sized>(subject: &S, conditions: &Conditions<'_>, world: &impl World) -> Result<(), Denial> {
     if let Some(wanted) = conditions.unit {
         let found = subject.unit()?;
@@ -301,6 +309,12 @@ fn must_meet<S: Subject + ?Sized>(subject: &S, conditions: &Conditions<'_>, worl
         && subject.exe()? != world.file_id(wanted)?
     {
         return Err(Denial::Exe { wanted: wanted.into() });
+    }
+    if let Some(wanted) = conditions.label {
+        let found = subject.label()?;
+        if !found.fits(wanted) {
+            return Err(Denial::Label { wanted: wanted.into(), found: found.to_string() });
+        }
     }
     Ok(())
 }

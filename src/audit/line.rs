@@ -83,6 +83,8 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -234,6 +236,7 @@ pub(super) fn push_event(out: &mut Vec<u8>, event: &Event<'_>) {
         ("cgroup", &who.cgroup, LONG_TEXT),
         ("unit", &who.unit, SHORT_TEXT),
         ("container", &who.container, SHORT_TEXT),
+        ("label", &who.label, SHORT_TEXT),
     ] {
         if let Some(text) = text {
             push_text(out, name, text, limit);

@@ -106,7 +106,7 @@ fn tell_line(line: &[u8], written: bool) {
             tracing::$level!(
                 target: TARGET,
                 seq = r.seq, op = r.op, path, version = r.version, uid, gid = r.gid, pid, exe, unit,
-                container = text(&r.container), reason, errno = r.errno, count, written,
+                container = text(&r.container), label = text(&r.label), reason, errno = r.errno, count, written,
                 "{} {} '{path}' for uid {uid} pid {pid}: {reason}",
                 r.decision.map_or("noted", Decision::as_str), r.op,
             )

@@ -1,9 +1,9 @@
 //! A uid that does not ask by itself: somebody a secret is published to, judged as if he came and read.
 //!
 //! Owns the look into the user and group databases (getgrouplist(3)). It is no process, so conditions on a process (its
-//! unit, its program) are a doubt. It decides nothing.
+//! unit, its program, its label) are a doubt. It decides nothing.
 
-use crate::model::{Doubt, FileId, Gid, IdMaps, InstanceId, Recipient, Subject, Uid, Who};
+use crate::model::{Doubt, FileId, Gid, IdMaps, InstanceId, Label, Recipient, Subject, Uid, Who};
 use nix::unistd::{self, Group, User};
 use std::ffi::CString;
 
@@ -103,6 +103,10 @@ impl Subject for Account {
         Err(Doubt("a key is read by whatever program".into()))
     }
 
+    fn label(&self) -> Result<Label, Doubt> {
+        Err(Doubt("a key is read under whatever label".into()))
+    }
+
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
         Ok(self.instance.clone())
     }
@@ -146,7 +150,7 @@ mod tests {
         assert_eq!((guest.gid, guest.own_group()), (Gid(0), None));
         assert!(guest.in_group(Gid(0)).unwrap());
         assert!(Account::of(&Recipient::parse("no-such-user").unwrap()).is_err());
-        assert!(unnamed.unit().is_err() && unnamed.exe().is_err());
+        assert!(unnamed.unit().is_err() && unnamed.exe().is_err() && unnamed.label().is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Callers that do not come through the mount: peers of the control socket, and the daemon itself.
 
 use super::{Callers, Process};
-use crate::model::{Doubt, FileId, Gid, InstanceId, Subject, Uid, Who};
+use crate::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
 
 /// The other end of a connection to the control socket, by SO_PEERCRED: what it was when it connected.
 pub struct Control {
@@ -52,6 +52,10 @@ impl Subject for Control {
         self.process.exe()
     }
 
+    fn label(&self) -> Result<Label, Doubt> {
+        self.process.label()
+    }
+
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
         self.process.instance()
     }
@@ -91,6 +95,10 @@ impl Subject for Daemon {
 
     fn exe(&self) -> Result<FileId, Doubt> {
         super::file_id("/proc/self/exe").map_err(|e| Doubt(format!("the daemon's own executable: {e}")))
+    }
+
+    fn label(&self) -> Result<Label, Doubt> {
+        Err(Doubt("the daemon's own work has no label".into()))
     }
 
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {

@@ -40,6 +40,8 @@ struct Shared {
     cache: cache::Cache,
     /// Whether pidfds tell what is needed (Linux 6.13). Off after the first "unknown ioctl": `/proc` alone from then on.
     pidfds: AtomicBool,
+    /// Whether a security module gives labels. None comes later: it is said at boot.
+    labels: bool,
 }
 
 impl Callers {
@@ -57,7 +59,10 @@ impl Callers {
     /// As [`Callers::new`].
     pub fn with_instances(instances: Arc<dyn Instances>) -> io::Result<Self> {
         let own = place::Own::read()?;
-        Ok(Callers(Arc::new(Shared { own, instances, cache: cache::Cache::default(), pidfds: AtomicBool::new(true) })))
+        // Without a module the kernel says EINVAL.
+        let labels = std::fs::read("/proc/self/attr/current").is_ok_and(|text| !text.is_empty());
+        let (cache, pidfds) = (cache::Cache::default(), AtomicBool::new(true));
+        Ok(Callers(Arc::new(Shared { own, instances, cache, pidfds, labels })))
     }
 
     /// The caller of a request: ids as the kernel gave them. `tid` is a thread's, in the pid namespace of the mount; 0 if

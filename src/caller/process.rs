@@ -3,7 +3,7 @@
 use super::cache::{Cgroup, PidNs, Seen};
 use super::handle::{Handle, field};
 use super::{NsId, Place, Shared, unit};
-use crate::model::{Doubt, FileId, Gid, InstanceId, Subject, Uid, Who};
+use crate::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
 use std::sync::{Arc, OnceLock};
 
 /// What the kernel was doing when it named this caller.
@@ -26,6 +26,8 @@ pub struct Process {
     handle: OnceLock<Result<Handle, Doubt>>,
     /// The instance it was in when that was first asked: for the audit log, which tells what was decided on.
     was_in: OnceLock<Option<Arc<str>>>,
+    /// Its label, read once: what is recorded is what was decided on.
+    label: OnceLock<Result<Label, Doubt>>,
 }
 
 /// A system call as `/proc/PID/syscall` shows it (proc(5)).
@@ -51,7 +53,8 @@ impl SystemCall {
 
 impl Process {
     pub(super) fn new(shared: Arc<Shared>, uid: Uid, gid: Gid, tid: u32, during: During) -> Self {
-        Process { shared, uid, gid, tid, during, handle: OnceLock::new(), was_in: OnceLock::new() }
+        let (handle, was_in, label) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Process { shared, uid, gid, tid, during, handle, was_in, label }
     }
 
     /// Everything the audit log wants to know, as far as it can be read. About 4 µs for a process that was seen before.
@@ -79,6 +82,9 @@ impl Process {
             let _ = self.instance(); // keeps what it finds
         }
         who.container = self.was_in.get().cloned().flatten();
+        if self.shared.labels {
+            who.label = self.label().ok().map(|label| label.to_string().into());
+        }
         who
     }
 
@@ -202,6 +208,11 @@ impl Subject for Process {
     fn exe(&self) -> Result<FileId, Doubt> {
         // Not by the link's text: that is a path in the caller's own mount namespace, where it can be anything.
         self.careless()?.file_id("exe")
+    }
+
+    fn label(&self) -> Result<Label, Doubt> {
+        let read = || Label::parse(&self.careless()?.read("attr/current")?);
+        self.label.get_or_init(read).clone()
     }
 
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {

@@ -86,7 +86,9 @@ fn tell(record: &Record, names: &mut Names) -> String {
     if let Some(pid) = record.pid {
         add(&format!("pid={pid}"));
     }
-    for (name, value) in [("exe", &record.exe), ("unit", &record.unit), ("container", &record.container)] {
+    let found =
+        [("exe", &record.exe), ("unit", &record.unit), ("container", &record.container), ("label", &record.label)];
+    for (name, value) in found {
         if let Some(value) = value {
             add(&format!("{name}={value}"));
         }

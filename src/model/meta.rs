@@ -7,6 +7,15 @@ use std::collections::BTreeMap;
 /// Extended attributes that only an admin sets or removes begin with this.
 pub const CONDITION_PREFIX: &str = "user.pinfold.";
 
+/// The condition of time.
+pub const EXPIRES_XATTR: &str = "user.pinfold.expires";
+
+/// Whether an attribute is a condition: it narrows who may read, and nothing ever widens that by it.
+pub fn is_condition(name: &str) -> bool {
+    let short = name.strip_prefix(CONDITION_PREFIX);
+    short.is_some_and(|short| ["unit", "exe", "label", "expires"].contains(&short))
+}
+
 /// The name of an extended attribute, `user.*` as stored.
 pub type XattrName = String;
 
@@ -79,7 +88,8 @@ impl Meta {
         Conditions {
             unit: get("user.pinfold.unit"),
             exe: get("user.pinfold.exe"),
-            expires: get("user.pinfold.expires"),
+            label: get("user.pinfold.label"),
+            expires: get(EXPIRES_XATTR),
         }
     }
 }
@@ -91,6 +101,8 @@ pub struct Conditions<'a> {
     pub unit: Option<&'a str>,
     /// The absolute path of the executable that the caller must run, compared by device and inode.
     pub exe: Option<&'a str>,
+    /// The label that the kernel's security module must give the caller, `*` for any text.
+    pub label: Option<&'a str>,
     /// RFC 3339, UTC; from then on the secret does not open.
     pub expires: Option<&'a str>,
 }
@@ -98,6 +110,11 @@ pub struct Conditions<'a> {
 impl Conditions<'_> {
     /// Whether there is any.
     pub fn any(&self) -> bool {
-        self.unit.is_some() || self.exe.is_some() || self.expires.is_some()
+        self.of_a_process() || self.expires.is_some()
+    }
+
+    /// Whether one asks what the caller runs as: nothing that a key, read by any program of a uid, can answer.
+    pub fn of_a_process(&self) -> bool {
+        self.unit.is_some() || self.exe.is_some() || self.label.is_some()
     }
 }

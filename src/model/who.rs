@@ -1,6 +1,6 @@
 //! Who somebody is: the questions `access` asks, and the answers `audit` keeps.
 
-use super::{Gid, Scope, Uid};
+use super::{Gid, Label, Scope, Uid};
 use serde::{Deserialize, Serialize};
 
 /// A question about a caller that could not be answered, and why. It always ends in a refusal.
@@ -54,6 +54,11 @@ pub trait Subject {
     /// # Errors
     /// [`Doubt`] if it vanished or has none.
     fn exe(&self) -> Result<FileId, Doubt>;
+    /// The label that the kernel's security module gives it.
+    ///
+    /// # Errors
+    /// [`Doubt`] if no module gives one, or it cannot be read.
+    fn label(&self) -> Result<Label, Doubt>;
     /// The attached instance it is in, if any.
     ///
     /// # Errors
@@ -77,7 +82,7 @@ pub struct Who {
     /// When the process started, in clock ticks since boot (field 22 of /proc/PID/stat): with `pid`, one process for ever.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub start: Option<u64>,
-    /// The path of its executable, as /proc shows it.
+    /// The path of its executable, as /proc shows it: what the process itself may have set.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exe: Option<std::sync::Arc<str>>,
     /// Its cgroup (v2 path).
@@ -89,4 +94,7 @@ pub struct Who {
     /// The attached container instance it is in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<std::sync::Arc<str>>,
+    /// The label that the kernel's security module gives it, with AppArmor's mode.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<std::sync::Arc<str>>,
 }

@@ -1,6 +1,6 @@
 //! A caller whose place is looked at once: which entry opens the content and whether he may must rest on one answer.
 
-use crate::model::{Doubt, FileId, Gid, InstanceId, Subject, Uid};
+use crate::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid};
 use std::cell::OnceCell;
 
 /// As the caller; which instance he is in is asked of him once.
@@ -38,6 +38,10 @@ impl<S: Subject + ?Sized> Subject for Placed<'_, S> {
 
     fn exe(&self) -> Result<FileId, Doubt> {
         self.caller.exe()
+    }
+
+    fn label(&self) -> Result<Label, Doubt> {
+        self.caller.label()
     }
 
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {

@@ -6,7 +6,9 @@ use super::view::View;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
-use crate::model::{Acl, CONDITION_PREFIX, Ino, Kind, PUBLISH_XATTR, Timestamp, parse_publications};
+use crate::model::{
+    Acl, CONDITION_PREFIX, EXPIRES_XATTR, Ino, Kind, Label, PUBLISH_XATTR, Timestamp, parse_publications,
+};
 
 /// The access ACL's name.
 const ACCESS: &str = "system.posix_acl_access";
@@ -177,11 +179,10 @@ fn set_user(node: &mut Node, name: &str, value: &[u8], mode: XattrMode) -> Resul
         check_condition(node, name, value)?;
     }
     node.meta.xattrs.insert(name.to_owned(), value.to_vec());
-    let conditions = node.meta.conditions();
-    if (conditions.unit.is_some() || conditions.exe.is_some()) && node.meta.xattrs.contains_key(PUBLISH_XATTR) {
+    if node.meta.conditions().of_a_process() && node.meta.xattrs.contains_key(PUBLISH_XATTR) {
         // A key is read by whatever program has the uid: the condition would be none.
         return Err(VaultError::Invalid(format!(
-            "{name}: a secret with {CONDITION_PREFIX}unit or {CONDITION_PREFIX}exe cannot be published as a key"
+            "{name}: a secret with {CONDITION_PREFIX}unit, exe or label cannot be published as a key"
         )));
     }
     let bytes: usize = node.meta.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
@@ -214,7 +215,11 @@ fn check_condition(node: &Node, name: &str, value: &[u8]) -> Result<(), VaultErr
             let plain = path.is_absolute() && !path.components().any(|c| c.as_os_str() == "..");
             if plain && !text.contains('\0') { Ok(()) } else { Err(invalid("an absolute path")) }
         }
-        "user.pinfold.expires" => humantime::parse_rfc3339_weak(text)
+        "user.pinfold.label" if Label::is_pattern(text) => Ok(()),
+        "user.pinfold.label" => {
+            Err(invalid("an AppArmor profile or an SELinux type, * for any text but not for all of it"))
+        }
+        EXPIRES_XATTR => humantime::parse_rfc3339_weak(text)
             .map(|_| ())
             .map_err(|_| invalid("a time in UTC, as in 2027-01-31T12:00:00Z")),
         super::ON_CHANGE if super::Action::parse(text).is_some() => Ok(()),

@@ -4,7 +4,7 @@ use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon};
 use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError};
-use pinfold::model::{Doubt, FileId, Gid, InstanceId, Subject, Uid, Who};
+use pinfold::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
 use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
@@ -47,6 +47,9 @@ impl Subject for Person {
     }
     fn exe(&self) -> Result<FileId, Doubt> {
         Ok(FileId { dev: 1, ino: 1 })
+    }
+    fn label(&self) -> Result<Label, Doubt> {
+        Err(Doubt("none".into()))
     }
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
         Ok(None)

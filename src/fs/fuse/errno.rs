@@ -67,6 +67,7 @@ fn of_denial(denial: &Denial) -> Errno {
         | Denial::ReadOnlyScope
         | Denial::Unit { .. }
         | Denial::Exe { .. }
+        | Denial::Label { .. }
         | Denial::Doubt(_) => Errno::EACCES,
         Denial::NotOwner | Denial::NotAdmin => Errno::EPERM,
         Denial::NoKey => locked(),

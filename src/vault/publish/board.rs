@@ -240,11 +240,10 @@ impl Vault {
         let account = account.map_err(|doubt| Why::refused(format!("in doubt: {doubt}")))?;
         slot.who = account.who();
         slot.uid = Some(account.uid().0);
-        let conditions = node.meta.conditions();
-        if conditions.unit.is_some() || conditions.exe.is_some() {
+        if node.meta.conditions().of_a_process() {
             return Err(Why::refused("it has conditions on who reads it, and a key cannot keep them"));
         }
-        let until = earliest(publication.until, conditions.expires);
+        let until = earliest(publication.until, node.meta.conditions().expires);
         if until.is_some_and(|at| at <= Timestamp::now()) {
             return Err(Why(PublicationState::Expired, "its time has passed".into()));
         }
