@@ -153,7 +153,14 @@ fn conditions_restrict_further_and_only_an_admin_sets_them() {
     sh(&format!("install -m 755 /usr/bin/cat {}", daemon.file("cat").display())).quiet();
     ALICE.sh(&format!("{} {at}", daemon.file("cat").display())).refused("Permission denied");
     attempt(ALICE, &format!("setfattr -x user.pinfold.exe {at}")).refused("Operation not permitted");
-    attempt(ROOT, &format!("setfattr -x user.pinfold.exe {at}")).printed();
+    attempt(ROOT, &format!("setfattr -x user.pinfold.exe {at}")).refused("Operation not permitted").denied(
+        &daemon,
+        "set_xattr",
+        "exe",
+        "pinfold condition PATH --clear NAME",
+    );
+    attempt(ROOT, &format!("setfattr -n user.pinfold.exe -v /usr/bin/head {at}")).refused("Operation not permitted");
+    daemon.cli(&["condition", "exe", "--clear", "exe"]).ok();
     attempt(ALICE, &format!("head {at}")).printed();
     // What could not hold, or means nothing here, is refused when it is set.
     for wrong in ["user.pinfold.expires -v tomorrow", "user.pinfold.unit -v nginx", "user.pinfold.nonsense -v 1"] {
@@ -210,9 +217,7 @@ fn root_of_other_namespaces_is_no_admin() {
 fn ekeyexpired_after_its_time() {
     let daemon = Daemon::start();
     secret(&daemon, "old", "1234", "2001:2001", "600");
-    let expires = |when: &str| {
-        attempt(ROOT, &format!("setfattr -n user.pinfold.expires -v {when} {}", daemon.path("old"))).printed();
-    };
+    let expires = |when: &str| drop(daemon.cli(&["condition", "old", "--expires", when]).ok());
     expires("2020-01-01T00:00:00Z");
     cat(&daemon, ALICE, "old").refused("Key has expired").denied(&daemon, "open", "old", "expired");
     // Who may not anyway does not learn of it.

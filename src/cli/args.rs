@@ -84,6 +84,8 @@ pub enum Command {
     Policy(super::policy_args::Policy),
     /// Define, list or remove views: files composed from several secrets
     View(View),
+    /// Set, clear or list the conditions under which a secret opens
+    Condition(ConditionArgs),
     /// Give a secret to a user as a key in his keyring
     Publish(Publish),
     /// Take a published secret back
@@ -601,6 +603,34 @@ fn duration(text: &str) -> Result<Duration, String> {
     wanted.ok_or_else(|| "a duration is 90s, 2m, 12h or 30d".into())
 }
 
+/// `condition`
+#[derive(Debug, Args)]
+pub struct ConditionArgs {
+    /// Which secret
+    pub path: String,
+    /// Open it only for processes of this unit of the system manager (nginx.service)
+    #[arg(long, value_name = "UNIT")]
+    pub unit: Option<String>,
+    /// Open it only for processes that run this program; where users may make user namespaces, that is the process's own claim
+    #[arg(long, value_name = "PATH")]
+    pub exe: Option<String>,
+    /// Open it only for processes with this AppArmor profile or SELinux type; * is any text
+    #[arg(long, value_name = "LABEL")]
+    pub label: Option<String>,
+    /// Open it until then (2027-01-31T12:00:00Z)
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
+    /// Tell a unit of new versions: reload:UNIT or restart:UNIT
+    #[arg(long, value_name = "ACTION")]
+    pub on_change: Option<String>,
+    /// Clear a condition: unit, exe, label, expires, or on-change
+    #[arg(long, value_name = "NAME")]
+    pub clear: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `publish`
 #[derive(Debug, Args)]
 pub struct Publish {
@@ -778,6 +808,9 @@ mod tests {
             "pinfold publish svc/pin --to dirsrv",
             "pinfold publish svc/pin --to 389:389 --instance a --container web --as 389ds --timeout 12h --json",
             "pinfold publish svc/pin --to nut --description pinfold:{name}",
+            "pinfold condition svc/pin",
+            "pinfold condition svc/pin --unit nginx.service --exe /usr/sbin/nginx --label nginx --expires 2027-01-31T12:00:00Z",
+            "pinfold condition svc/pin --clear unit --clear label --on-change reload:nginx.service --json",
             "pinfold unpublish svc/pin",
             "pinfold unpublish svc/pin --to dirsrv --as 389ds",
             "pinfold published --json",

@@ -7,6 +7,7 @@ mod account_home;
 mod accounts;
 mod args;
 mod cert;
+mod condition;
 mod containers;
 mod doctor;
 mod doctor_accounts;
@@ -110,6 +111,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::CheckConfig(args) => store::check_config(&config, args),
         Command::Publish(args) => publish::publish(&config, args),
         Command::Unpublish(args) => publish::unpublish(&config, args),
+        Command::Condition(args) => condition::condition(&config, args),
         Command::Policy(args) => policy::policy(&config, args),
         Command::View(args) => view::view(&config, args),
         Command::Published(args) => publish::published(&config, args),

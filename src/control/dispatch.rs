@@ -4,6 +4,7 @@
 
 use super::session::Replies;
 use crate::model::SecretPath;
+use crate::wire::Condition;
 use crate::wire::{Accounts, Consoles, GetAccounts, GetConsoles, Import, Join, Leave, NoteAccount};
 use crate::wire::{
     Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract,
@@ -221,6 +222,10 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
         ViewRemove::NAME => one::<ViewRemove>(call, out, |ViewRemove { path }| {
             writable(&path)?;
             admin.view_remove(actor, path).map(|()| Done {})
+        })?,
+        Condition::NAME => one::<Condition>(call, out, |asked| {
+            writable(&asked.path)?;
+            admin.condition(actor, asked)
         })?,
         _ => return super::certs::answer(admin, actor, call, out).unwrap_or_else(|| Err(call.unknown().into())),
     }

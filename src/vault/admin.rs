@@ -432,6 +432,10 @@ impl Admin for Vault {
         Some(self)
     }
 
+    fn condition(&self, actor: &Actor, asked: wire::Condition) -> Result<wire::Conditions, Fault> {
+        Ok(self.change_conditions(&self.admin(actor)?, &asked)?)
+    }
+
     fn password_list(&self, actor: &Actor, list: wire::PasswordList) -> Result<Vec<wire::PasswordEntry>, Fault> {
         self.admin(actor)?;
         Ok(self.passwords(&list.pattern.unwrap_or_else(PasswordPattern::all))?)

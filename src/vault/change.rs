@@ -244,11 +244,15 @@ impl Vault {
         if node.kind == Kind::File && rename.new_name != rename.name {
             self.check_under_new_name(ino, &node, rename.new_name)?;
         }
+        let mut next = (*node).clone();
+        ruled::set(&mut next, ruled);
+        if node.last_number > 0 && target.as_ref().is_none_or(|(_, target)| target.last_number == 0) {
+            let heritage = self.with_tree(|t| t.heritage(new_path, ino))?;
+            ruled::come_back(&mut next, &heritage.map(|h| h.ruled).unwrap_or_default())?;
+        }
         self.check_pair_moved(new_path, (ino, &node), target.as_ref().map(|(ino, node)| (*ino, &**node)))?;
         let reason = format!("to {new_path}");
         self.record(event, old_path, None, &caller.who(), &reason)?;
-        let mut next = (*node).clone();
-        ruled::set(&mut next, ruled);
         self.move_node(writer, ino, (&node, next), rename, target, (old_path, new_path))
     }
 
@@ -282,7 +286,6 @@ impl Vault {
                     self.with_tree_mut(|t| t.exhume(new_path))?;
                     writer.touch(grave);
                 }
-                ruled::come_back(&mut next, &heritage.ruled);
                 continue_history(&mut next, heritage);
                 super::commit::prune(&mut next, self.limits.keep_versions);
                 self.change_history(writer, &[&node.versions, taken], &next.versions)?;

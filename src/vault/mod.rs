@@ -13,6 +13,7 @@ mod admin;
 mod certs;
 mod change;
 mod commit;
+mod conditions;
 mod containers;
 mod declare;
 mod endings;

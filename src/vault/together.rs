@@ -108,7 +108,7 @@ impl Vault {
                 _ => None,
             };
             if let Some(heritage) = &takes {
-                super::ruled::come_back(&mut next, &heritage.ruled);
+                super::ruled::come_back(&mut next, &heritage.ruled)?;
                 (next.versions, next.last_number) = (heritage.versions.clone(), heritage.last_number);
             }
             let number = VersionNo(next.last_number + 1);

@@ -3,7 +3,7 @@
 use super::change::refuse_entry;
 use super::node::Node;
 use super::view::View;
-use super::{Caller, Vault, VaultError};
+use super::{Caller, Vault, VaultError, ruled};
 use crate::access::Operation;
 use crate::audit;
 use crate::model::{
@@ -64,7 +64,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Denied`], [`VaultError::Invalid`], [`VaultError::NoSpace`], [`VaultError::Exists`],
-    /// [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`].
+    /// [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`]; [`VaultError::NotPermitted`] where a condition would be
+    /// replaced by another one: that is for pinfold's own command.
     pub fn set_xattr(
         &self,
         caller: &impl Caller,
@@ -81,6 +82,11 @@ impl Vault {
         self.recording(event, &path, || caller.who(), refuse_entry(&node))?;
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
         self.recording(event, &path, || caller.who(), recipients)?;
+        let held = match (node.kind, node.last_number) {
+            (Kind::File, 0) => self.with_tree(|tree| tree.heritage(&path, ino))?.map(|h| h.ruled).unwrap_or_default(),
+            _ => ruled::Ruled::new(),
+        };
+        self.recording(event, &path, || caller.who(), ruled::may_set(&node, &held, name, value))?;
         let next = self.recording(
             event,
             &path,
@@ -98,8 +104,23 @@ impl Vault {
     /// Removes an attribute.
     ///
     /// # Errors
-    /// [`VaultError::Denied`], [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`].
+    /// [`VaultError::Denied`], [`VaultError::NoAttribute`], [`VaultError::UnknownAttribute`]; [`VaultError::NotPermitted`] for
+    /// what only an admin sets: that goes by pinfold's own commands.
     pub fn remove_xattr(&self, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), VaultError> {
+        if name.starts_with(CONDITION_PREFIX) {
+            let (node, path) = self.node_and_path(ino)?;
+            let event = audit::Operation::SetXattr;
+            self.allow(caller, ino, &node, needed(name), event, &path)?;
+            if !node.meta.xattrs.contains_key(name) {
+                return Err(VaultError::NoAttribute);
+            }
+            return self.recording(event, &path, || caller.who(), Err(ruled::never_removed(name)));
+        }
+        self.take_xattr(caller, ino, name)
+    }
+
+    /// As [`Vault::remove_xattr`], by a command of pinfold's own.
+    pub(super) fn take_xattr(&self, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), VaultError> {
         let mut writer = self.lock_writer();
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
@@ -169,7 +190,8 @@ fn drop_access(node: &mut Node, acl: &Acl) {
     node.meta.mode = node.meta.mode & 0o1707 | u16::from(group) << 3;
 }
 
-fn set_user(node: &mut Node, name: &str, value: &[u8], mode: XattrMode) -> Result<(), VaultError> {
+/// Sets a `user.*` attribute to a value that was checked.
+pub(super) fn set_user(node: &mut Node, name: &str, value: &[u8], mode: XattrMode) -> Result<(), VaultError> {
     match (mode, node.meta.xattrs.contains_key(name)) {
         (XattrMode::Create, true) => return Err(VaultError::Exists),
         (XattrMode::Replace, false) => return Err(VaultError::NoAttribute),

@@ -8,6 +8,7 @@ use super::{
     BackupReport, Entry, Extract, Fault, FsckReport, List, LogPosition, Put, Reveal, Rotated, Status, VersionInfo, Who,
     WhoReply,
 };
+use super::{Condition, Conditions};
 use super::{
     Export, ExportPreview, ExportSign, Exported, HostInfo, PreviewHost, SignerInit, SignerListing, SignerRevoke,
     SignerRotate,
@@ -235,6 +236,10 @@ pub trait Admin: Send + Sync {
     /// Removes a view.
     fn view_remove(&self, _: &Actor, _: SecretPath) -> Result<(), Fault> {
         Err(no_views())
+    }
+    /// Sets, clears and tells the conditions of a secret.
+    fn condition(&self, _: &Actor, _: Condition) -> Result<Conditions, Fault> {
+        Err(Fault::Failed("no conditions are kept here".into()))
     }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);

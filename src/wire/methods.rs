@@ -3,6 +3,7 @@
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
 use super::certs::*;
+use super::conditions::*;
 use super::containers::*;
 use super::export::*;
 use super::import::*;
@@ -107,6 +108,7 @@ methods! {
     ViewAdd => "ViewAdd", ViewAdded;
     ViewList => "ViewList", ViewListing;
     ViewRemove => "ViewRemove", Done;
+    Condition => "Condition", Conditions;
 }
 
 /// How the daemon is.

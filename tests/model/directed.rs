@@ -6,7 +6,7 @@ use pinfold::caller::Daemon;
 use pinfold::fs::{FsError, OpenMode, Opened};
 use pinfold::model::{Ino, Kind, Name, SecretPath};
 use pinfold::vault::{NewNode, Rename, SetAttr, UnlockBy, VaultError, XattrMode};
-use pinfold::wire::{Admin, Remove, Rollback};
+use pinfold::wire::{Admin, Condition, Conditions, Remove, Rollback};
 
 const SHELL: u64 = 1;
 const ECHO: u64 = 2;
@@ -597,6 +597,7 @@ fn what_has_expired_is_kept_like_everything_else() {
 
 /// What a condition may be; the end of the world, and one before that.
 const EXPIRES: &str = "user.pinfold.expires";
+const EARLY: &[u8] = b"2998-01-01T00:00:00Z";
 const LATE: &[u8] = b"2999-01-01T00:00:00Z";
 const LATER: &[u8] = b"2999-02-01T00:00:00Z";
 
@@ -653,9 +654,98 @@ fn an_admins_file_keeps_the_conditions_it_brings() {
     rig.rule("pin", EXPIRES, LATE);
     rig.rule("pin", "user.pinfold.publish", b"to=4000");
     rig.put(ROOT, "tmp", b"new").unwrap();
-    rig.rule("tmp", EXPIRES, LATER);
+    rig.rule("tmp", EXPIRES, EARLY);
     rig.rename(ROOT, "tmp", "pin").unwrap();
-    assert_eq!(rig.ruled("pin"), [(EXPIRES.to_owned(), LATER.to_vec())]);
+    assert_eq!(rig.ruled("pin"), [(EXPIRES.to_owned(), EARLY.to_vec())]);
+}
+
+#[test]
+fn an_admins_file_takes_no_condition_away() {
+    let rig = rig();
+    let (unit, other) = ("user.pinfold.unit", "user.pinfold.on-change");
+    let has = |text: &str, names: &[&str]| {
+        assert_eq!(rig.ruled(text).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), names);
+    };
+    rig.put(ROOT, "pin", b"old").unwrap();
+    rig.rule("pin", EXPIRES, LATE);
+    rig.rule("pin", unit, b"a.service");
+    // What it lacks holds all the same, whether it is renamed over the old one or comes when that was removed.
+    for gone_before in [false, true] {
+        rig.put(ROOT, "tmp", b"new").unwrap();
+        rig.rule("tmp", other, b"reload:a.service");
+        if gone_before {
+            rig.unlink(ROOT, "pin").unwrap();
+        }
+        rig.rename(ROOT, "tmp", "pin").unwrap();
+        has("pin", &[EXPIRES, other, unit]);
+    }
+    // What it has in the place of one is refused, by either way; and so is a key that any program could read.
+    let others =
+        [("unit", unit, &b"b.service"[..]), ("end", EXPIRES, LATER), ("key", "user.pinfold.publish", b"to=4000")];
+    for (from, name, value) in others {
+        rig.put(ROOT, from, b"bad").unwrap();
+        rig.rule(from, name, value);
+        assert_eq!(failure(rig.rename(ROOT, from, "pin")), Failure::NotPermitted);
+        rig.rename(ROOT, "pin", "away").unwrap();
+        assert_eq!(failure(rig.rename(ROOT, from, "pin")), Failure::NotPermitted);
+        rig.rename(ROOT, "away", "pin").unwrap();
+    }
+    assert_eq!(rig.content("pin"), b"new");
+    has("pin", &[EXPIRES, other, unit]);
+    // Nor does one that was made anew, before it has content; nor one that was ruled elsewhere.
+    rig.unlink(ROOT, "pin").unwrap();
+    rig.create(ROOT, "pin", READ).unwrap();
+    let set = rig.fs.set_xattr(&ROOT, rig.ino("pin"), unit, b"b.service", XattrMode::Set);
+    assert_eq!(failure(set), Failure::NotPermitted);
+    rig.unlink(ROOT, "pin").unwrap();
+    let handle = rig.create(ROOT, "empty", WRITE).unwrap();
+    rig.rule("empty", unit, b"b.service");
+    rig.rename(ROOT, "empty", "pin").unwrap();
+    rig.fs.write(handle, 0, b"bad", false, 1).unwrap();
+    assert_eq!(failure(rig.fs.flush(handle, 1)), Failure::NotPermitted);
+    rig.fs.release_writer(handle).unwrap();
+    rig.is_whole();
+}
+
+#[test]
+fn a_condition_goes_and_changes_by_its_own_command_alone() {
+    let rig = rig();
+    rig.put(ALICE, "pin", b"x").unwrap();
+    let ino = rig.ino("pin");
+    let set = |name: &str, value: &[u8]| rig.fs.set_xattr(&ROOT, ino, name, value, XattrMode::Set);
+    let (unit, label) = ("user.pinfold.unit", "user.pinfold.label");
+    for (name, value) in [(unit, &b"a.service"[..]), (label, b"a*"), (EXPIRES, LATE)] {
+        set(name, value).unwrap();
+        set(name, value).unwrap();
+        assert_eq!(failure(rig.fs.remove_xattr(&ROOT, ino, name)), Failure::NotPermitted);
+    }
+    for (name, value) in [(unit, &b"b.service"[..]), (label, b"*a"), (EXPIRES, LATER)] {
+        assert_eq!(failure(set(name, value)), Failure::NotPermitted, "{name}");
+    }
+    // Less is no more.
+    set(EXPIRES, EARLY).unwrap();
+    let command = |asked: Condition| rig.vault().condition(&actor(), asked).map_err(Failure::from);
+    let nothing = || Condition { path: path("pin"), ..Condition::default() };
+    let names = |found: Conditions| found.conditions.into_iter().map(|c| (c.name, c.value)).collect::<Vec<_>>();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let all = vec![pair("expires", "2998-01-01T00:00:00Z"), pair("label", "a*"), pair("unit", "a.service")];
+    assert_eq!(names(command(nothing()).unwrap()), all);
+    // All or nothing.
+    let half = Condition { clear: vec!["unit".into()], expires: Some("soon".into()), ..nothing() };
+    assert!(matches!(command(half), Err(Failure::Refused(_))));
+    for bad in ["publish", "user.pinfold.unit", "all"] {
+        assert!(
+            matches!(command(Condition { clear: vec![bad.into()], ..nothing() }), Err(Failure::Refused(_))),
+            "{bad}"
+        );
+    }
+    assert_eq!(names(command(nothing()).unwrap()), all);
+    let asked = Condition { clear: vec!["unit".into(), "label".into()], unit: Some("b.service".into()), ..nothing() };
+    assert_eq!(names(command(asked.clone()).unwrap()), [all[0].clone(), pair("unit", "b.service")]);
+    let again = Condition { clear: vec!["exe".into()], unit: Some("b.service".into()), ..nothing() };
+    assert_eq!(command(again), Err(Failure::NothingToDo));
+    let rig = rig.reopen();
+    assert_eq!(rig.ruled("pin").len(), 2);
 }
 
 #[test]

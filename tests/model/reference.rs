@@ -182,6 +182,19 @@ pub struct Reference {
     next_id: u64,
 }
 
+/// What a file brings, beside the condition of the name it comes to; `None` if that would let it end later.
+fn joined(own: &Ruled, old: &Ruled) -> Option<Ruled> {
+    let mut all = own.clone();
+    for (name, value) in old {
+        match own.get(name) {
+            Some(new) if new > value => return None,
+            Some(_) => {}
+            None => drop(all.insert(name.clone(), value.clone())),
+        }
+    }
+    Some(all)
+}
+
 const R: u8 = 4;
 const W: u8 = 2;
 const X: u8 = 1;
@@ -365,10 +378,17 @@ impl Reference {
             check(&mut wrong, self.children(target).is_empty(), Failure::NotEmpty);
             let (own, old) = (node.ruled(), self.nodes[&target].ruled());
             let drops = node.kind == Kind::File && !own.is_empty() && !old.is_empty() && own != old;
-            check(&mut wrong, who.admin || !drops, Failure::NotPermitted);
+            check(&mut wrong, !drops || who.admin && joined(&own, &old).is_some(), Failure::NotPermitted);
         }
         let unfit = node.last > 0 && !fits(to.1, &node.content());
         check(&mut wrong, !unfit, Failure::Invalid);
+        if node.kind == Kind::File && node.last > 0 && target.is_none_or(|target| self.nodes[&target].last == 0) {
+            let mut own = node.ruled();
+            if let Some(target) = target.filter(|_| own.is_empty()) {
+                own = self.nodes[&target].ruled();
+            }
+            check(&mut wrong, joined(&own, &self.held(&new_path, ino)).is_some(), Failure::NotPermitted);
+        }
         wrong
     }
 
@@ -399,6 +419,15 @@ impl Reference {
         let node = &self.nodes[&ino];
         let mut wrong = self.cannot_change_xattr(who, ino, name);
         let there = node.xattrs.contains_key(name);
+        let held = match (node.kind, node.last) {
+            (Kind::File, 0) => self.held(&self.path(ino), ino),
+            _ => Ruled::new(),
+        };
+        let old = node.xattrs.get(name).or_else(|| held.get(name));
+        if let Some(old) = old.filter(|_| name.starts_with("user.pinfold.")) {
+            let valid = value.ends_with(b"Z");
+            check(&mut wrong, valid && value <= old.as_slice(), Failure::NotPermitted);
+        }
         check(&mut wrong, mode != 1 || !there, Failure::Exists);
         check(&mut wrong, mode != 2 || there, Failure::NoAttribute);
         if name.starts_with("user.pinfold.") {
@@ -549,6 +578,16 @@ impl Reference {
         self.stamp(node.parent);
     }
 
+    /// What held for a name that was given up.
+    fn held(&self, path: &str, heir: u64) -> Ruled {
+        match self.graves.get(path) {
+            Some(grave) => grave.ruled(),
+            None => {
+                self.left.get(path).filter(|left| left.ino != heir).map(|left| left.ruled.clone()).unwrap_or_default()
+            }
+        }
+    }
+
     /// The history that a name has, for the one who takes the name over.
     fn inherit(&mut self, path: &str, heir: u64) -> (Vec<Version>, u64, Ruled) {
         let left = self.left.remove(path).filter(|left| left.ino != heir);
@@ -618,6 +657,10 @@ impl Reference {
         let mut wrong = Vec::new();
         if let Some(node) = self.nodes.get(&ino) {
             check(&mut wrong, fits(&node.name, content), Failure::Invalid);
+            if node.last == 0 {
+                let held = self.held(&self.path(ino), ino);
+                check(&mut wrong, joined(&node.ruled(), &held).is_some(), Failure::NotPermitted);
+            }
         }
         wrong
     }

@@ -521,6 +521,8 @@ impl Run {
         };
         if !there {
             wrong.push(Failure::NoAttribute);
+        } else if name.starts_with("user.pinfold.") {
+            wrong.push(Failure::NotPermitted);
         }
         if agree(self.fs().remove_xattr(&who, Ino(ino), name), &wrong)?.is_some() {
             let now = Stamp::Since(self.model.now);

@@ -124,8 +124,12 @@ impl Adapter {
     }
 
     fn note(&self, req: &Request, ino: Ino, error: &FsError) {
-        let told =
-            matches!(error, FsError::Vault(VaultError::Invalid(_) | VaultError::Damaged(_) | VaultError::Denied(_)));
+        let told = matches!(
+            error,
+            FsError::Vault(
+                VaultError::Invalid(_) | VaultError::NotPermitted(_) | VaultError::Damaged(_) | VaultError::Denied(_)
+            )
+        );
         if told {
             self.fs.own().note_error(req.uid(), &self.fs.vault().path_of(ino, None), error);
         }
@@ -555,8 +559,12 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("removexattr", || {
+            let ino = Ino(ino.0);
             let result =
-                xattr_name(name).and_then(|n| self.fs.remove_xattr_once(asked(req), &self.caller(req), Ino(ino.0), n));
+                xattr_name(name).and_then(|n| self.fs.remove_xattr_once(asked(req), &self.caller(req), ino, n));
+            if let Err(error) = &result {
+                self.note(req, ino, error);
+            }
             answer_node(reply, result);
         });
     }

@@ -277,7 +277,7 @@ impl Vault {
     /// Writes the attribute, as setfattr(1) would, and makes it durable.
     fn write(&self, caller: &impl Caller, ino: Ino, all: &[Publication]) -> Result<(), VaultError> {
         if all.is_empty() {
-            match self.remove_xattr(caller, ino, PUBLISH_XATTR) {
+            match self.take_xattr(caller, ino, PUBLISH_XATTR) {
                 Ok(()) | Err(VaultError::NoAttribute) => {}
                 Err(error) => return Err(error),
             }
