@@ -73,6 +73,11 @@ impl Subject for Fake {
         if gid.0 != self.gid && self.groups.is_none() { doubt() } else { Ok(self.is_in(gid.0)) }
     }
 
+    fn groups(&self) -> Result<Vec<Gid>, Doubt> {
+        let all = self.groups.map_or_else(doubt, Ok)?;
+        Ok(all.iter().chain([&self.gid]).map(|gid| Gid(*gid)).collect())
+    }
+
     fn is_admin(&self) -> Result<bool, Doubt> {
         self.admin.map_or_else(doubt, Ok)
     }
@@ -603,7 +608,7 @@ fn the_table_says(kind: Kind, who: &Fake, whose: Whose, perms: Perms, owner: u32
     match operation {
         Operation::Read | Operation::ShowPassword => false,
         Operation::Write => posix(2),
-        Operation::WriteNew => kind.uid == owner,
+        Operation::WriteNew => kind.uid == owner || posix(2),
         Operation::ChangeEntries => posix(3),
         Operation::ChangeMeta => owns || roots,
         Operation::Touch => owns || roots || posix(2),

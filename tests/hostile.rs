@@ -37,6 +37,9 @@ impl Subject for User {
     fn in_group(&self, gid: Gid) -> Result<bool, Doubt> {
         Ok(gid.0 == self.0)
     }
+    fn groups(&self) -> Result<Vec<Gid>, Doubt> {
+        Ok(vec![Gid(self.0)])
+    }
     fn is_admin(&self) -> Result<bool, Doubt> {
         Ok(self.0 == 0)
     }

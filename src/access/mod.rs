@@ -20,8 +20,8 @@ pub enum Operation {
     ShowPassword,
     /// Replace or change a secret's content. An admin may.
     Write,
-    /// Write the first content of a file through the descriptor that made it, whatever its mode: who made it may
-    /// (open(2), O_CREAT).
+    /// Write through a descriptor to which the mode does not speak: it made the file, or its opener himself changed the mode
+    /// since (open(2), O_CREAT; `cp -p`). The owner may; others by the mode.
     WriteNew,
     /// Add, remove or rename an entry of this directory. An admin may.
     ChangeEntries,
@@ -332,7 +332,7 @@ fn may_change<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, operation: 
     match operation {
         Operation::Write => admin_or(subject, || posix::check(subject, object, WRITE)),
         Operation::WriteNew if subject.uid() == object.uid => Ok(Rule::Posix(Class::Owner)),
-        Operation::WriteNew => admin_or(subject, || Err(Denial::NotOwner)),
+        Operation::WriteNew => admin_or(subject, || posix::check(subject, object, WRITE)),
         Operation::ChangeEntries => admin_or(subject, || posix::check(subject, object, WRITE | SEARCH)),
         Operation::ChangeMeta => owner_or_admin(subject, object),
         Operation::Touch => owner_or_admin(subject, object).or_else(|_| posix::check(subject, object, WRITE)),
@@ -373,7 +373,7 @@ fn may_change_inside<S: Subject + ?Sized>(
             Operation::Write => posix::check(subject, object, WRITE),
             Operation::ChangeEntries => posix::check(subject, object, WRITE | SEARCH),
             Operation::WriteNew if owns => Ok(Rule::Posix(Class::Owner)),
-            Operation::WriteNew => Err(Denial::NotOwner),
+            Operation::WriteNew => posix::check(subject, object, WRITE),
             Operation::ChangeMeta => owner_or_root(owns),
             Operation::Touch => owner_or_root(owns).or_else(|_| posix::check(subject, object, WRITE)),
             Operation::ChangeOwner { .. } if uid == object.root => Ok(Rule::ContainerRoot),

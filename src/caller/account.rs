@@ -90,6 +90,10 @@ impl Subject for Account {
         Ok(self.groups.contains(&gid))
     }
 
+    fn groups(&self) -> Result<Vec<Gid>, Doubt> {
+        Ok(self.groups.clone())
+    }
+
     /// It is nobody who asks: root among them is granted what root's uid is granted.
     fn is_admin(&self) -> Result<bool, Doubt> {
         Ok(false)

@@ -38,6 +38,10 @@ impl Subject for Control {
         self.process.in_group(gid)
     }
 
+    fn groups(&self) -> Result<Vec<Gid>, Doubt> {
+        self.process.groups()
+    }
+
     /// uid 0, or a member of `admin_group`; either in the daemon's own namespaces and outside every container: the
     /// socket may have been mounted into one.
     fn is_admin(&self) -> Result<bool, Doubt> {
@@ -83,6 +87,10 @@ impl Subject for Daemon {
 
     fn in_group(&self, gid: Gid) -> Result<bool, Doubt> {
         Ok(gid == Gid(0))
+    }
+
+    fn groups(&self) -> Result<Vec<Gid>, Doubt> {
+        Ok(vec![Gid(0)])
     }
 
     fn is_admin(&self) -> Result<bool, Doubt> {

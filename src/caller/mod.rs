@@ -12,6 +12,7 @@ mod cache;
 mod control;
 mod handle;
 pub mod instances;
+mod known;
 mod place;
 mod process;
 mod unit;
@@ -20,6 +21,7 @@ mod waiting;
 pub use account::Account;
 pub use control::{Control, Daemon};
 pub use instances::{AttachError, Held, Marks, Registry, hold, hold_again};
+pub use known::Known;
 pub use place::{Instances, NoInstances, NsId, Place};
 pub use process::{Process, SystemCall};
 

@@ -196,6 +196,14 @@ impl Subject for Process {
         Ok(groups.split_ascii_whitespace().any(|g| g.parse() == Ok(gid.0)))
     }
 
+    fn groups(&self) -> Result<Vec<Gid>, Doubt> {
+        let status = self.own_status()?;
+        let all = field(&status, "Groups:").ok_or_else(|| Doubt("no Groups in its status".into()))?;
+        let mut groups = vec![self.gid];
+        groups.extend(all.split_ascii_whitespace().filter_map(|g| g.parse().ok()).map(Gid));
+        Ok(groups)
+    }
+
     fn is_admin(&self) -> Result<bool, Doubt> {
         if self.uid == Uid::ROOT { self.is_outside() } else { Ok(false) }
     }

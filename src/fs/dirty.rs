@@ -7,12 +7,13 @@
 use super::handle::{is_writer, window};
 use super::held::{Charge, Payer};
 use super::{Fs, FsError, Opened};
+use crate::access::Denial;
 use crate::audit;
 use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
 use crate::secret::Secret;
-use crate::vault::{Caller, Content, VaultError, WriteRight};
+use crate::vault::{Caller, Content, ModeIs, VaultError, WriteRight};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A handle open for writing.
@@ -24,6 +25,8 @@ struct Writer {
     path: String,
     tid: u32,
     readable: bool,
+    /// Whether something of it was refused because the right to write had gone: its close says so too.
+    denied: AtomicBool,
     /// Up to which of the copy's states it may be shown without a new decision.
     seen: AtomicU64,
     copy: Arc<Mutex<Copy>>,
@@ -32,6 +35,11 @@ struct Writer {
 impl Writer {
     fn uid(&self) -> Uid {
         Uid(self.who.uid)
+    }
+
+    /// Whether nobody else has changed the mode since.
+    fn mode_is(&self, copy: &Copy) -> ModeIs {
+        if copy.mode_by == Some(self.uid()) { ModeIs::HisOwn } else { ModeIs::AsFound }
     }
 
     fn payer(&self) -> Payer {
@@ -62,6 +70,8 @@ struct Copy {
     through: HashSet<u64>,
     /// When it was last written; `None` if the time was set by hand since.
     mtime: Option<Timestamp>,
+    /// Who set mode or ACL last, if that was since it was first opened for writing.
+    mode_by: Option<Uid>,
 }
 
 impl Copy {
@@ -112,6 +122,13 @@ impl Dirties {
     pub fn mtime_was_set(&self, ino: Ino) {
         if let Some(copy) = self.of(ino) {
             lock(&copy).mtime = None;
+        }
+    }
+
+    /// Somebody set the mode or the ACL.
+    pub fn mode_was_set(&self, ino: Ino, by: Uid) {
+        if let Some(copy) = self.of(ino) {
+            lock(&copy).mode_by = Some(by);
         }
     }
 
@@ -182,6 +199,7 @@ impl Fs {
             path: self.vault.path_of(ino, None),
             tid,
             readable: read.is_some(),
+            denied: AtomicBool::new(false),
             seen: AtomicU64::new(0),
             copy,
         };
@@ -233,6 +251,7 @@ impl Fs {
         owner: u64,
     ) -> Result<(), FsError> {
         let mut copy = lock(&writer.copy);
+        self.still_may_write(writer, &copy)?;
         self.load(&writer.right, writer.payer(), &mut copy)?;
         let max = self.vault.limits().max_secret_size;
         let len = copy.content.as_ref().ok_or(FsError::Stale)?.len();
@@ -271,6 +290,7 @@ impl Fs {
         if let Some(number) = handle.filter(|n| is_writer(*n)) {
             let writer = self.dirties.get(number)?;
             let mut copy = lock(&writer.copy);
+            self.still_may_write(&writer, &copy)?;
             self.load(&writer.right, writer.payer(), &mut copy)?;
             return self.truncate_copy(&mut copy, size, writer.payer(), Some(number));
         }
@@ -318,10 +338,11 @@ impl Fs {
         }
         let writer = self.dirties.get(number)?;
         let mut copy = lock(&writer.copy);
+        self.tell_denied(&writer, &copy)?;
         if !copy.owners.contains(&owner) {
             return Ok(());
         }
-        let result = self.commit(&writer, &mut copy);
+        let result = self.commit(number, &writer, &mut copy);
         // Who was told is told once; who else wrote hears it at his own close.
         copy.owners.remove(&owner);
         result
@@ -335,8 +356,9 @@ impl Fs {
         if is_writer(number) {
             let writer = self.dirties.get(number)?;
             let mut copy = lock(&writer.copy);
+            self.tell_denied(&writer, &copy)?;
             if copy.changed {
-                self.commit(&writer, &mut copy)?;
+                self.commit(number, &writer, &mut copy)?;
             }
         }
         self.sync()
@@ -368,7 +390,7 @@ impl Fs {
         };
         let mut copy = lock(&writer.copy);
         let result = if copy.changed && !copy.refused && (last || copy.through.contains(&number)) {
-            self.commit(&writer, &mut copy)
+            self.commit(number, &writer, &mut copy)
         } else {
             Ok(())
         };
@@ -411,6 +433,21 @@ impl Fs {
             reply(window(content.expose(), offset, size));
         }
         Ok(())
+    }
+
+    /// Whether who opened it may write now.
+    fn still_may_write(&self, writer: &Writer, copy: &Copy) -> Result<(), FsError> {
+        let result = self.vault.still_may_write(&writer.right, &writer.who, writer.mode_is(copy));
+        if let Err(error) = &result {
+            writer.denied.store(was_taken_away(error), Ordering::Relaxed);
+            self.own.note_error(writer.who.uid, &self.vault.path_of(writer.right.ino(), None), error);
+        }
+        Ok(result?)
+    }
+
+    /// Who was refused once hears it at every close and fsync, while it is so.
+    fn tell_denied(&self, writer: &Writer, copy: &Copy) -> Result<(), FsError> {
+        if writer.denied.load(Ordering::Relaxed) { self.still_may_write(writer, copy) } else { Ok(()) }
     }
 
     /// Takes a name away from a secret; who has it open reads and writes on.
@@ -477,10 +514,11 @@ impl Fs {
         Ok(content.resize(len)?)
     }
 
-    fn commit(&self, writer: &Writer, copy: &mut Copy) -> Result<(), FsError> {
+    fn commit(&self, number: u64, writer: &Writer, copy: &mut Copy) -> Result<(), FsError> {
+        let mode = writer.mode_is(copy);
         let Some(content) = &copy.content else { return Ok(()) };
         let content = Content { bytes: content.expose(), mtime: copy.mtime };
-        match self.vault.commit(&writer.right, &writer.who, content) {
+        match self.vault.commit_as(&writer.right, &writer.who, content, mode) {
             Ok(version) => {
                 copy.changed = false;
                 copy.owners.clear();
@@ -499,6 +537,13 @@ impl Fs {
             Err(error) => {
                 // RELEASE does not try it again, unless something is written after it; fsync does.
                 copy.refused = true;
+                if was_taken_away(&error) {
+                    writer.denied.store(true, Ordering::Relaxed);
+                    if !copy.through.is_empty() && copy.through.iter().all(|other| *other == number) {
+                        // It is his alone, and not to come in by another writer's commit.
+                        drop_changes(copy);
+                    }
+                }
                 self.own.note_error(writer.who.uid, &self.vault.path_of(writer.right.ino(), None), &error);
                 Err(error.into())
             }
@@ -509,6 +554,23 @@ impl Fs {
 fn unload(copy: &mut Copy) {
     copy.content = None;
     copy.charge = None;
+}
+
+/// What was written is gone; the next who writes begins with what was committed last.
+fn drop_changes(copy: &mut Copy) {
+    unload(copy);
+    copy.changed = false;
+    copy.through.clear();
+    copy.author = None;
+    copy.state += 1;
+}
+
+/// Whether it is the writer's right that ended, not the key's life.
+fn was_taken_away(error: &VaultError) -> bool {
+    match error {
+        VaultError::Denied(denial) => !matches!(denial, Denial::NoKey | Denial::KeyRevoked | Denial::KeyExpired),
+        _ => false,
+    }
 }
 
 /// The copy is about to get what this handle's opener writes.

@@ -303,6 +303,9 @@ impl Fs {
         if set.mtime.is_some() {
             self.dirties.mtime_was_set(ino);
         }
+        if set.mode.is_some() {
+            self.dirties.mode_was_set(ino, caller.uid());
+        }
         Ok(self.seen(attr, tid))
     }
 
@@ -373,7 +376,9 @@ impl Fs {
         mode: crate::vault::XattrMode,
     ) -> Result<(), FsError> {
         self.own.refuse(ino)?;
-        Ok(self.vault.set_xattr(caller, ino, name, value, mode)?)
+        self.vault.set_xattr(caller, ino, name, value, mode)?;
+        self.list_was_set(caller, ino, name);
+        Ok(())
     }
 
     /// REMOVEXATTR.
@@ -382,6 +387,14 @@ impl Fs {
     /// [`FsError`].
     pub fn remove_xattr(&self, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), FsError> {
         self.own.refuse(ino)?;
-        Ok(self.vault.remove_xattr(caller, ino, name)?)
+        self.vault.remove_xattr(caller, ino, name)?;
+        self.list_was_set(caller, ino, name);
+        Ok(())
+    }
+
+    fn list_was_set(&self, caller: &impl Caller, ino: Ino, name: &str) {
+        if name.starts_with("system.") {
+            self.dirties.mode_was_set(ino, caller.uid());
+        }
     }
 }

@@ -38,6 +38,11 @@ pub trait Subject {
     /// # Errors
     /// [`Doubt`] if that cannot be found out.
     fn in_group(&self, gid: Gid) -> Result<bool, Doubt>;
+    /// All its groups, `gid()` among them: to be asked of later, when it cannot be looked at any more.
+    ///
+    /// # Errors
+    /// [`Doubt`] if they cannot be found out.
+    fn groups(&self) -> Result<Vec<Gid>, Doubt>;
     /// Whether it is an admin: uid 0 in the initial user and pid namespaces, outside every attached instance; or the
     /// daemon itself; or somebody the control socket let in as one.
     ///

@@ -2,7 +2,7 @@
 
 use super::node::{Node, Record, Version};
 use super::on_change;
-use super::open::{WriteRight, denial_of};
+use super::open::{ModeIs, WriteRight, denial_of};
 use super::tree::Heritage;
 use super::writer::Writer;
 use super::{Vault, VaultError};
@@ -28,14 +28,29 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Invalid`] if the content is refused, [`VaultError::TooBig`], [`VaultError::NoSpace`],
-    /// [`VaultError::Denied`] if the scope's key is gone; the old version is as it was.
+    /// [`VaultError::Denied`] if the right to write was taken away since, or the scope's key is gone; the old version is as
+    /// it was.
     pub fn commit(&self, right: &WriteRight, who: &Who, content: Content<'_>) -> Result<Option<VersionNo>, VaultError> {
+        self.commit_as(right, who, content, ModeIs::AsFound)
+    }
+
+    /// As [`Vault::commit`], where the writer may have changed the mode himself.
+    ///
+    /// # Errors
+    /// As [`Vault::commit`].
+    pub fn commit_as(
+        &self,
+        right: &WriteRight,
+        who: &Who,
+        content: Content<'_>,
+        mode: ModeIs,
+    ) -> Result<Option<VersionNo>, VaultError> {
         let ino = right.ino();
         let (node, path) = match self.node_and_path(ino) {
             Err(VaultError::NotFound) => return Ok(None),
             found => found?,
         };
-        let result = self.commit_to(right, who, content, &node);
+        let result = self.commit_to(right, who, content, &node, mode);
         if let Err(VaultError::Denied(denial)) = &result {
             self.follow_revocation(&right.holder, denial);
         }
@@ -53,8 +68,10 @@ impl Vault {
         who: &Who,
         content: Content<'_>,
         node: &Node,
+        mode: ModeIs,
     ) -> Result<Option<VersionNo>, VaultError> {
         let ino = right.ino();
+        self.decide_again(right, node, mode)?;
         self.check_content(node, content.bytes)?;
         // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
         let (mut writer, (blob, digest)) = loop {
@@ -71,6 +88,8 @@ impl Vault {
             Err(VaultError::NotFound) => return Ok(None),
             found => found?,
         };
+        // Nothing changes from here on: this is the rule by which it is written, and the one that is recorded.
+        let grant = self.decide_again(right, &node, mode)?;
         self.check_content(&node, content.bytes)?;
         self.check_pair(&path, Some((ino, &node)), node.meta.mode, content.bytes)?;
         let mut next = (*node).clone();
@@ -99,7 +118,7 @@ impl Vault {
             next.meta.mtime = mtime;
         }
         prune(&mut next, self.limits.keep_versions);
-        self.record(audit::Operation::Commit, &path, Some(number.0), who, &right.grant.rule().to_string())?;
+        self.record(audit::Operation::Commit, &path, Some(number.0), who, &grant.rule().to_string())?;
         self.install(&mut writer, ino, next, Some((blob_key, blob)), heritage.map(|h| (path, h)))?;
         Ok(Some(number))
     }

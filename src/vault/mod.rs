@@ -63,7 +63,7 @@ pub use import::{
 pub use instances::{Attach, InstanceInfo};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
-pub use open::{Opened, WriteRight};
+pub use open::{ModeIs, Opened, WriteRight};
 pub use rekey::{NextIdentity, Rekeyed};
 pub use scopes::Holder;
 pub use setup::{Recovery, create_store};

@@ -7,7 +7,8 @@ use super::world::SystemWorld;
 use super::{Caller, Vault, VaultError};
 use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit;
-use crate::model::{Ino, Kind, Scope, VersionNo};
+use crate::caller::Known;
+use crate::model::{Ino, Kind, Scope, Subject, VersionNo, Who};
 use crate::seal;
 use crate::secret::{Kek, Secret};
 use crate::store::BlobKey;
@@ -59,11 +60,22 @@ impl Opened {
     }
 }
 
-/// That somebody may change a secret's content, and by whose entry it opens.
+/// That somebody may change a secret's content, and by whose entry it opens. What is true of the secret changes while he
+/// writes: it is decided again at each write and at the commit, for him as he was when he opened it.
 #[derive(Debug)]
 pub struct WriteRight {
     pub(super) grant: Grant,
     pub(super) holder: Holder,
+    pub(super) known: Known,
+}
+
+/// Whose the mode is that a secret has by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModeIs {
+    /// What it was, or what somebody else made of it.
+    AsFound,
+    /// The writer changed it himself since he opened it, as `cp -p` does before it closes: nobody took his right from him.
+    HisOwn,
 }
 
 impl WriteRight {
@@ -217,14 +229,39 @@ impl Vault {
             self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &error.to_string());
             return Err(error);
         }
-        match self.grant(caller, ino, &node, operation) {
-            Ok((grant, holder, _)) => Ok(WriteRight { grant, holder }),
+        let placed = Placed::new(caller);
+        match self.grant_placed(&placed, ino, &node, operation) {
+            Ok((grant, holder, _)) => Ok(WriteRight { grant, holder, known: Known::of(&placed) }),
             Err((denial, holder)) => {
                 self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &denial.to_string());
                 self.follow_revocation(&holder, &denial);
                 Err(denial.into())
             }
         }
+    }
+
+    /// Whether who opened it for writing may still write: by the secret's owner, mode and ACL of this moment, for him as he was
+    /// then. Nothing is asked of a process. What has no name any more is his alone.
+    ///
+    /// # Errors
+    /// [`VaultError::Denied`]; it is on record, with `who`.
+    pub fn still_may_write(&self, right: &WriteRight, who: &Who, mode: ModeIs) -> Result<(), VaultError> {
+        let (node, path) = match self.node_and_path(right.ino()) {
+            Err(VaultError::NotFound) => return Ok(()),
+            found => found?,
+        };
+        self.decide_again(right, &node, mode).map(|_| ()).map_err(|denial| {
+            self.refuse(audit::Operation::Commit, &path, None, who, &denial.to_string());
+            denial.into()
+        })
+    }
+
+    pub(super) fn decide_again(&self, right: &WriteRight, node: &Node, mode: ModeIs) -> Result<Grant, Denial> {
+        let operation = match mode {
+            ModeIs::AsFound => right.grant.operation(),
+            ModeIs::HisOwn => Operation::WriteNew,
+        };
+        self.judge(&right.known, right.ino(), node, ScopeState::Alive, operation)
     }
 
     /// The content a change begins with, and its version, 0 for none. The grant is one for writing: whether it may be
@@ -277,14 +314,21 @@ impl Vault {
         node: &Node,
         op: Operation,
     ) -> Result<(Grant, Holder, Kek), (Denial, Holder)> {
-        match node.scope {
-            Scope::Host => self.with_key(Holder::daemon(&node.scope), |state| self.judge(caller, ino, node, state, op)),
-            Scope::Container(_) => {
-                let placed = Placed::new(caller);
-                let holder = self.holder(&placed, &node.scope);
-                self.with_key(holder, |state| self.judge(&placed, ino, node, state, op))
-            }
-        }
+        self.grant_placed(&Placed::new(caller), ino, node, op)
+    }
+
+    fn grant_placed<S: Subject + ?Sized>(
+        &self,
+        placed: &Placed<'_, S>,
+        ino: Ino,
+        node: &Node,
+        op: Operation,
+    ) -> Result<(Grant, Holder, Kek), (Denial, Holder)> {
+        let holder = match node.scope {
+            Scope::Host => Holder::daemon(&node.scope),
+            Scope::Container(_) => self.holder(placed, &node.scope),
+        };
+        self.with_key(holder, |state| self.judge(placed, ino, node, state, op))
     }
 
     /// What `judge` makes of the entry's state at this moment, and the key that the entry holds then.

@@ -28,6 +28,10 @@ impl<S: Subject + ?Sized> Subject for Placed<'_, S> {
         self.caller.in_group(gid)
     }
 
+    fn groups(&self) -> Result<Vec<Gid>, Doubt> {
+        self.caller.groups()
+    }
+
     fn is_admin(&self) -> Result<bool, Doubt> {
         self.caller.is_admin()
     }

@@ -159,6 +159,8 @@ pub struct Dirty {
     pub owners: BTreeSet<u64>,
     pub through: BTreeSet<u64>,
     pub mtime: Option<Stamp>,
+    /// Who set mode or ACL last since it was opened for writing.
+    pub mode_by: Option<u32>,
     /// Open handles and the threads that opened them.
     pub handles: Vec<(u64, u32)>,
 }
@@ -333,6 +335,17 @@ impl Reference {
         check(&mut wrong, node.kind == Kind::File, Failure::IsADirectory);
         check(&mut wrong, !write || who.admin || self.posix(who, ino, W), Failure::Denied);
         check(&mut wrong, !read || (self.posix(who, ino, R) && !node.has_expired()), Failure::Denied);
+        wrong
+    }
+
+    /// Whether a handle may still write: `made` is that it made the file.
+    pub fn cannot_write_on(&self, who: Person, ino: u64, made: bool) -> Vec<Failure> {
+        let mut wrong = Vec::new();
+        if let Some(node) = self.nodes.get(&ino) {
+            let own = made || self.dirty.get(&ino).is_some_and(|d| d.mode_by == Some(who.uid));
+            let may = who.admin || own && who.uid == node.uid || self.posix(who, ino, W);
+            check(&mut wrong, may, Failure::Denied);
+        }
         wrong
     }
 
@@ -543,6 +556,12 @@ impl Reference {
         let node = self.nodes.get_mut(&ino).unwrap();
         node.mode = node.mode & 0o1000 | list.mode();
         node.acl = (!list.is_minimal()).then_some(list);
+    }
+
+    pub fn mode_was_set(&mut self, ino: u64, who: Person) {
+        if let Some(dirty) = self.dirty.get_mut(&ino) {
+            dirty.mode_by = Some(who.uid);
+        }
     }
 
     pub fn drop_acl(&mut self, ino: u64) {

@@ -39,6 +39,9 @@ impl Subject for Person {
     fn in_group(&self, gid: Gid) -> Result<bool, Doubt> {
         Ok(self.groups.contains(&gid.0))
     }
+    fn groups(&self) -> Result<Vec<Gid>, Doubt> {
+        Ok(self.groups.iter().map(|gid| Gid(*gid)).collect())
+    }
     fn is_admin(&self) -> Result<bool, Doubt> {
         Ok(self.admin)
     }

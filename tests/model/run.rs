@@ -14,11 +14,16 @@ use std::rc::Rc;
 type Verdict = Result<(), String>;
 
 /// A handle: on a version, or on the dirty copy.
+#[derive(Clone)]
 struct Handle {
     number: u64,
     ino: u64,
     who: Person,
     readable: bool,
+    /// Whether it made the file.
+    made: bool,
+    /// Whether something of it was refused because the right had gone.
+    denied: bool,
     /// The content of a reader's version.
     content: Option<Rc<[u8]>>,
 }
@@ -243,11 +248,11 @@ impl Run {
         let how = OpenMode { read: read || !write, write, truncate: false };
         let Some((attr, opened)) = agree(self.fs().create(&who, who.tid, new, how), &wrong)? else { return Ok(false) };
         self.model.make(who, attr.ino.0, parent, &text, Kind::File, mode, 0o022);
-        self.keep(who, attr.ino.0, how, opened);
+        self.keep(who, attr.ino.0, how, opened, true);
         Ok(true)
     }
 
-    fn keep(&mut self, who: Person, ino: u64, mode: OpenMode, opened: Opened) {
+    fn keep(&mut self, who: Person, ino: u64, mode: OpenMode, opened: Opened, made: bool) {
         let number = opened.number();
         let content = match opened {
             Opened::Reader(_) => Some(self.model.nodes[&ino].content()),
@@ -256,14 +261,14 @@ impl Run {
                 None
             }
         };
-        self.handles.push(Handle { number, ino, who, readable: mode.read, content });
+        self.handles.push(Handle { number, ino, who, readable: mode.read, content, made, denied: false });
     }
 
     fn open(&mut self, who: Person, ino: u64, mode: OpenMode) -> Result<bool, String> {
         let wrong = self.model.cannot_open(who, ino, mode.read, mode.write);
         let opened = self.fs().open(&who, who.tid, Ino(ino), mode);
         let Some(opened) = agree(opened, &wrong)? else { return Ok(false) };
-        self.keep(who, ino, mode, opened);
+        self.keep(who, ino, mode, opened, false);
         if mode.truncate {
             let now = Stamp::Since(self.model.now);
             let dirty = self.model.dirty.get_mut(&ino).unwrap();
@@ -275,7 +280,12 @@ impl Run {
     }
 
     fn write(&mut self, at: usize, owner: u64, offset: u64, data: &[u8], append: bool) -> Verdict {
-        let (number, ino) = (self.handles[at].number, self.handles[at].ino);
+        let Handle { number, ino, who, made, .. } = self.handles[at];
+        let wrong = self.model.cannot_write_on(who, ino, made);
+        if !wrong.is_empty() {
+            self.handles[at].denied = true;
+            return agree(self.fs().write(number, offset, data, append, owner), &wrong).map(|_| ());
+        }
         let base = self.model.base(ino).to_vec();
         let (max, now) = (self.model.max_size, Stamp::Since(self.model.now));
         let dirty = self.model.dirty.get_mut(&ino).unwrap();
@@ -324,11 +334,24 @@ impl Run {
         Ok(())
     }
 
-    /// Commits the dirty copy in the reference; the failures that would be right.
-    fn commit(&mut self, ino: u64, uid: u32) -> Vec<Failure> {
+    /// Commits the dirty copy in the reference by this handle; the failures that would be right.
+    fn commit(&mut self, handle: &Handle) -> Vec<Failure> {
+        let &Handle { number, ino, who, made, .. } = handle;
+        let denied = self.model.cannot_write_on(who, ino, made);
         let dirty = self.model.dirty.get_mut(&ino).unwrap();
         let Some(content) = dirty.content.clone() else { return Vec::new() };
-        let mtime = dirty.mtime;
+        if !denied.is_empty() {
+            if let Some(handle) = self.handles.iter_mut().find(|h| h.number == number) {
+                handle.denied = true;
+            }
+            dirty.refused = true;
+            if !dirty.through.is_empty() && dirty.through.iter().all(|other| *other == number) {
+                (dirty.changed, dirty.content) = (false, None);
+                dirty.through.clear();
+            }
+            return denied;
+        }
+        let (mtime, uid) = (dirty.mtime, who.uid);
         let wrong = self.model.cannot_commit(ino, &content);
         let dirty = self.model.dirty.get_mut(&ino).unwrap();
         dirty.refused = !wrong.is_empty();
@@ -344,10 +367,15 @@ impl Run {
     }
 
     fn flush(&mut self, at: usize, owner: u64) -> Verdict {
-        let Handle { number, ino, who, .. } = self.handles[at];
+        let handle = self.handles[at].clone();
+        let Handle { number, ino, .. } = handle;
+        let denied = self.model.cannot_write_on(handle.who, ino, handle.made);
+        if handle.denied && !denied.is_empty() {
+            return agree(self.fs().flush(number, owner), &denied).map(|_| ());
+        }
         let mut wrong = Vec::new();
         if self.model.dirty[&ino].owners.contains(&owner) {
-            wrong = self.commit(ino, who.uid);
+            wrong = self.commit(&handle);
             // Who was told is told once.
             self.model.dirty.get_mut(&ino).unwrap().owners.remove(&owner);
         }
@@ -355,10 +383,15 @@ impl Run {
     }
 
     fn fsync(&mut self, at: usize) -> Verdict {
-        let Handle { number, ino, who, .. } = self.handles[at];
+        let handle = self.handles[at].clone();
+        let Handle { number, ino, .. } = handle;
+        let denied = self.model.cannot_write_on(handle.who, ino, handle.made);
+        if handle.denied && !denied.is_empty() {
+            return agree(self.fs().fsync(number), &denied).map(|_| ());
+        }
         let mut wrong = Vec::new();
         if self.model.dirty[&ino].changed {
-            wrong = self.commit(ino, who.uid);
+            wrong = self.commit(&handle);
         }
         if agree(self.fs().fsync(number), &wrong)?.is_some() {
             self.model.durable = true;
@@ -367,8 +400,9 @@ impl Run {
     }
 
     fn release(&mut self, at: usize) -> Verdict {
-        let Handle { number, ino, who, content, .. } = self.handles.remove(at);
-        if content.is_some() {
+        let handle = self.handles.remove(at);
+        let Handle { number, ino, .. } = handle;
+        if handle.content.is_some() {
             self.fs().release_reader(number);
             return Ok(());
         }
@@ -377,7 +411,7 @@ impl Run {
         let last = dirty.handles.is_empty();
         let mut wrong = Vec::new();
         if dirty.changed && !dirty.refused && (last || dirty.through.contains(&number)) {
-            wrong = self.commit(ino, who.uid);
+            wrong = self.commit(&handle);
         }
         if last {
             self.model.dirty.remove(&ino);
@@ -414,8 +448,15 @@ impl Run {
         if size > self.model.max_size {
             wrong.push(Failure::TooBig);
         }
-        if handle.is_none() {
-            wrong.extend(self.model.cannot_open(who, ino, false, true));
+        match handle.and_then(|number| self.handles.iter().find(|h| h.number == number)) {
+            None => wrong.extend(self.model.cannot_open(who, ino, false, true)),
+            Some(handle) => wrong.extend(self.model.cannot_write_on(who, ino, handle.made)),
+        }
+        if wrong.contains(&Failure::Denied)
+            && size <= self.model.max_size
+            && let Some(handle) = self.handles.iter_mut().find(|h| Some(h.number) == handle)
+        {
+            handle.denied = true;
         }
         if wrong.is_empty() {
             let (base, now) = (self.model.base(ino).to_vec(), Stamp::Since(self.model.now));
@@ -495,6 +536,9 @@ impl Run {
         if let (Some(_), Some(dirty)) = (set.mtime, self.model.dirty.get_mut(&ino)) {
             dirty.mtime = None;
         }
+        if set.mode.is_some() {
+            self.model.mode_was_set(ino, who);
+        }
         Ok(())
     }
 
@@ -529,7 +573,10 @@ impl Run {
             let node = self.model.nodes.get_mut(&ino).unwrap();
             node.ctime = now;
             match name {
-                ACCESS => self.model.drop_acl(ino),
+                ACCESS => {
+                    self.model.drop_acl(ino);
+                    self.model.mode_was_set(ino, who);
+                }
                 DEFAULT => node.default_acl = None,
                 _ => drop(node.xattrs.remove(name)),
             }
@@ -548,7 +595,12 @@ impl Run {
             let now = Stamp::Since(self.model.now);
             let node = self.model.nodes.get_mut(&ino).unwrap();
             node.ctime = now;
-            if default { node.default_acl = Some(list) } else { self.model.set_acl(ino, list) }
+            if default {
+                node.default_acl = Some(list);
+            } else {
+                self.model.set_acl(ino, list);
+                self.model.mode_was_set(ino, who);
+            }
         }
         Ok(())
     }
