@@ -107,6 +107,8 @@ impl Machine<'_> {
             self.cgroup(),
             self.hooks(),
             self.memlock(),
+            self.exe(),
+            self.labels(),
         ];
         checks.push(self.store(config));
         checks
@@ -337,6 +339,9 @@ mod tests {
             ("sbin/request-key", ""),
             ("etc/request-key.d/pinfold.conf", "create  user  pinfold:*  *  |/usr/bin/pinfold upcall %k\n"),
             ("sys/fs/cgroup/cgroup.controllers", "memory\n"),
+            ("proc/sys/kernel/unprivileged_userns_clone", "0\n"),
+            ("proc/self/ns/user", ""),
+            ("sys/module/apparmor/parameters/enabled", "Y\n"),
             ("store/x", ""),
         ] {
             write(root, path, text);
@@ -347,6 +352,22 @@ mod tests {
         write(root, "proc/sys/kernel/osrelease", "5.10.0-1\n");
         write(root, "proc/sys/kernel/keys/root_maxkeys", "200\n");
         fs::remove_file(root.join("usr/share/containers/oci/hooks.d/pinfold.json")).unwrap();
+        write(root, "proc/sys/kernel/unprivileged_userns_clone", "1\n");
+        write(root, "proc/sys/user/max_user_namespaces", "96365\n");
+        write(root, "proc/sys/kernel/apparmor_restrict_unprivileged_unconfined", "0\n");
+        for what in ["user.pinfold.exe", "user.pinfold.label"] {
+            assert!(outcomes(root).contains(&(what, Outcome::Warn)), "{what}");
+        }
+        for (path, stops) in [
+            ("proc/sys/kernel/unprivileged_userns_clone", "0\n"),
+            ("proc/sys/user/max_user_namespaces", "0\n"),
+            ("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n"),
+        ] {
+            let before = Machine { root }.read(path).unwrap_or_default();
+            write(root, path, stops);
+            assert!(outcomes(root).contains(&("user.pinfold.exe", Outcome::Ok)), "{path}");
+            write(root, path, &before);
+        }
         let worse = outcomes(root);
         for what in ["kernel", "kernel.keys.root_maxkeys", "oci hook"] {
             assert!(worse.contains(&(what, Outcome::Warn)), "{what}: {worse:?}");

@@ -11,6 +11,7 @@ mod condition;
 mod containers;
 mod doctor;
 mod doctor_accounts;
+mod doctor_callers;
 mod doctor_host;
 mod doctor_log;
 mod export;

@@ -24,9 +24,14 @@ impl Vault {
             self.by_instances(&node.scope, &mut rules)?;
         }
         let conditions = object.conditions;
-        for (text, value) in [("the unit", conditions.unit), ("the program", conditions.exe)] {
+        let claim = ": its own claim, where users may make user namespaces (pinfold doctor)";
+        for (text, value, more) in [
+            ("the unit", conditions.unit, ""),
+            ("the program", conditions.exe, claim),
+            ("the label", conditions.label, ""),
+        ] {
             if let Some(value) = value {
-                rules.add("of these", &format!("only {text} {value}"), true);
+                rules.add("of these", &format!("only {text} {value}{more}"), true);
             }
         }
         if let Some(expires) = conditions.expires {
