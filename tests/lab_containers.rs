@@ -179,6 +179,8 @@ fn who_is_only_partly_in_it_is_denied() {
         assert_eq!(out.text(), "");
         await_refusal(&daemon, before, path, "not in its cgroup");
         sh(&format!("exec nsenter -t {} -m cat /run/secrets/pin", web.pid)).refused("Permission denied");
+        // Through a door that root may always use.
+        sh(&format!("cat /proc/{}/root/run/secrets/pin", web.pid)).refused("Permission denied");
         // Its cgroup, from the namespaces of the host.
         let procs = format!("/sys/fs/cgroup{}/cgroup.procs", web.cgroup());
         // As the owner, and past the folder above, so that nothing else stands in his way.

@@ -1,1 +1,3 @@
 //! The attacks that need the lab: real services, systemd or containers.
+
+mod lab_conditions;

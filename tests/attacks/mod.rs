@@ -2,6 +2,8 @@
 //!
 //! The table of all of them is in `docs/threat-model.md`; `page` holds it against the tests that exist.
 
+mod conditions;
 mod fleet;
 mod log;
+mod namespaces;
 mod page;
