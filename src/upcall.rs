@@ -47,6 +47,10 @@ pub struct Asked {
     pub path: String,
     /// The thread that waits, as the initial pid namespace counts.
     pub tid: u32,
+    /// The key, and the one that is the authority to make it: the daemon looks for both itself.
+    pub key: i32,
+    /// See there.
+    pub auth: i32,
 }
 
 /// The daemon's answer.
@@ -70,8 +74,8 @@ pub fn make(
 ) -> Result<(), UpcallError> {
     let id = KeyId(key);
     // Before all else: without it not even a refusal can be given.
-    keyctl::assume_authority(id).map_err(|e| UpcallError::NotOurs(key, e.to_string()))?;
-    let made = make_as_authorised(id, slots, ask);
+    let auth = keyctl::assume_authority(id).map_err(|e| UpcallError::NotOurs(key, e.to_string()))?;
+    let made = make_as_authorised(id, auth, slots, ask);
     if made.is_err() {
         keyctl::negate(id, REFUSED_FOR).map_err(|e| UpcallError::Kernel("refusing it", e))?;
     }
@@ -80,10 +84,11 @@ pub fn make(
 
 fn make_as_authorised(
     id: KeyId,
+    auth: KeyId,
     slots: &Path,
     ask: impl FnOnce(Asked) -> Result<Answer, String> + Send + 'static,
 ) -> Result<(), UpcallError> {
-    let asked = asked(id)?;
+    let asked = asked(id, auth)?;
     let _slot = slot(slots)?;
     let (tell, told) = mpsc::sync_channel(1);
     let thread = move || {
@@ -103,7 +108,7 @@ fn make_as_authorised(
 }
 
 /// Which secret, and who asked: the authorisation key, which this process alone has, names the thread.
-fn asked(id: KeyId) -> Result<Asked, UpcallError> {
+fn asked(id: KeyId, auth: KeyId) -> Result<Asked, UpcallError> {
     let no = |why: String| UpcallError::NotOurs(id.0, why);
     let about = keyctl::describe(id).map_err(|e: KeyError| no(e.to_string()))?;
     let description = String::from_utf8(about.description).map_err(|_| no("its description is not UTF-8".into()))?;
@@ -111,7 +116,7 @@ fn asked(id: KeyId) -> Result<Asked, UpcallError> {
     let path = path.ok_or_else(|| no(format!("a key '{}' of type {}", description.escape_debug(), about.kind)))?;
     let keys = std::fs::read_to_string("/proc/keys").map_err(|e| no(format!("/proc/keys: {e}")))?;
     let tid = waiting(&keys, id).ok_or_else(|| no("nobody waits for it".into()))?;
-    Ok(Asked { path: path.to_owned(), tid })
+    Ok(Asked { path: path.to_owned(), tid, key: id.0, auth: auth.0 })
 }
 
 /// The thread that waits for a key: `… .request_ key:c9668c4 pid:27456 ci:0`, the key's number in hexadecimal.

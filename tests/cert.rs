@@ -49,7 +49,7 @@ impl Rig {
             keep_versions: 5,
             allow_reveal: true,
             mountpoint: "/nowhere".into(),
-            admin_gid: None,
+            operator_gid: None,
         };
         let vault = Vault::new(
             Store::open(&store).unwrap(),

@@ -46,6 +46,18 @@ fn answer<T>(path: &SecretPath, value: T) -> Result<T, Fault> {
 }
 
 impl Admin for Fake {
+    fn enter(&self, _: &Actor) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn permit(&self, actor: &Actor, right: Right) -> Result<(), Fault> {
+        right.permits(actor.uid == 0, actor.proven)
+    }
+    fn prove(&self, _: &Actor, with: UnlockWith) -> Result<(), Fault> {
+        match with {
+            UnlockWith::Passphrase(p) if p.expose() == b"open sesame" => Ok(()),
+            _ => Err(Fault::Refused("that does not open the store".into())),
+        }
+    }
     fn status(&self, _: &Actor) -> Result<Status, Fault> {
         Ok(Status { version: "9.9".into(), pid: 42, locked: !*self.unlocked.lock().unwrap(), ..Status::default() })
     }
@@ -204,6 +216,13 @@ impl Rig {
         Rig { dir, fake, _server: Some(server) }
     }
 
+    /// A file with this content; its path.
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pinfold"));
         command.arg("--config").arg(self.dir.path().join("pinfold.toml")).args(args);
@@ -271,6 +290,7 @@ fn a_secret_goes_in_by_stdin_and_comes_out_as_it_was() {
 #[test]
 fn each_kind_of_failure_has_its_code() {
     let rig = Rig::new(Fake::default());
+    let (proof, wrong) = (rig.file("proof", "open sesame\n"), rig.file("wrong", "close sesame\n"));
     for (args, code) in [
         (&["history", "svc/pin"][..], 0),
         (&["history", "failed\u{1b}[2J"], 1),
@@ -286,9 +306,11 @@ fn each_kind_of_failure_has_its_code() {
         (&["rm", "/"], 2),
         (&["put", "a", "-o", "no-such-user"], 2),
         (&["who", "svc/pin"], 0),
-        (&["recovery", "add", "x"], 2),
-        (&["recovery", "add", "age1x"], 0),
-        (&["recovery", "rm", "age1x"], 3),
+        (&["recovery", "add", "x", "--passphrase-file", &proof], 2),
+        (&["recovery", "add", "age1x", "--passphrase-file", &proof], 0),
+        (&["recovery", "add", "age1x", "--passphrase-file", &wrong], 3),
+        (&["recovery", "rm", "age1x", "--passphrase-file", &proof], 3),
+        (&["recovery", "rm", "age1x"], 2),
         (&["log", "rotate"], 0),
         (&["log"], 0),
         (&["log", "--verify"], 6),
@@ -325,7 +347,7 @@ fn a_wrong_configuration_names_the_line() {
     ended(&output, 2);
     let first = format!("pinfold: error: {}:2:17: must be 1 to 100: keep_versions = 500\n", file.display());
     assert!(text(&output.stderr).starts_with(&first), "{}", text(&output.stderr));
-    std::fs::write(&file, "admin_group = \"no-such-group\"\n").unwrap();
+    std::fs::write(&file, "operator_group = \"no-such-group\"\n").unwrap();
     ended(&rig.run(&["check-config"]), 2);
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
     ended(&rig.run(&["check-config"]), 3);
@@ -373,8 +395,11 @@ fn backups_and_sealed_files_are_written_whole() {
     ended(&rig.run(&["backup", name]), 3);
     ended(&rig.run(&["backup", name, "--force"]), 0);
     assert_eq!(rig.run(&["backup", "-"]).stdout.len(), 500_000);
-    assert_eq!(rig.run(&["fsck", "--extract", "svc/pin"]).stdout, b"age-encryption.org/v1\n\xff");
-    ended(&rig.run(&["fsck", "--extract", "missing"]), 6);
+    let proof = rig.file("proof", "open sesame\n");
+    let extract = |path: &str| rig.run(&["fsck", "--extract", path, "--passphrase-file", &proof]);
+    assert_eq!(extract("svc/pin").stdout, b"age-encryption.org/v1\n\xff");
+    ended(&extract("missing"), 6);
+    ended(&rig.run(&["fsck", "--extract", "svc/pin"]), 2);
 }
 
 #[test]
@@ -410,11 +435,11 @@ fn real_strangers_are_refused_and_real_members_are_not() {
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let file = dir.path().join("pinfold.toml");
     let control = dir.path().join("run/control.sock");
-    for (group, line) in [(None, ""), (Some("adm".to_owned()), "admin_group = \"adm\"\n")] {
+    for (group, line) in [(None, ""), (Some("adm".to_owned()), "operator_group = \"adm\"\n")] {
         std::fs::write(&file, format!("control = {control:?}\n{line}")).unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
-        let config = Config { control: control.clone(), admin_group: group, ..Config::default() };
-        let gid = config.admin_gid().unwrap();
+        let config = Config { control: control.clone(), operator_group: group, ..Config::default() };
+        let gid = config.operator_gid().unwrap();
         let fake = Arc::new(Fake::default());
         let mut server = Server::bind(&config, fake.clone()).unwrap();
         server.run().unwrap();
@@ -430,7 +455,7 @@ fn real_strangers_are_refused_and_real_members_are_not() {
         std::fs::set_permissions(&control, PermissionsExt::from_mode(0o666)).unwrap();
         let refused = as_nobody(&file, "--clear-groups", &["status"]);
         ended(&refused, 3);
-        assert!(text(&refused.stderr).contains("uid 65534"), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("you may not use"), "{}", text(&refused.stderr));
         assert_eq!(*fake.denied.lock().unwrap(), [65534]);
         server.stop();
         std::fs::remove_dir(control.parent().unwrap()).unwrap();

@@ -33,7 +33,7 @@ fn secret(text: &str) -> Secret {
 }
 
 fn root() -> Actor {
-    Actor { uid: 0, gid: 0, pid: i32::try_from(std::process::id()).unwrap() }
+    Actor::new(0, 0, i32::try_from(std::process::id()).unwrap())
 }
 
 fn make_store(home: &Path) {
@@ -53,7 +53,7 @@ fn console(home: &Path, debounce: Duration) -> Arc<Vault> {
         keep_versions: 3,
         allow_reveal: false,
         mountpoint: "/nowhere".into(),
-        admin_gid: None,
+        operator_gid: None,
     };
     let store = Store::open(&home.join("store")).unwrap();
     let vault = Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits);

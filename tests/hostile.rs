@@ -108,7 +108,7 @@ impl World {
             keep_versions,
             allow_reveal: false,
             mountpoint: "/nowhere".into(),
-            admin_gid: None,
+            operator_gid: None,
         };
         let store = Store::open(&home.path().join("store")).unwrap();
         let vault = Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits);
@@ -437,7 +437,7 @@ fn recovery_keys_change_while_histories_cross_and_everything_still_opens() {
         world.rename(ALICE, dir, &format!("a{n}"), &format!("b{n}"));
         world.put(ALICE, dir, &format!("a{n}"), b"second");
     }
-    let admin = Actor { uid: 0, gid: 0, pid: std::process::id() as i32 };
+    let admin = Actor::new(0, 0, std::process::id() as i32);
     let others: Vec<String> = (0..2).map(|_| age::x25519::Identity::generate().to_public().to_string()).collect();
     let threads: Vec<_> = others
         .into_iter()

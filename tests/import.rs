@@ -69,7 +69,7 @@ impl Rig {
             keep_versions: 3,
             allow_reveal: true,
             mountpoint: at("mnt"),
-            admin_gid: None,
+            operator_gid: None,
         };
         let store = Store::open(&at("store")).unwrap();
         let vault = Arc::new(Vault::new(store, Log::open(log, None).unwrap(), Callers::new().unwrap(), limits));
@@ -109,7 +109,7 @@ impl Rig {
     }
 
     fn shown(&self, at: &str) -> Option<String> {
-        let actor = Actor { uid: 0, gid: 0, pid: std::process::id().cast_signed() };
+        let actor = Actor::new(0, 0, std::process::id().cast_signed());
         let content = self.vault.reveal(&actor, Reveal { path: SecretPath::parse(at).unwrap(), version: None });
         content.ok().map(|c| String::from_utf8(c.expose().to_vec()).unwrap())
     }

@@ -98,7 +98,7 @@ fn path(path: &str) -> SecretPath {
 }
 
 fn actor() -> Actor {
-    Actor { uid: 0, gid: 0, pid: i32::try_from(std::process::id()).unwrap() }
+    Actor::new(0, 0, i32::try_from(std::process::id()).unwrap())
 }
 
 fn limits() -> Limits {
@@ -109,7 +109,7 @@ fn limits() -> Limits {
         keep_versions: 5,
         allow_reveal: false,
         mountpoint: "/nowhere".into(),
-        admin_gid: None,
+        operator_gid: None,
     }
 }
 

@@ -87,7 +87,7 @@ impl Rig {
             keep_versions: 5,
             allow_reveal: false,
             mountpoint: file("mnt"),
-            admin_gid: None,
+            operator_gid: None,
         };
         let log = Log::open(settings, None).unwrap();
         let vault = Vault::new(Store::open(&file("store")).unwrap(), log, Callers::new().unwrap(), limits);

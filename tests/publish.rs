@@ -49,7 +49,7 @@ impl World {
             keep_versions: 5,
             allow_reveal: false,
             mountpoint: "/nowhere".into(),
-            admin_gid: None,
+            operator_gid: None,
         };
         let store = Store::open(&home.path().join("store")).unwrap();
         let registry = Arc::new(Registry::default());
@@ -129,7 +129,7 @@ impl Drop for World {
 }
 
 fn root() -> Actor {
-    Actor { uid: 0, gid: 0, pid: std::process::id().cast_signed() }
+    Actor::new(0, 0, std::process::id().cast_signed())
 }
 
 fn path(text: &str) -> SecretPath {

@@ -106,7 +106,7 @@ impl Rig {
             keep_versions: 5,
             allow_reveal: false,
             mountpoint: "/nowhere".into(),
-            admin_gid: None,
+            operator_gid: None,
         };
         let store = Store::open(&self.config.store).unwrap();
         Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits)

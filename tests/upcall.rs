@@ -7,21 +7,32 @@ use crate::common::{first_of, unshared_uid};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pinfold");
 
+/// There is one rule for `pinfold:*` on a machine: whose turn it is, here and in another run of these tests.
+const TURN: &str = "/run/pinfold-test-request-key";
+
 /// A daemon that serves and is unlocked, and the rule that leads to it.
-struct World {
-    home: tempfile::TempDir,
+pub(crate) struct World {
+    pub home: tempfile::TempDir,
     rule: PathBuf,
     daemon: Child,
+    _turn: nix::fcntl::Flock<std::fs::File>,
 }
 
 impl World {
     fn start() -> Self {
+        Self::with_helper(|home| format!("{BINARY} --config {} upcall", home.join("pinfold.toml").display()))
+    }
+
+    /// With a program of its own in the place of ours, which the kernel starts and which gets the key's number.
+    pub fn with_helper(helper: impl FnOnce(&Path) -> String) -> Self {
+        let turn = std::fs::File::create(TURN).unwrap();
+        let turn = nix::fcntl::Flock::lock(turn, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
         let home = tempfile::tempdir().unwrap();
         std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let at = |name: &str| home.path().join(name);
@@ -53,9 +64,8 @@ impl World {
             .unwrap();
         let rule = PathBuf::from(format!("/etc/request-key.d/pinfold-test-{}.conf", std::process::id()));
         let shipped = include_str!("../mount-helpers/request-key.d/pinfold.conf");
-        let program = format!("{BINARY} --config {}", at("pinfold.toml").display());
-        std::fs::write(&rule, shipped.replace("/usr/bin/pinfold", &program)).unwrap();
-        let world = World { home, rule, daemon };
+        std::fs::write(&rule, shipped.replace("/usr/bin/pinfold upcall", &helper(home.path()))).unwrap();
+        let world = World { home, rule, daemon, _turn: turn };
         world.until("it serves", || {
             let status = world.cli(&["status", "--json"]);
             status.status.success() && String::from_utf8_lossy(&status.stdout).contains("\"locked\": false")
@@ -63,13 +73,13 @@ impl World {
         world
     }
 
-    fn cli(&self, args: &[&str]) -> Output {
+    pub fn cli(&self, args: &[&str]) -> Output {
         let config = self.home.path().join("pinfold.toml");
         Command::new(BINARY).arg("--config").arg(config).args(args).stdin(Stdio::null()).output().unwrap()
     }
 
     #[track_caller]
-    fn put(&self, path: &str, uid: u32, content: &str) {
+    pub fn put(&self, path: &str, uid: u32, content: &str) {
         let config = self.home.path().join("pinfold.toml");
         let uid = uid.to_string();
         let mut child = Command::new(BINARY)
@@ -84,7 +94,7 @@ impl World {
     }
 
     #[track_caller]
-    fn until(&self, what: &str, happened: impl Fn() -> bool) {
+    pub fn until(&self, what: &str, happened: impl Fn() -> bool) {
         let begun = Instant::now();
         while !happened() {
             let log = std::fs::read_to_string(self.home.path().join("daemon.log")).unwrap();
@@ -93,13 +103,13 @@ impl World {
         }
     }
 
-    fn audit(&self) -> Vec<serde_json::Value> {
+    pub fn audit(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.home.path().join("audit.log")).unwrap();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     #[track_caller]
-    fn recorded(&self, decision: &str, uid: u32, path: &str) {
+    pub fn recorded(&self, decision: &str, uid: u32, path: &str) {
         self.until(&format!("{decision} {uid} {path}"), || {
             self.audit()
                 .iter()
@@ -125,7 +135,7 @@ impl Drop for World {
 }
 
 /// A script as a uid with a session keyring of its own: what it says, and whether it succeeded.
-fn by(uid: u32, script: &str) -> (bool, String) {
+pub(crate) fn by(uid: u32, script: &str) -> (bool, String) {
     let ids = [format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()];
     told(Command::new("setpriv").args(ids), script)
 }
@@ -136,7 +146,7 @@ fn told(command: &mut Command, script: &str) -> (bool, String) {
     (out.status.success(), String::from_utf8_lossy(told).trim().to_owned())
 }
 
-fn request(path: &str) -> String {
+pub(crate) fn request(path: &str) -> String {
     format!("k=$(keyctl request2 user 'pinfold:{path}' '' @s) && keyctl pipe $k")
 }
 
@@ -151,6 +161,8 @@ fn who_may_read_gets_the_key_he_asks_for_and_nobody_else() {
     world.recorded("allowed", uid, "svc/pin");
     let line = world.audit().into_iter().find(|e| e["op"] == "open" && e["uid"] == uid).unwrap();
     assert!(line["exe"].as_str().unwrap().ends_with("keyctl"), "the true one who asked: {line}");
+    let through = line["through"].as_str().unwrap();
+    assert!(through.starts_with("pid ") && through.ends_with(&format!(" uid 0 {BINARY}")), "and who helped: {line}");
 
     // What it may be used for, and for how long.
     let (ok, said) = by(uid, &format!("{}; keyctl update $k x 2>&1; keyctl rdescribe $k", request("svc/pin")));
@@ -184,7 +196,7 @@ fn who_may_read_gets_the_key_he_asks_for_and_nobody_else() {
     // Root's own word for who waits is not taken, but by our own helper.
     let mut stream = UnixStream::connect(world.home.path().join("run/control.sock")).unwrap();
     let call = format!(
-        r#"{{"method":"org.pinfold.KeyRequest","parameters":{{"path":"svc/pin","tid":{}}}}}"#,
+        r#"{{"method":"org.pinfold.KeyRequest","parameters":{{"path":"svc/pin","tid":{},"key":1,"auth":2}}}}"#,
         std::process::id()
     );
     stream.write_all(call.as_bytes()).unwrap();
@@ -192,7 +204,7 @@ fn who_may_read_gets_the_key_he_asks_for_and_nobody_else() {
     let mut reply = [0; 4096];
     let n = stream.read(&mut reply).unwrap();
     let reply = String::from_utf8_lossy(&reply[..n]);
-    assert!(reply.contains("org.pinfold.Refused"), "{reply}");
+    assert!(reply.contains("org.pinfold.Refused") && reply.contains("the kernel started"), "{reply}");
     assert!(!world.cli(&["upcall", "123456"]).status.success());
 
     inside_a_container(&world);

@@ -69,7 +69,7 @@ fn name(name: &str) -> Name {
 }
 
 fn actor() -> Actor {
-    Actor { uid: 0, gid: 0, pid: i32::try_from(std::process::id()).unwrap() }
+    Actor::new(0, 0, i32::try_from(std::process::id()).unwrap())
 }
 
 fn open(home: &Path, log: u32) -> (Arc<Fs>, Arc<Told>) {
@@ -86,7 +86,7 @@ fn open(home: &Path, log: u32) -> (Arc<Fs>, Arc<Told>) {
         keep_versions: 5,
         allow_reveal: true,
         mountpoint: "/nowhere".into(),
-        admin_gid: None,
+        operator_gid: None,
     };
     let registry = Arc::new(Registry::default());
     let callers = Callers::with_instances(Arc::clone(&registry) as Arc<dyn Instances>).unwrap();
@@ -485,7 +485,7 @@ fn what_cannot_be_a_view_is_refused_and_leaves_nothing() {
     assert_eq!(rig.views().len(), 1);
     assert!(rig.try_ino("w").is_err() && rig.try_ino("w.pem").is_err());
     // Only an admin: he says to whom the sources go.
-    let nobody = Actor { uid: ALICE, gid: ALICE, pid: actor().pid };
+    let nobody = Actor::new(ALICE, ALICE, actor().pid);
     assert!(matches!(rig.vault().view_add(&nobody, asked("w", "concat", &["a"])), Err(Fault::Refused(_))));
     // Only said, not made.
     let preview = rig.vault().view_add(
@@ -750,7 +750,7 @@ fn a_view_is_published_and_followed_as_a_secret_is() {
     let actions = rig.vault().actions(&[touched]);
     assert_eq!((actions[0].0.as_str(), actions[0].1.unit.as_str()), ("v", "x.service"));
     // It is asked for by the kernel's upcall as well, and gone with the view.
-    let request = KeyRequest { path: "v".into(), tid: std::process::id() };
+    let request = KeyRequest { path: "v".into(), tid: std::process::id(), key: 1, auth: 2 };
     assert!(rig.vault().key_request(&actor(), request).is_err(), "root may not read it");
     rig.vault().view_remove(&actor(), path("v")).unwrap();
     until("the key stays", || content().is_empty());

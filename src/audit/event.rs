@@ -112,7 +112,7 @@ operations! {
     View = "view",
     /// The configuration was read.
     Config = "config",
-    /// Somebody spoke to the control socket and was turned away.
+    /// Somebody was turned away at the control socket, or gave proof there, right or wrong.
     Control = "control",
     /// The daemon began to serve.
     Start = "start",

@@ -85,6 +85,8 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -237,6 +239,7 @@ pub(super) fn push_event(out: &mut Vec<u8>, event: &Event<'_>) {
         ("unit", &who.unit, SHORT_TEXT),
         ("container", &who.container, SHORT_TEXT),
         ("label", &who.label, SHORT_TEXT),
+        ("through", &who.through, LONG_TEXT),
     ] {
         if let Some(text) = text {
             push_text(out, name, text, limit);

@@ -6,7 +6,7 @@ use crate::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
 /// The other end of a connection to the control socket, by SO_PEERCRED: what it was when it connected.
 pub struct Control {
     process: Process,
-    /// Whether its uid is in `admin_group`, as the group database says.
+    /// Whether its uid is in `operator_group`, as the group database says.
     member: bool,
 }
 
@@ -42,7 +42,7 @@ impl Subject for Control {
         self.process.groups()
     }
 
-    /// uid 0, or a member of `admin_group`; either in the daemon's own namespaces and outside every container: the
+    /// uid 0, or a member of `operator_group`; either in the daemon's own namespaces and outside every container: the
     /// socket may have been mounted into one.
     fn is_admin(&self) -> Result<bool, Doubt> {
         if self.member { self.process.is_outside() } else { self.process.is_admin() }

@@ -82,6 +82,19 @@ impl Handle {
         Ok(Handle { base, by: By::Pidfd(held, info) })
     }
 
+    /// A process by its folder: what is read through it is of one process for ever, or nothing.
+    pub fn open_folder(pid: u32) -> Result<Self, Doubt> {
+        Self::by_folder(pid).map_err(|e| gone(pid, &e))
+    }
+
+    /// Its flags in the kernel (linux/sched.h, `PF_…`).
+    pub fn flags(&self) -> Result<u64, Doubt> {
+        let stat = self.read("stat")?;
+        after_name(&stat)
+            .and_then(|rest| rest.split_ascii_whitespace().nth(6)?.parse().ok())
+            .ok_or_else(|| Doubt("no flags in its stat".into()))
+    }
+
     fn by_folder(tid: u32) -> io::Result<Self> {
         let folder =
             File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(format!("/proc/{tid}"))?;
@@ -213,10 +226,14 @@ pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name))
 }
 
-/// Field 22 of `/proc/PID/stat`. The second is the command's name in parentheses, which may hold anything.
+/// What follows the second field of `/proc/PID/stat`, the command's name in parentheses, which may hold anything.
+fn after_name(stat: &str) -> Option<&str> {
+    Some(stat.rsplit_once(')')?.1)
+}
+
+/// Field 22 of `/proc/PID/stat`.
 fn start_of(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    after_name(stat)?.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 #[cfg(test)]

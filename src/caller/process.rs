@@ -28,6 +28,8 @@ pub struct Process {
     was_in: OnceLock<Option<Arc<str>>>,
     /// Its label, read once: what is recorded is what was decided on.
     label: OnceLock<Result<Label, Doubt>>,
+    /// Who speaks for it.
+    through: Option<Arc<str>>,
 }
 
 /// A system call as `/proc/PID/syscall` shows it (proc(5)).
@@ -54,12 +56,20 @@ impl SystemCall {
 impl Process {
     pub(super) fn new(shared: Arc<Shared>, uid: Uid, gid: Gid, tid: u32, during: During) -> Self {
         let (handle, was_in, label) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Process { shared, uid, gid, tid, during, handle, was_in, label }
+        Process { shared, uid, gid, tid, during, handle, was_in, label, through: None }
+    }
+
+    /// The same, with somebody who speaks for it, for the audit log.
+    pub fn through(mut self, helper: &Who) -> Self {
+        let exe = helper.exe.as_deref().unwrap_or("?");
+        self.through = Some(format!("pid {} uid {} {exe}", helper.pid, helper.uid).into());
+        self
     }
 
     /// Everything the audit log wants to know, as far as it can be read. About 4 µs for a process that was seen before.
     pub fn who(&self) -> Who {
-        let mut who = Who { uid: self.uid.0, gid: self.gid.0, pid: self.tid, ..Who::default() };
+        let (uid, gid, through) = (self.uid.0, self.gid.0, self.through.clone());
+        let mut who = Who { uid, gid, pid: self.tid, through, ..Who::default() };
         let Ok(handle) = self.handle() else { return who };
         who.pid = handle.tgid().unwrap_or(self.tid);
         let inode = handle.inode();

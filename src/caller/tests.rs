@@ -187,7 +187,7 @@ fn an_executable_is_not_known_by_a_path_that_its_own_mounts_give_it() {
 }
 
 #[test]
-fn members_of_the_admin_group_are_admins_on_the_socket_alone() {
+fn members_of_the_operator_group_are_admins_on_the_socket_alone() {
     let cat = Cat::run(&["setpriv", "--reuid=61234", "--regid=61235", "--clear-groups", "cat"]);
     for callers in both() {
         let peer = |member| Control::new(&callers, Uid(61234), Gid(61235), cat.pid(), member);

@@ -23,6 +23,12 @@ pub struct Cli {
     /// The configuration file [default: /etc/pinfold/pinfold.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Prove, where the daemon wants it, that you can open the store: by the passphrase, typed or read from FILE (- is stdin)
+    #[arg(long, global = true, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub prove: Option<PathBuf>,
+    /// The same by an unencrypted identity file or a recovery key; - is stdin
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "prove")]
+    pub prove_keyfile: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -291,6 +297,9 @@ pub struct Release {
     /// Do nothing unless systemd is stopping this unit
     #[arg(long, value_name = "UNIT")]
     pub unless_restarting: Option<String>,
+    /// Also if a daemon serves it, which ends then
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `ready`
@@ -455,11 +464,17 @@ pub enum RecoveryAction {
     Add {
         /// Who
         recipient: String,
+        /// What opens the store, as proof
+        #[command(flatten)]
+        key: Key,
     },
     /// Seal everything anew without a recipient
     Rm {
         /// Who
         recipient: String,
+        /// What opens the store, as proof
+        #[command(flatten)]
+        key: Key,
     },
     /// List them
     Ls(Json),
@@ -477,7 +492,7 @@ pub struct Fsck {
     /// Which version of it [default: the current one]
     #[arg(long, value_name = "N", requires = "extract")]
     pub version: Option<u64>,
-    /// What opens the store when no daemon runs.
+    /// What opens the store when no daemon runs; with --extract also when one does, as proof.
     #[command(flatten)]
     pub key: Key,
     /// Print JSON

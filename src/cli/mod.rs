@@ -83,6 +83,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         return store::mount(config, args);
     }
     guard(&config);
+    if let Some(proof) = take::proof(cli.prove.as_deref(), cli.prove_keyfile.as_deref())? {
+        crate::control::client::prove_with(proof);
+    }
     match cli.command {
         Command::Init(args) => store::init(&config, args),
         Command::Mount(_) | Command::Poke | Command::HomeKeys | Command::ImportCheck { .. } => {
@@ -137,7 +140,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 }
 
 /// Locked memory for a few copies of the largest secret, and a process whose memory others cannot read. What a limit
-/// forbids is done as far as it goes: a member of the admin group has no CAP_IPC_LOCK.
+/// forbids is done as far as it goes: an operator has no CAP_IPC_LOCK.
 fn guard(config: &Config) {
     // Fails where RLIMIT_MEMLOCK is low, after it has done the rest; the arena below is locked by itself.
     let _ = crate::sys::process::harden();

@@ -1,21 +1,32 @@
 //! `pinfold release`: ends a tree that no daemon serves any more.
 //!
-//! Owns no store. It looks at the table of mounts and never at the tree: that could hang for ever.
+//! A daemon that serves it and answers is left alone. Owns no store. It looks at the table of mounts and never at the tree: that could hang for ever.
 
 use super::args::Release;
 use super::failure::Failure;
 use crate::config::Config;
+use crate::control::client::Client;
 use crate::exit::Exit;
 use crate::fs::fuse::SOURCE;
 use crate::keyring::noted;
 use crate::sys::{connection, mount};
+use crate::wire::GetStatus;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a daemon may take to say that it is well.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Takes published keys back, aborts the connection, so that whoever waits for an answer gets an error, and unmounts.
 pub fn release(config: &Config, args: &Release) -> Result<Exit, Failure> {
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", config.mountpoint.display()));
     if args.unless_restarting.as_deref().is_some_and(goes_on) {
         return Ok(Exit::Ok);
+    }
+    if let (false, Some(pid)) = (args.force, served_by(config)) {
+        let text = format!("{}: the daemon (pid {pid}) serves it and answers", config.mountpoint.display());
+        return Err(Failure::new(Exit::Refused, text).hint("systemctl stop pinfold; or --force, which ends the daemon"));
     }
     // What it published is nobody's to follow any more.
     let mut found = !noted::take_back(&noted::read(&noted::file(&config.control))).is_empty();
@@ -29,6 +40,14 @@ pub fn release(config: &Config, args: &Release) -> Result<Exit, Failure> {
         mount::unmount_detach(&config.mountpoint).map_err(failed)?;
     }
     if found { Ok(Exit::Ok) } else { Err(Failure::new(Exit::NothingToDo, "nothing of pinfold's is mounted there")) }
+}
+
+/// The daemon that serves this tree, if there is one and it answers in time. One that cannot be asked is none that is well.
+fn served_by(config: &Config) -> Option<u32> {
+    let mut client = Client::connect(config).ok()?;
+    client.set_patience(PATIENCE).ok()?;
+    let status = client.call(&GetStatus {}).ok()?;
+    (Path::new(&status.mountpoint) == config.mountpoint).then_some(status.pid)
 }
 
 /// Whether systemd will start the unit again, as far as its jobs tell: only a stop ends it.

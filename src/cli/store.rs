@@ -3,7 +3,7 @@
 //!
 //! Owns which of them speak to the daemon and which work without one.
 
-use super::args::{Backup, Fsck, Init, Json, Mount, Recovery, RecoveryAction, Restore};
+use super::args::{Backup, Fsck, Init, Json, Key, Mount, Recovery, RecoveryAction, Restore};
 use super::show::{self, visible};
 use super::{Failure, prompt, take, tree, with_stdout};
 use crate::config::Config;
@@ -137,15 +137,24 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     line("audit", &audit)
 }
 
+/// A connection whose next call comes with proof. The key is taken first: the daemon does not wait for who types.
+fn proven(key: &Key, config: &Config) -> Result<Client, Failure> {
+    let proof = take::key(key, config)?;
+    let mut client = Client::connect(config)?;
+    client.prove(&proof)?;
+    Ok(client)
+}
+
 /// `pinfold recovery`
 pub fn recovery(config: &Config, args: Recovery) -> Result<Exit, Failure> {
-    let mut client = Client::connect(config)?;
     match args.action {
-        RecoveryAction::Add { recipient } => {
+        RecoveryAction::Add { recipient, key } => {
+            let mut client = proven(&key, config)?;
             let blobs = client.call(&RecoveryAdd { recipient })?.blobs;
             with_stdout(|out| Ok(writeln!(out, "{blobs} sealed files open for it")?))?;
         }
-        RecoveryAction::Rm { recipient } => {
+        RecoveryAction::Rm { recipient, key } => {
+            let mut client = proven(&key, config)?;
             let blobs = client.call(&RecoveryRemove { recipient })?.blobs;
             with_stdout(|out| {
                 writeln!(out, "{blobs} sealed files no longer open for it")?;
@@ -153,7 +162,7 @@ pub fn recovery(config: &Config, args: Recovery) -> Result<Exit, Failure> {
             })?;
         }
         RecoveryAction::Ls(Json { json }) => {
-            let recipients = client.call(&RecoveryList {})?.recipients;
+            let recipients = Client::connect(config)?.call(&RecoveryList {})?.recipients;
             with_stdout(|out| {
                 if json {
                     return show::json(out, &recipients);
@@ -170,7 +179,7 @@ pub fn recovery(config: &Config, args: Recovery) -> Result<Exit, Failure> {
 
 /// `pinfold check-config`
 pub fn check_config(config: &Config, args: Json) -> Result<Exit, Failure> {
-    config.admin_gid()?;
+    config.operator_gid()?;
     with_stdout(|out| {
         if args.json {
             return show::json(out, config);
@@ -227,7 +236,7 @@ fn extract(config: &Config, typed: &str, args: &Fsck) -> Result<Exit, Failure> {
     }
     let asked = Extract { path: tree::path(typed, config)?, version: args.version };
     let blob = match daemon_if_any(config)? {
-        Some(mut client) => client.call(&asked)?.blob,
+        Some(_) => proven(&args.key, config)?.call(&asked)?.blob,
         None => offline::extract(config, take::key(&args.key, config)?, asked)?,
     };
     with_stdout(|out| Ok(out.write_all(&blob)?))?;
@@ -352,7 +361,7 @@ mod tests {
 
     #[test]
     fn the_shown_configuration_is_a_configuration() {
-        let mut config = Config { admin_group: Some("adm".into()), ..Config::default() };
+        let mut config = Config { operator_group: Some("adm".into()), ..Config::default() };
         let options = crate::config::ProgramOptions {
             args: vec!["--a=b".into()],
             env: [("X".to_owned(), "y".to_owned())].into(),

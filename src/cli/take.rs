@@ -99,6 +99,18 @@ pub fn named_or_configured(key: &Key, config: &Config) -> Result<Option<UnlockWi
     })
 }
 
+/// What the command is to prove itself with, if that was asked for. An empty name is the terminal.
+pub fn proof(passphrase_file: Option<&Path>, keyfile: Option<&Path>) -> Result<Option<UnlockWith>, Failure> {
+    Ok(match (passphrase_file, keyfile) {
+        (Some(f), _) if f.as_os_str().is_empty() => {
+            Some(UnlockWith::Passphrase(prompt::ask("The store's passphrase: ")?))
+        }
+        (Some(f), _) => Some(UnlockWith::Passphrase(passphrase(f)?)),
+        (None, Some(f)) => Some(UnlockWith::Identity(file(f)?)),
+        (None, None) => None,
+    })
+}
+
 /// What opens the identity now: named, else the configured key file, else typed.
 pub fn old(key: &OldKey, config: &Config) -> Result<UnlockWith, Failure> {
     Ok(match (&key.old_passphrase_file, &key.old_keyfile, &config.unlock.keyfile) {

@@ -14,7 +14,7 @@ pub fn upcall(config: &Config, args: Upcall) -> Result<Exit, Failure> {
     let slots = config.control.parent().unwrap_or(Path::new("/")).to_owned();
     let config = config.clone();
     let ask = move |asked: Asked| {
-        let request = KeyRequest { path: asked.path, tid: asked.tid };
+        let request = KeyRequest { path: asked.path, tid: asked.tid, key: asked.key, auth: asked.auth };
         let answer = Client::connect(&config).and_then(|mut client| client.call(&request));
         answer.map(|a| Answer { content: a.content, timeout: a.timeout }).map_err(|e| e.to_string())
     };

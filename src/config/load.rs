@@ -51,8 +51,8 @@ pub enum ConfigError {
     /// Two keys do not go together.
     #[error("configuration: {0}")]
     Conflict(String),
-    /// `admin_group` names nobody.
-    #[error("configuration: admin_group '{name}': {reason}")]
+    /// `operator_group` names nobody.
+    #[error("configuration: operator_group '{name}': {reason}")]
     NoGroup {
         /// The name.
         name: String,
@@ -137,6 +137,8 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 fn in_our_words(message: &str) -> String {
     let first = message.lines().next().unwrap_or_default();
     match first.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+        // By which members would have been more than they are now.
+        Some(("admin_group", _)) => "unknown key 'admin_group': it is operator_group now, and means less".to_owned(),
         Some((key, _)) => format!("unknown key '{key}'"),
         None => first.to_owned(),
     }
@@ -160,6 +162,8 @@ mod tests {
         assert_eq!((line, column), (3, 3));
         assert_eq!(message, "unknown key 'stroe'");
         assert_eq!(text, "stroe = \"/b\" # oops");
+        let (_, _, message, _) = wrong("admin_group = \"adm\"\n");
+        assert!(message.contains("operator_group"), "{message}");
         let shown = parse(Path::new("/etc/p.toml"), "stroe = 1").unwrap_err().to_string();
         assert_eq!(shown, "/etc/p.toml:1:1: unknown key 'stroe': stroe = 1");
     }
@@ -188,7 +192,7 @@ mod tests {
             ("allow_reveal = \"yes\"", "bool"),
             ("store = \"var/lib\"", "absolute"),
             ("store = \"/var/../etc\"", "absolute"),
-            ("admin_group = \"\"", "group"),
+            ("operator_group = \"\"", "group"),
             ("store = 3", "invalid type"),
         ] {
             let (n, column, message, text) = wrong(&format!("\n{line}\n"));
@@ -216,11 +220,11 @@ mod tests {
     #[test]
     fn values_are_read() {
         let text = "max_secret_size = \"2MiB\"\naudit_full = \"continue\"\nwhen_locked = \"fail\"\nunlock_timeout = \"2m\"\n\
-                    admin_group = \"adm\"\n[unlock]\nkeyfile = \"/k\"\n";
+                    operator_group = \"adm\"\n[unlock]\nkeyfile = \"/k\"\n";
         let config = parse(Path::new("x"), text).unwrap();
         assert_eq!(config.max_secret_size, 2 << 20);
         assert_eq!(config.unlock_timeout.as_secs(), 120);
-        assert_eq!(config.admin_group.as_deref(), Some("adm"));
+        assert_eq!(config.operator_group.as_deref(), Some("adm"));
         assert_eq!(config.unlock.keyfile.as_deref(), Some(Path::new("/k")));
     }
 

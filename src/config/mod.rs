@@ -68,9 +68,9 @@ pub struct Config {
     /// For how long after becoming locked callers wait.
     #[serde(deserialize_with = "units::unlock_timeout", serialize_with = "units::write_duration")]
     pub unlock_timeout: Duration,
-    /// The group whose members are admins through the control socket.
+    /// The group whose members may look, enrol, replace, remove and lock through the control socket.
     #[serde(deserialize_with = "units::group")]
-    pub admin_group: Option<String>,
+    pub operator_group: Option<String>,
     /// Whether `cat --reveal` shows content.
     pub allow_reveal: bool,
     /// The folder in the tree with the units' credentials: `UNIT/NAME` below it.
@@ -231,7 +231,7 @@ impl Default for Config {
             keep_versions: 5,
             when_locked: WhenLocked::Wait,
             unlock_timeout: Duration::from_secs(90),
-            admin_group: None,
+            operator_group: None,
             allow_reveal: false,
             credentials: SecretPath::parse("credentials").expect("a plain name is a path"),
             confine: true,
@@ -310,12 +310,12 @@ impl Config {
         self.inbox.clone().unwrap_or_else(|| self.store.join("inbox"))
     }
 
-    /// The group id of `admin_group`.
+    /// The group id of `operator_group`.
     ///
     /// # Errors
     /// [`ConfigError::NoGroup`] if there is no such group.
-    pub fn admin_gid(&self) -> Result<Option<u32>, ConfigError> {
-        let Some(name) = &self.admin_group else { return Ok(None) };
+    pub fn operator_gid(&self) -> Result<Option<u32>, ConfigError> {
+        let Some(name) = &self.operator_group else { return Ok(None) };
         match nix::unistd::Group::from_name(name) {
             Ok(Some(group)) => Ok(Some(group.gid.as_raw())),
             Ok(None) => Err(ConfigError::NoGroup { name: name.clone(), reason: "there is no such group".into() }),
@@ -396,10 +396,10 @@ mod tests {
     #[test]
     fn an_unknown_group_is_an_error() {
         let mut config = Config::default();
-        assert_eq!(config.admin_gid().unwrap(), None);
-        config.admin_group = Some("root".into());
-        assert_eq!(config.admin_gid().unwrap(), Some(0));
-        config.admin_group = Some("no-such-group".into());
-        assert!(config.admin_gid().unwrap_err().to_string().contains("no-such-group"));
+        assert_eq!(config.operator_gid().unwrap(), None);
+        config.operator_group = Some("root".into());
+        assert_eq!(config.operator_gid().unwrap(), Some(0));
+        config.operator_group = Some("no-such-group".into());
+        assert!(config.operator_gid().unwrap_err().to_string().contains("no-such-group"));
     }
 }

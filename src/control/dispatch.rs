@@ -1,9 +1,11 @@
 //! From a method's name to the core, and back.
 //!
-//! Owns the one list of what can be called. It checks the form of a request, never whether it is allowed.
+//! Owns the one list of what can be called. Before anything of a request is read but its method, it asks whether the caller has
+//! the right that the table of the interface names; what has no row there is no method.
 
-use super::session::Replies;
+use super::session::{Replies, Standing};
 use crate::model::SecretPath;
+use crate::secret::Secret;
 use crate::wire::Condition;
 use crate::wire::{Accounts, Consoles, GetAccounts, GetConsoles, Import, Join, Leave, NoteAccount};
 use crate::wire::{
@@ -26,6 +28,7 @@ use crate::wire::{
     PasswordList, PasswordListing, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
     RotationOpen,
 };
+use crate::wire::{Prove, right_of};
 use crate::wire::{ViewAdd, ViewList, ViewListing, ViewRemove};
 use std::io::{self, Write};
 
@@ -66,8 +69,20 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// Serves one call.
-pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Replies<'_>) -> Result<(), Stop> {
+/// Serves one call, if the caller has the right to it.
+pub fn answer(
+    admin: &dyn Admin,
+    actor: &Actor,
+    call: &Call<'_>,
+    standing: &mut Standing,
+    out: &mut Replies<'_>,
+) -> Result<(), Stop> {
+    match right_of(&call.method) {
+        Some(right) => admin.permit(actor, right)?,
+        // What every Varlink service answers.
+        None if call.method.starts_with("org.varlink.service.") => admin.enter(actor)?,
+        None => return Err(call.unknown().into()),
+    }
     match call.method.as_ref() {
         "org.varlink.service.GetInfo" => out.plain(&service::Info::ours(), false)?,
         "org.varlink.service.GetInterfaceDescription" => {
@@ -78,9 +93,14 @@ pub fn answer(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, out: &mut Repli
             }
         }
         GetStatus::NAME => one::<GetStatus>(call, out, |GetStatus {}| admin.status(actor))?,
-        Unlock::NAME => one::<Unlock>(call, out, |mut unlock| {
-            let method = unlock.method.take().map(named).transpose()?;
-            admin.unlock(actor, with(unlock)?, method.as_deref()).map(|()| Done {})
+        Prove::NAME => one::<Prove>(call, out, |Prove { passphrase, identity, recovery }| {
+            admin.prove(actor, with(passphrase, identity, recovery)?)?;
+            standing.proven = true;
+            Ok(Done {})
+        })?,
+        Unlock::NAME => one::<Unlock>(call, out, |Unlock { passphrase, identity, recovery, method }| {
+            let method = method.map(named).transpose()?;
+            admin.unlock(actor, with(passphrase, identity, recovery)?, method.as_deref()).map(|()| Done {})
         })?,
         Lock::NAME => one::<Lock>(call, out, |Lock {}| admin.lock(actor).map(|()| Done {}))?,
         List::NAME => listing(admin.list(actor, call.parameters()?)?, call.more, out)?,
@@ -242,11 +262,12 @@ pub(super) fn one<M: Method>(
     Ok(out.plain(&reply, false)?)
 }
 
-fn with(unlock: Unlock) -> Result<UnlockWith, Fault> {
-    match unlock {
-        Unlock { passphrase: Some(p), identity: None, recovery: None, .. } => Ok(UnlockWith::Passphrase(p)),
-        Unlock { passphrase: None, identity: Some(i), recovery: None, .. } => Ok(UnlockWith::Identity(i)),
-        Unlock { passphrase: None, identity: None, recovery: Some(r), .. } => Ok(UnlockWith::Recovery(r)),
+/// What opens the store.
+fn with(passphrase: Option<Secret>, identity: Option<Secret>, recovery: Option<Secret>) -> Result<UnlockWith, Fault> {
+    match (passphrase, identity, recovery) {
+        (Some(p), None, None) => Ok(UnlockWith::Passphrase(p)),
+        (None, Some(i), None) => Ok(UnlockWith::Identity(i)),
+        (None, None, Some(r)) => Ok(UnlockWith::Recovery(r)),
         _ => Err(Fault::Usage("give exactly one of passphrase, identity and recovery".into())),
     }
 }

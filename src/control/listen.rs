@@ -3,6 +3,7 @@
 //! Owns the path. It removes a socket only if nobody listens, and at the end only its own.
 
 use super::ControlError;
+use crate::sys::trust;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as sys_listen, socket};
 use nix::sys::stat::{Mode, fchmod};
 use std::io;
@@ -38,9 +39,9 @@ fn id_of(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Listens at `path`.
-pub fn listen(path: &Path, admin_gid: Option<u32>) -> Result<(UnixListener, Place), ControlError> {
+pub fn listen(path: &Path, operator_gid: Option<u32>) -> Result<(UnixListener, Place), ControlError> {
     let failed = |source: io::Error| ControlError::Io { path: path.into(), source };
-    folder(path, admin_gid)?;
+    folder(path, operator_gid)?;
     clear(path)?;
     let address = UnixAddr::new(path).map_err(|_| ControlError::Unsafe {
         path: path.into(),
@@ -55,7 +56,7 @@ pub fn listen(path: &Path, admin_gid: Option<u32>) -> Result<(UnixListener, Plac
         other => failed(other.into()),
     })?;
     let mut place = Place { path: path.into(), id: id_of(path) };
-    let opened = open_to(path, admin_gid)
+    let opened = open_to(path, operator_gid)
         .and_then(|()| sys_listen(&fd, Backlog::new(64).expect("64 is below SOMAXCONN")).map_err(io::Error::from));
     if let Err(error) = opened {
         place.remove();
@@ -64,8 +65,10 @@ pub fn listen(path: &Path, admin_gid: Option<u32>) -> Result<(UnixListener, Plac
     Ok((UnixListener::from(fd), place))
 }
 
-/// Goes on listening at `path` with the socket that the daemon before this one made; `None` if it is not the one there.
+/// Goes on listening at `path` with the socket that the daemon before this one made; `None` if it is not the one there, or
+/// not in a safe place any more.
 pub fn adopt(path: &Path, listener: UnixListener) -> Option<(UnixListener, Place)> {
+    safe(path).ok()?;
     let bound = listener.local_addr().ok()?;
     let meta = std::fs::symlink_metadata(path).ok()?;
     // Its inode is not told through the socket; whoever may put a socket of his into the folder is root.
@@ -76,37 +79,45 @@ pub fn adopt(path: &Path, listener: UnixListener) -> Option<(UnixListener, Place
 }
 
 /// Gives the socket to the admin group, if there is one.
-fn open_to(path: &Path, admin_gid: Option<u32>) -> io::Result<()> {
-    let Some(gid) = admin_gid else {
+fn open_to(path: &Path, operator_gid: Option<u32>) -> io::Result<()> {
+    let Some(gid) = operator_gid else {
         return std::fs::set_permissions(path, PermissionsExt::from_mode(0o600));
     };
     std::os::unix::fs::lchown(path, None, Some(gid))?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o660))
 }
 
-/// Makes the folder if it is missing, and refuses one in which others could put a socket of theirs.
-fn folder(path: &Path, admin_gid: Option<u32>) -> Result<(), ControlError> {
+/// Refuses a folder in which others could put a socket of theirs, or another folder in its place.
+fn safe(path: &Path) -> Result<(), ControlError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    match trust::who_else(folder, true) {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(ControlError::Unsafe {
+            path: path.into(),
+            reason: format!("others could listen in the daemon's place: {why}"),
+        }),
+        Err(source) => Err(ControlError::Io { path: folder.into(), source }),
+    }
+}
+
+/// Makes the folder if it is missing, and refuses one that is not safe.
+fn folder(path: &Path, operator_gid: Option<u32>) -> Result<(), ControlError> {
     let Some(folder) = path.parent() else { return Ok(()) };
     let failed = |source: io::Error| ControlError::Io { path: folder.into(), source };
     if !folder.exists() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        if let Some(gid) = admin_gid {
+        if let Some(gid) = operator_gid {
             std::os::unix::fs::lchown(folder, None, Some(gid)).map_err(failed)?;
             std::fs::set_permissions(folder, PermissionsExt::from_mode(0o710)).map_err(failed)?;
         }
     }
+    safe(path)?;
     let meta = std::fs::metadata(folder).map_err(failed)?;
-    if meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
-        return Err(ControlError::Unsafe {
-            path: folder.into(),
-            reason: format!("others can write the folder (mode {:04o})", meta.mode() & 0o7777),
-        });
-    }
-    if let Some(gid) = admin_gid
+    if let Some(gid) = operator_gid
         && meta.mode() & 0o001 == 0
         && (meta.gid() != gid || meta.mode() & 0o010 == 0)
     {
-        tracing::warn!(folder = %folder.display(), "control: members of admin_group cannot reach the socket's folder");
+        tracing::warn!(folder = %folder.display(), "control: members of operator_group cannot reach the socket's folder");
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub enum ControlError {
         /// What is wrong with it.
         reason: String,
     },
-    /// `admin_group` names nobody.
+    /// `operator_group` names nobody.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The system refused.
@@ -76,7 +76,7 @@ pub struct Server {
 
 struct Shared {
     admin: Arc<dyn Admin>,
-    admin_gid: Option<u32>,
+    operator_gid: Option<u32>,
     peer_of: Box<PeerOf>,
     gate: Arc<Gate>,
     limit: usize,
@@ -92,7 +92,7 @@ impl Shared {
 }
 
 impl Server {
-    /// Makes the socket: 0600 of root, or 0660 of `admin_group`; a dead daemon's socket is replaced.
+    /// Makes the socket: 0600 of root, or 0660 of `operator_group`; a dead daemon's socket is replaced.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -123,16 +123,16 @@ impl Server {
         kept: Option<UnixListener>,
         peer_of: Box<PeerOf>,
     ) -> Result<Self, ControlError> {
-        let admin_gid = config.admin_gid()?;
+        let operator_gid = config.operator_gid()?;
         let (wake, woken) =
             UnixStream::pair().map_err(|source| ControlError::Io { path: config.control.clone(), source })?;
         let (listener, place) = match kept.and_then(|kept| listen::adopt(&config.control, kept)) {
             Some(adopted) => adopted,
-            None => listen::listen(&config.control, admin_gid)?,
+            None => listen::listen(&config.control, operator_gid)?,
         };
         let shared = Arc::new(Shared {
             admin,
-            admin_gid,
+            operator_gid,
             peer_of,
             gate: Arc::default(),
             limit: limit_for(config.max_secret_size),
@@ -233,19 +233,20 @@ fn accept_all(listener: &UnixListener, mut woken: &UnixStream, shared: &Arc<Shar
     }
 }
 
-/// Lets somebody in, or tells him why not.
+/// Lets somebody in. Who may not speak at all hears nothing: the connection is closed, and that is on record.
 fn admit(stream: UnixStream, number: u64, shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
     let peer = match (shared.peer_of)(&stream) {
         Ok(peer) => peer,
         Err(error) => {
             tracing::warn!(%error, "control: cannot tell who connects");
-            turn_away(stream, Fault::Refused("cannot tell who you are".into()));
             return None;
         }
     };
-    if let Err(reason) = peer.may_speak(shared.admin_gid) {
+    if let Err(reason) = peer.may_speak(shared.operator_gid) {
         shared.admin.denied(&peer.actor, &reason);
-        turn_away(stream, Fault::Refused(reason));
+        return None;
+    }
+    if shared.admin.enter(&peer.actor).is_err() {
         return None;
     }
     let slot = match shared.gate.enter(peer.actor.uid) {

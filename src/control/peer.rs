@@ -32,20 +32,20 @@ impl Peer {
             return Err(io::Error::other("the peer is in no pid namespace below this one"));
         }
         let process = getsockopt(stream, sockopt::PeerPidfd).ok();
-        let actor = Actor { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
+        let actor = Actor::new(credentials.uid(), credentials.gid(), credentials.pid());
         Ok(Peer { actor, groups: peer_groups(stream.as_fd())?, process })
     }
 
-    /// Whether it is root or a member of the admin group; else why not.
-    pub fn may_speak(&self, admin_gid: Option<u32>) -> Result<(), String> {
+    /// Whether it is root or an operator; else why not.
+    pub fn may_speak(&self, operator_gid: Option<u32>) -> Result<(), String> {
         let uid = self.actor.uid;
         if uid == 0 {
             return Ok(());
         }
-        match admin_gid {
+        match operator_gid {
             Some(gid) if self.actor.gid == gid || self.groups.contains(&gid) => Ok(()),
-            Some(_) => Err(format!("uid {uid} is neither root nor in admin_group")),
-            None => Err(format!("uid {uid} is not root, and there is no admin_group")),
+            Some(_) => Err(format!("uid {uid} is neither root nor in operator_group")),
+            None => Err(format!("uid {uid} is not root, and there is no operator_group")),
         }
     }
 
@@ -62,12 +62,12 @@ mod tests {
     use super::*;
 
     fn peer(uid: u32, gid: u32, groups: &[u32]) -> Peer {
-        Peer { actor: Actor { uid, gid, pid: 1 }, groups: groups.to_vec(), process: None }
+        Peer { actor: Actor::new(uid, gid, 1), groups: groups.to_vec(), process: None }
     }
 
     #[test]
-    fn root_and_the_admin_group_may_speak() {
-        for (peer, admin_gid, may) in [
+    fn root_and_the_operator_group_may_speak() {
+        for (peer, operator_gid, may) in [
             (peer(0, 0, &[]), None, true),
             (peer(0, 5, &[]), Some(7), true),
             (peer(1000, 1000, &[]), None, false),
@@ -76,7 +76,7 @@ mod tests {
             (peer(1000, 7, &[]), Some(7), true),
             (peer(1000, 1000, &[4, 8]), Some(7), false),
         ] {
-            assert_eq!(peer.may_speak(admin_gid).is_ok(), may, "{peer:?} {admin_gid:?}");
+            assert_eq!(peer.may_speak(operator_gid).is_ok(), may, "{peer:?} {operator_gid:?}");
         }
     }
 

@@ -5,7 +5,9 @@
 use super::dispatch;
 use super::gate::Gate;
 use super::peer::Peer;
-use crate::wire::{Admin, Call, CallError, Fault, FrameError, FrameReader, FrameWriter, write_error, write_reply};
+use crate::wire::{
+    Actor, Admin, Call, CallError, Fault, FrameError, FrameReader, FrameWriter, write_error, write_reply,
+};
 use serde::Serialize;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -36,6 +38,7 @@ impl Session<'_> {
     /// Why it ended early.
     pub fn serve(&self, stream: &UnixStream) -> Result<(), FrameError> {
         let mut frames = FrameReader::new(Patient::new(stream), self.limit)?;
+        let mut standing = Standing::default();
         loop {
             frames.stream().again();
             let mut large = None;
@@ -66,18 +69,20 @@ impl Session<'_> {
                 }
             };
             replies.quiet = call.oneway;
-            self.answer(&call, &mut replies)?;
+            self.answer(&call, &mut standing, &mut replies)?;
         }
     }
 
-    fn answer(&self, call: &Call<'_>, replies: &mut Replies<'_>) -> io::Result<()> {
-        let actor = &self.peer.actor;
+    fn answer(&self, call: &Call<'_>, standing: &mut Standing, replies: &mut Replies<'_>) -> io::Result<()> {
+        // Good for this call, whatever becomes of it.
+        let proven = std::mem::take(&mut standing.proven);
+        let actor = &Actor { proven, ..self.peer.actor };
         if !self.peer.is_there() {
             let reason = "the process that connected has ended";
             self.admin.denied(actor, reason);
             return replies.error(&Fault::Refused(reason.into()).into());
         }
-        let done = catch_unwind(AssertUnwindSafe(|| dispatch::answer(self.admin, actor, call, replies)));
+        let done = catch_unwind(AssertUnwindSafe(|| dispatch::answer(self.admin, actor, call, standing, replies)));
         match done {
             Ok(Ok(())) => Ok(()),
             Ok(Err(dispatch::Stop::Answer(error))) => replies.error(&error),
@@ -88,6 +93,13 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// What a connection has earned.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// Whether the next call comes with proof.
+    pub proven: bool,
 }
 
 /// Where replies go.

@@ -20,6 +20,18 @@ fn path(p: &str) -> SecretPath {
 }
 
 impl Admin for Fake {
+    fn enter(&self, _: &Actor) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn permit(&self, actor: &Actor, right: Right) -> Result<(), Fault> {
+        right.permits(actor.uid == 0, actor.proven)
+    }
+    fn prove(&self, _: &Actor, with: UnlockWith) -> Result<(), Fault> {
+        match with {
+            UnlockWith::Passphrase(p) if p.expose() == b"open sesame" => Ok(()),
+            _ => Err(Fault::Refused("that does not open the store".into())),
+        }
+    }
     fn status(&self, _: &Actor) -> Result<Status, Fault> {
         Ok(Status { pid: 42, locked_since: Some(Timestamp { secs: 0, nanos: 0 }), ..Status::default() })
     }
@@ -259,12 +271,60 @@ fn long_answers_come_in_parts() {
 #[test]
 fn each_method_of_the_description_is_served() {
     let rig = Rig::friendly(Fake::default());
-    for method in METHODS {
+    for (method, _) in METHODS {
         let answer = rig.raw(format!("{{\"method\":\"{method}\"}}\0").as_bytes());
         assert!(answer.ends_with('\0'), "{method}: {answer:?}");
         for lack in ["MethodNotFound", "InterfaceNotFound", "MethodNotImplemented"] {
             assert!(!answer.contains(lack), "{method}: {answer}");
         }
+    }
+}
+
+#[test]
+fn each_method_is_answered_as_the_table_says() {
+    // Who asks is root, or an operator: a member of a group that every system has.
+    for root in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("run/control.sock");
+        let config = Config { control, operator_group: Some("daemon".into()), ..Config::default() };
+        let gid = config.operator_gid().unwrap().unwrap();
+        let uid = if root { 0 } else { 1234 };
+        let peer = move |s: &UnixStream| Peer::of(s).map(|p| Peer { actor: Actor::new(uid, gid, p.actor.pid), ..p });
+        let mut server = Server::bind_with(&config, Arc::new(Fake::default()), Box::new(peer)).unwrap();
+        server.run().unwrap();
+        let rig = Rig { _dir: dir, config, fake: Arc::default(), server: Some(server) };
+        let prove = "{\"method\":\"org.pinfold.Prove\",\"parameters\":{\"passphrase\":\"b3BlbiBzZXNhbWU=\"}}\0";
+        for (method, right) in METHODS.iter().copied() {
+            for proven in [false, true] {
+                let call = format!("{}{{\"method\":\"{method}\"}}\0", if proven { prove } else { "" });
+                let answers = rig.raw(call.as_bytes());
+                let answer = answers.split('\0').nth(usize::from(proven)).unwrap();
+                let (unproven, refused) =
+                    (answer.contains("org.pinfold.Unproven"), answer.contains("kernel starts alone"));
+                let expected = match right {
+                    Right::Operator | Right::Part | Right::Carried => (false, false),
+                    Right::Root => (!root && !proven, false),
+                    Right::Proof => (!proven, false),
+                    Right::Kernel => (false, !root),
+                };
+                assert_eq!((unproven, refused), expected, "{method} root={root} proven={proven}: {answers}");
+            }
+        }
+        // For the next call alone, right or wrong.
+        let wrong = prove.replace("b3BlbiBzZXNhbWU=", "b3Blbg==");
+        let extract = "{\"method\":\"org.pinfold.Extract\",\"parameters\":{\"path\":\"a\"}}\0";
+        for (calls, last) in [
+            (format!("{prove}{extract}"), true),
+            (format!("{prove}{extract}{extract}"), false),
+            (format!("{prove}{{\"method\":\"org.pinfold.Status\"}}\0{extract}"), false),
+            (format!("{wrong}{extract}"), false),
+            (format!("{prove}{wrong}{extract}"), false),
+        ] {
+            let answers = rig.raw(calls.as_bytes());
+            let answer = answers.trim_end_matches('\0').rsplit('\0').next().unwrap();
+            assert_eq!(!answer.contains("Unproven"), last, "{calls}: {answers}");
+        }
+        assert!(rig.raw(b"{\"method\":\"org.pinfold.NoRow\"}\0").contains("MethodNotFound"));
     }
 }
 
@@ -322,14 +382,15 @@ fn strangers_are_refused_and_recorded() {
     let stranger =
         |s: &UnixStream| Peer::of(s).map(|p| Peer { actor: Actor { uid: 1234, ..p.actor }, groups: vec![], ..p });
     let rig = Rig::new(Fake::default(), Box::new(stranger));
-    let error = rig.client().call(&GetStatus {}).unwrap_err();
-    assert_eq!(error.exit(), crate::exit::Exit::Refused, "{error}");
+    assert_eq!(rig.raw(b"{\"method\":\"org.pinfold.Status\"}\0"), "", "not a word");
+    assert_eq!(rig.raw(b"{\"method\":\"org.varlink.service.GetInfo\"}\0"), "");
+    rig.fake.denied.lock().unwrap().truncate(1);
     assert_eq!(
         *rig.fake.denied.lock().unwrap(),
-        [(1234, "uid 1234 is not root, and there is no admin_group".to_owned())]
+        [(1234, "uid 1234 is not root, and there is no operator_group".to_owned())]
     );
     let unknown = Rig::new(Fake::default(), Box::new(|_| Err(io::Error::other("no"))));
-    assert_eq!(unknown.client().call(&GetStatus {}).unwrap_err().exit(), crate::exit::Exit::Refused);
+    assert_eq!(unknown.raw(b"{\"method\":\"org.pinfold.Status\"}\0"), "");
 }
 
 #[test]

@@ -191,7 +191,7 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         keep_versions: usize::try_from(config.keep_versions).unwrap_or(usize::MAX),
         allow_reveal: config.allow_reveal,
         mountpoint: config.mountpoint.clone(),
-        admin_gid: config.admin_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
+        operator_gid: config.operator_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
     let meter = Meter::new(&config.limits, arena::usage().1 as u64, config.max_secrets);
     let vault = Vault::new(store, log, callers, limits).with_instances(instances).with_meter(meter);
@@ -207,7 +207,7 @@ pub(crate) fn fault_of_store(error: StoreError) -> Fault {
     let text = error.to_string();
     match error {
         StoreError::NotAStore(_) => Fault::NotFound(text),
-        StoreError::Exists(_) | StoreError::InUse { .. } => Fault::Refused(text),
+        StoreError::Exists(_) | StoreError::InUse { .. } | StoreError::Unsafe { .. } => Fault::Refused(text),
         StoreError::UnknownFormat(_) | StoreError::Damaged(_) | StoreError::BadBackup(_) => Fault::Damaged(text),
         StoreError::NoSpace | StoreError::Io(_) | StoreError::Failed(_) => Fault::Failed(text),
     }

@@ -102,4 +102,7 @@ pub struct Who {
     /// The label that the kernel's security module gives it, with AppArmor's mode.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<std::sync::Arc<str>>,
+    /// Through whom it asked, where somebody speaks for it: the helper that makes a key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub through: Option<std::sync::Arc<str>>,
 }

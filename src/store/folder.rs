@@ -4,6 +4,7 @@
 
 use super::StoreError;
 use super::manifest::{self, Slots};
+use crate::sys::trust;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::fstatvfs;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -58,6 +59,7 @@ impl Folder {
     /// Opens and locks the folder of an existing store whose format is known.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         check_format(path)?;
+        check_trust(path)?;
         let lock = lock(path)?;
         let manifest = match private().open(path.join(MANIFEST_FILE)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -205,6 +207,7 @@ pub(super) fn create(
         }
     }
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o700))?;
+    check_trust(path)?;
     let made = fill(path, files, build);
     if made.is_err() {
         let _ = clear_unfinished(path, files);
@@ -288,6 +291,14 @@ fn sync_tree(dir: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(File::open(dir)?.sync_all()?)
+}
+
+/// Whose hands it is in: who may write there may put an older store in its place.
+fn check_trust(path: &Path) -> Result<(), StoreError> {
+    match trust::who_else(path, false)? {
+        Some(why) => Err(StoreError::Unsafe { store: path.to_owned(), why }),
+        None => Ok(()),
+    }
 }
 
 fn check_format(path: &Path) -> Result<(), StoreError> {

@@ -47,6 +47,14 @@ pub enum StoreError {
     /// A store, or something else, is in that folder already.
     #[error("{} exists and is not empty", .0.display())]
     Exists(PathBuf),
+    /// Somebody else could have put it there, or could change it.
+    #[error("the store {} is not root's alone: {why}", .store.display())]
+    Unsafe {
+        /// The store's folder.
+        store: PathBuf,
+        /// Who could, and where.
+        why: String,
+    },
     /// Another process has it open.
     #[error("the store {} is in use{}", .store.display(), .pid.map(|p| format!(" by process {p}")).unwrap_or_default())]
     InUse {

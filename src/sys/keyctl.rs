@@ -237,14 +237,18 @@ pub fn set_group(id: KeyId, gid: u32) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes the authority to make a key that somebody waits for: the kernel gave it to this process's session keyring.
+/// Takes the authority to make a key that somebody waits for: the kernel gave it to this process's session keyring. It is a
+/// key itself, which is given back.
 ///
 /// # Errors
 /// What keyctl(2) says; ENOKEY if it is not ours to make.
-pub fn assume_authority(id: KeyId) -> io::Result<()> {
+pub fn assume_authority(id: KeyId) -> io::Result<KeyId> {
     // SAFETY: KEYCTL_ASSUME_AUTHORITY takes a number.
-    let done = unsafe { libc::syscall(libc::SYS_keyctl, ASSUME_AUTHORITY, id.0) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let auth = unsafe { libc::syscall(libc::SYS_keyctl, ASSUME_AUTHORITY, id.0) };
+    if auth < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(auth).map(KeyId).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Fills a key that somebody waits for, 1 to [`PAYLOAD_MAX`] bytes. It needs the authority.

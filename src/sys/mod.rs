@@ -15,9 +15,11 @@ mod mountinfo;
 pub mod namespace;
 pub mod proc;
 pub mod process;
+pub mod requested;
 pub mod secretmem;
 pub mod socket;
 pub mod table;
+pub mod trust;
 pub mod wait;
 
 pub use mountinfo::MountInfo;

@@ -1,5 +1,6 @@
 //! What an admin asks for through the control socket, in the words of `wire`.
 
+use super::authority::Owner;
 use super::containers::word;
 use super::node::Node;
 use super::open::Wanted;
@@ -10,7 +11,7 @@ use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError}
 use crate::access::Denial;
 use crate::audit;
 use crate::caller::Control;
-use crate::model::{Gid, Ino, Kind, Name, PasswordPattern, Scope, SecretPath, Subject, Timestamp, Uid};
+use crate::model::{Gid, Ino, Kind, Name, PasswordPattern, Scope, SecretPath, Timestamp, Uid};
 use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
 use crate::store;
@@ -30,51 +31,21 @@ const RECENT: (usize, usize) = (20, 1000);
 const PUT_TRIES: usize = 10;
 
 impl Admin for Vault {
-    fn status(&self, _: &Actor) -> Result<Status, Fault> {
-        let observer = self.observer.get();
-        let (arena_used, arena_size) = crate::sys::arena::usage();
-        let (head, room) = (self.audit.head(), self.audit.room());
-        let mut status = Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime: self.started.elapsed().as_secs(),
-            store: self.store.dir().display().to_string(),
-            mountpoint: self.limits.mountpoint.display().to_string(),
-            max_secrets: self.limits.max_secrets,
-            open_handles: observer.map_or(0, |o| o.open_handles()),
-            waiting: observer.map_or(0, |o| o.waiting()),
-            arena_used: arena_used as u64,
-            arena_size: arena_size as u64,
-            audit_head: head.head_hex(),
-            audit_count: head.count,
-            audit_full: room.full,
-            audit_reserve: room.left,
-            audit_unrecorded: self.audit.unrecorded(),
-            ..Status::default()
-        };
-        (status.hosts, status.hosts_waiting, status.hosts_failing) = self.export_counts();
-        match &*self.read_state() {
-            State::Locked { at, .. } => {
-                status.locked = true;
-                status.locked_since = Some(*at);
-            }
-            State::Unlocked(open) => {
-                status.generation = self.store.generation().map(|g| g.0);
-                status.secrets = Some(open.tree.files());
-                status.versions = Some(open.tree.nodes().map(|(_, n)| n.versions.len() as u64).sum());
-                let alive = open.scopes.count_alive();
-                let scope = |scope: &Scope, serial| ScopeStatus {
-                    name: scope.to_string(),
-                    key: word(open.keys.state(scope)).into(),
-                    serial,
-                    instances: alive.get(scope).copied().unwrap_or(0),
-                };
-                status.scopes = open.keys.scopes.iter().map(|(name, entry)| scope(name, entry.serial())).collect();
-                status.certificates = self.certificate_status();
-                status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
-            }
-        }
-        Ok(status)
+    fn enter(&self, actor: &Actor) -> Result<(), Fault> {
+        self.admin(actor).map(|_| ())
+    }
+
+    fn permit(&self, actor: &Actor, right: wire::Right) -> Result<(), Fault> {
+        Vault::permit(self, actor, right)
+    }
+
+    fn prove(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault> {
+        self.proves(actor, &with)
+    }
+
+    fn status(&self, actor: &Actor) -> Result<Status, Fault> {
+        self.admin(actor)?;
+        Ok(self.present())
     }
 
     fn unlock(&self, actor: &Actor, with: UnlockWith, method: Option<&str>) -> Result<(), Fault> {
@@ -131,15 +102,16 @@ impl Admin for Vault {
     fn put(&self, actor: &Actor, put: Put) -> Result<u64, Fault> {
         let caller = self.admin(actor)?;
         let (directory, name) = put.path.split_last().ok_or_else(|| Fault::Usage("the root is not a secret".into()))?;
-        let parent = self.directory(&caller, &directory, put.parents)?;
+        self.may_put(actor, &put.path)?;
+        let parent = self.directory(actor.may_widen(), &caller, &directory, put.parents)?;
         for _ in 1..PUT_TRIES {
-            match self.put_at(&caller, parent, name, &put) {
+            match self.put_at(actor, &caller, parent, name, &put) {
                 // Made, removed or renamed over by somebody else between the look and the commit.
                 Err(VaultError::Exists | VaultError::NotFound) => {}
                 done => return Ok(done?),
             }
         }
-        Ok(self.put_at(&caller, parent, name, &put)?)
+        Ok(self.put_at(actor, &caller, parent, name, &put)?)
     }
 
     fn reveal(&self, actor: &Actor, reveal: Reveal) -> Result<Secret, Fault> {
@@ -158,6 +130,7 @@ impl Admin for Vault {
 
     fn remove(&self, actor: &Actor, remove: Remove) -> Result<Removed, Fault> {
         let caller = self.admin(actor)?;
+        self.may_remove(actor, &remove.path, remove.purge)?;
         let (directory, name) =
             remove.path.split_last().ok_or_else(|| Fault::Usage("the root cannot be removed".into()))?;
         let Some(ino) = self.with_tree(|t| t.find(&remove.path))? else {
@@ -197,7 +170,9 @@ impl Admin for Vault {
     }
 
     fn rollback(&self, actor: &Actor, rollback: Rollback) -> Result<u64, Fault> {
-        Ok(self.rollback_to(&self.admin(actor)?, &rollback.path, rollback.version)?)
+        let caller = self.admin(actor)?;
+        self.may_roll_back(actor, &rollback.path, rollback.version)?;
+        Ok(self.rollback_to(&caller, &rollback.path, rollback.version)?)
     }
 
     fn who(&self, actor: &Actor, who: wire::Who) -> Result<WhoReply, Fault> {
@@ -215,12 +190,14 @@ impl Admin for Vault {
         Ok(WhoReply { rules, recent })
     }
 
-    fn log_head(&self, _: &Actor) -> Result<LogPosition, Fault> {
+    fn log_head(&self, actor: &Actor) -> Result<LogPosition, Fault> {
+        self.admin(actor)?;
         let head = self.audit.head();
         Ok(LogPosition { head: head.head_hex(), count: head.count })
     }
 
-    fn log_anchor(&self, _: &Actor) -> Result<LogPosition, Fault> {
+    fn log_anchor(&self, actor: &Actor) -> Result<LogPosition, Fault> {
+        self.admin(actor)?;
         let synced = self.audit.synced();
         Ok(LogPosition { head: synced.head_hex(), count: synced.count })
     }
@@ -498,32 +475,61 @@ pub(crate) fn backup_report(store: &store::Store, out: &mut dyn Write) -> Result
 }
 
 impl Vault {
-    fn control(&self, actor: &Actor) -> Control {
-        let member = actor.uid != 0 && self.limits.admin_gid.is_some();
-        let pid = u32::try_from(actor.pid).unwrap_or(0);
-        Control::new(&self.callers, Uid(actor.uid), Gid(actor.gid), pid, member)
-    }
-
-    /// The peer, if he is an admin. The socket let him in; where he is, is asked here.
-    pub(super) fn admin(&self, actor: &Actor) -> Result<Control, Fault> {
-        let caller = self.control(actor);
-        let reason = match caller.is_admin() {
-            Ok(true) => return Ok(caller),
-            Ok(false) => "not an admin".to_owned(),
-            Err(doubt) => doubt.to_string(),
+    /// How the daemon is. Asked by itself, for `.pinfold`, and by whoever may.
+    pub(crate) fn present(&self) -> Status {
+        let observer = self.observer.get();
+        let (arena_used, arena_size) = crate::sys::arena::usage();
+        let (head, room) = (self.audit.head(), self.audit.room());
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime: self.started.elapsed().as_secs(),
+            store: self.store.dir().display().to_string(),
+            mountpoint: self.limits.mountpoint.display().to_string(),
+            max_secrets: self.limits.max_secrets,
+            open_handles: observer.map_or(0, |o| o.open_handles()),
+            waiting: observer.map_or(0, |o| o.waiting()),
+            arena_used: arena_used as u64,
+            arena_size: arena_size as u64,
+            audit_head: head.head_hex(),
+            audit_count: head.count,
+            audit_full: room.full,
+            audit_reserve: room.left,
+            audit_unrecorded: self.audit.unrecorded(),
+            ..Status::default()
         };
-        self.refuse(audit::Operation::Control, "", None, &caller.who(), &reason);
-        Err(Fault::Refused(reason))
+        (status.hosts, status.hosts_waiting, status.hosts_failing) = self.export_counts();
+        match &*self.read_state() {
+            State::Locked { at, .. } => {
+                status.locked = true;
+                status.locked_since = Some(*at);
+            }
+            State::Unlocked(open) => {
+                status.generation = self.store.generation().map(|g| g.0);
+                status.secrets = Some(open.tree.files());
+                status.versions = Some(open.tree.nodes().map(|(_, n)| n.versions.len() as u64).sum());
+                let alive = open.scopes.count_alive();
+                let scope = |scope: &Scope, serial| ScopeStatus {
+                    name: scope.to_string(),
+                    key: word(open.keys.state(scope)).into(),
+                    serial,
+                    instances: alive.get(scope).copied().unwrap_or(0),
+                };
+                status.scopes = open.keys.scopes.iter().map(|(name, entry)| scope(name, entry.serial())).collect();
+                status.certificates = self.certificate_status();
+                status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
+            }
+        }
+        status
     }
 
-    pub(super) fn directory(&self, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
+    pub(super) fn directory(&self, wide: bool, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
         let mut at = Ino::ROOT;
         for name in path.names() {
             at = match self.with_tree(|t| t.child(at, name.as_str()))? {
                 Some(ino) => ino,
                 None if make => {
-                    let new = NewNode { parent: at, name, kind: Kind::Directory, mode: 0o755, umask: 0, target: None };
-                    let made = self.create(caller, new)?.ino;
+                    let made = self.make_directory(wide, caller, at, name)?;
                     self.tell(Change::Entry { parent: at, name: name.clone() });
                     made
                 }
@@ -533,17 +539,29 @@ impl Vault {
         Ok(at)
     }
 
-    fn put_at(&self, caller: &Control, parent: Ino, name: &Name, put: &Put) -> Result<u64, VaultError> {
-        let (ino, made) = match self.with_tree(|t| t.child(parent, name.as_str()))? {
-            Some(ino) => (ino, false),
-            None => {
+    fn put_at(&self, actor: &Actor, caller: &Control, parent: Ino, name: &Name, put: &Put) -> Result<u64, VaultError> {
+        let owner = self.owner_after(actor, put, parent, name)?;
+        let (ino, made) = match (self.with_tree(|t| t.child(parent, name.as_str()))?, &owner) {
+            (Some(ino), Owner::Kept) => (ino, false),
+            (Some(ino), _) if actor.may_widen() => (ino, false),
+            // Between the two looks it came or went: once more.
+            (Some(_), _) => return Err(VaultError::Exists),
+            (None, Owner::Kept) => return Err(VaultError::NotFound),
+            (None, _) => {
                 // Checked before anything is made: a refusal leaves nothing behind.
                 crate::enrol::check(name, put.content.expose()).map_err(|r| VaultError::Invalid(r.to_string()))?;
                 let new = NewNode { parent, name, kind: Kind::File, mode: 0o600, umask: 0, target: None };
                 (self.create(caller, new)?.ino, true)
             }
         };
-        let result = self.put_content(caller, ino, put);
+        let result = match owner {
+            Owner::AsBefore(meta) => {
+                let (uid, gid) = (Some(meta.uid), Some(meta.gid));
+                let set = SetAttr { mode: Some(meta.mode), uid, gid, ..SetAttr::default() };
+                self.set_attr(caller, ino, set).and_then(|_| self.put_content(caller, ino, put))
+            }
+            Owner::Kept | Owner::Asked => self.put_content(caller, ino, put),
+        };
         if made && result.is_err() && self.with_tree(|t| t.child(parent, name.as_str()))? == Some(ino) {
             let _ = self.unlink(caller, parent, name);
         }
@@ -625,6 +643,7 @@ impl From<VaultError> for Fault {
         let text = error.to_string();
         match error {
             VaultError::Denied(Denial::NoKey) | VaultError::Locked => Fault::Locked(text),
+            VaultError::Unproven(reason) => Fault::Unproven(reason),
             VaultError::Denied(_)
             | VaultError::Exists
             | VaultError::NotADirectory

@@ -38,6 +38,9 @@ pub enum VaultError {
     /// Hard links, devices, the tree's own files, scopes that are not declared.
     #[error("not permitted: {0}")]
     NotPermitted(&'static str),
+    /// For root, and for whoever proves that he can open the store.
+    #[error("{0}")]
+    Unproven(String),
     /// Content, a value or a combination was refused, with the reason.
     #[error("refused: {0}")]
     Invalid(String),
@@ -105,6 +108,7 @@ impl VaultError {
             | VaultError::ArenaFull(_)
             | VaultError::Failed(_) => true,
             VaultError::Denied(_)
+            | VaultError::Unproven(_)
             | VaultError::NotRecorded(_)
             | VaultError::Locked
             | VaultError::NotFound
@@ -147,7 +151,9 @@ impl From<StoreError> for VaultError {
             StoreError::Damaged(what) | StoreError::BadBackup(what) | StoreError::UnknownFormat(what) => {
                 VaultError::Damaged(what)
             }
-            StoreError::Exists(_) | StoreError::InUse { .. } => VaultError::Invalid(error.to_string()),
+            StoreError::Exists(_) | StoreError::InUse { .. } | StoreError::Unsafe { .. } => {
+                VaultError::Invalid(error.to_string())
+            }
             StoreError::NotAStore(_) | StoreError::Io(_) | StoreError::Failed(_) => {
                 VaultError::Failed(error.to_string())
             }

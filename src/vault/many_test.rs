@@ -19,7 +19,7 @@ fn open(home: &Path, log: &str) -> Vault {
         keep_versions: 3,
         allow_reveal: false,
         mountpoint: "/nowhere".into(),
-        admin_gid: None,
+        operator_gid: None,
     };
     let store = Store::open(&home.join("store")).unwrap();
     Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits)

@@ -10,6 +10,7 @@
 //! before they read a blob, ask /proc, or write the log.
 
 mod admin;
+mod authority;
 mod certs;
 mod change;
 mod commit;
@@ -114,8 +115,8 @@ pub struct Limits {
     pub allow_reveal: bool,
     /// Where the tree is mounted: nothing there is ever looked at by the daemon.
     pub mountpoint: PathBuf,
-    /// The group whose members are admins through the control socket.
-    pub admin_gid: Option<u32>,
+    /// The group of the operators: they use the control socket as well as root.
+    pub operator_gid: Option<u32>,
 }
 
 /// Somebody who can be judged and recorded.

@@ -29,6 +29,10 @@ impl Vault {
     pub(super) fn change_recovery(&self, caller: &impl Caller, text: &str, add: bool) -> Result<u64, VaultError> {
         let recipient = seal::parse_recipient(text).map_err(|e| VaultError::Invalid(e.to_string()))?.to_string();
         let _alone = self.sealing_anew();
+        // One that was added and does not open everything yet must not be what is left.
+        if !add && self.lock_writer().facts()?.resealing {
+            self.reseal_blobs()?;
+        }
         {
             let mut writer = self.lock_writer();
             let mut facts = writer.facts()?.clone();
@@ -63,7 +67,7 @@ impl Vault {
         if waiting { self.reseal_blobs() } else { Ok(0) }
     }
 
-    fn seal_keys_anew(&self, writer: &mut Writer, facts: super::node::Facts) -> Result<(), VaultError> {
+    pub(super) fn seal_keys_anew(&self, writer: &mut Writer, facts: super::node::Facts) -> Result<(), VaultError> {
         let keys = self.keys()?;
         let recovery = facts.recovery.iter().map(|r| seal::parse_recipient(r)).collect::<Result<Vec<_>, _>>()?;
         let keys = Keys { recovery, ..(*keys).clone() };

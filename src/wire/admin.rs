@@ -2,6 +2,7 @@
 //!
 //! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
 
+use super::Right;
 use super::{AccountInfo, ConsoleInfo, Import, ImportReport, Join, Joined, Leave, Left, NoteAccount};
 use super::{Attach, Fsck, InstanceEntry, Remove, Removed, Rollback, ScopeAdd, ScopeEntry, ScopeRemove};
 use super::{
@@ -33,6 +34,25 @@ pub struct Actor {
     pub gid: u32,
     /// Process id; it was still running when the request came in.
     pub pid: i32,
+    /// Whether it proved, for this one call, that it can open the store.
+    pub proven: bool,
+}
+
+impl Actor {
+    /// Somebody who proved nothing.
+    pub fn new(uid: u32, gid: u32, pid: i32) -> Self {
+        Actor { uid, gid, pid, proven: false }
+    }
+
+    /// The same, with proof.
+    pub fn with_proof(self) -> Self {
+        Actor { proven: true, ..self }
+    }
+
+    /// Whether he may do what widens who may read what is there: root, or an operator with proof.
+    pub fn may_widen(&self) -> bool {
+        self.uid == 0 || self.proven
+    }
 }
 
 /// What opens the store.
@@ -46,12 +66,19 @@ pub enum UnlockWith {
     Recovery(Secret),
 }
 
-/// The use cases of an admin. Each call was let in by the socket (uid 0, or a member of `admin_group`); whether uid 0
-/// really is an admin (its namespaces) is for the implementation to ask, through the actor's pid. Each audits itself.
+/// The use cases of an admin. Each call was let in by the socket (uid 0, or a member of `operator_group`, with the right that
+/// the method wants); where he really is (namespaces) is for the implementation to ask, through the actor's pid. What a
+/// method of [`Right::Part`] allows to an operator, it asks itself. Each audits itself.
 ///
 /// # Errors
 /// A [`Fault`] is what the caller is told; its reason names no content.
 pub trait Admin: Send + Sync {
+    /// Whether he may be answered at all: uid 0 or an operator, and where that counts. A refusal is recorded.
+    fn enter(&self, actor: &Actor) -> Result<(), Fault>;
+    /// Whether he has a right. A refusal is recorded.
+    fn permit(&self, actor: &Actor, right: Right) -> Result<(), Fault>;
+    /// Whether that opens the store; [`Fault::Refused`] if not. Either is recorded.
+    fn prove(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault>;
     /// How the daemon is; works while locked.
     fn status(&self, actor: &Actor) -> Result<Status, Fault>;
     /// Unlocks; [`Fault::NothingToDo`] if it is unlocked, [`Fault::Refused`] if that does not open it.

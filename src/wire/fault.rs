@@ -5,7 +5,7 @@
 use crate::exit::Exit;
 use thiserror::Error;
 
-/// Why a request failed. Each kind is one Varlink error (`org.pinfold.Refused` …) and one exit code; the text is a
+/// Why a request failed. Each kind is one Varlink error (`org.pinfold.Refused` …) and has an exit code; the text is a
 /// reason for people, lower case, without a full stop.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Fault {
@@ -15,6 +15,9 @@ pub enum Fault {
     /// The caller may not, or the content was refused.
     #[error("{0}")]
     Refused(String),
+    /// The caller may not by who he is, but may with proof: what opens the store ([`super::Prove`]).
+    #[error("{0}")]
+    Unproven(String),
     /// The store is locked.
     #[error("{0}")]
     Locked(String),
@@ -38,6 +41,7 @@ impl Fault {
         match self {
             Fault::Usage(_) => "org.pinfold.Usage",
             Fault::Refused(_) => "org.pinfold.Refused",
+            Fault::Unproven(_) => "org.pinfold.Unproven",
             Fault::Locked(_) => "org.pinfold.Locked",
             Fault::NotFound(_) => "org.pinfold.NotFound",
             Fault::Damaged(_) => "org.pinfold.Damaged",
@@ -51,6 +55,7 @@ impl Fault {
         Some(match name {
             "org.pinfold.Usage" => Fault::Usage(reason),
             "org.pinfold.Refused" => Fault::Refused(reason),
+            "org.pinfold.Unproven" => Fault::Unproven(reason),
             "org.pinfold.Locked" => Fault::Locked(reason),
             "org.pinfold.NotFound" => Fault::NotFound(reason),
             "org.pinfold.Damaged" => Fault::Damaged(reason),
@@ -65,6 +70,7 @@ impl Fault {
         match self {
             Fault::Usage(r)
             | Fault::Refused(r)
+            | Fault::Unproven(r)
             | Fault::Locked(r)
             | Fault::NotFound(r)
             | Fault::Damaged(r)
@@ -77,7 +83,7 @@ impl Fault {
     pub fn exit(&self) -> Exit {
         match self {
             Fault::Usage(_) => Exit::Usage,
-            Fault::Refused(_) => Exit::Refused,
+            Fault::Refused(_) | Fault::Unproven(_) => Exit::Refused,
             Fault::Locked(_) => Exit::Locked,
             Fault::NotFound(_) => Exit::NotFound,
             Fault::Damaged(_) => Exit::Damaged,
@@ -121,10 +127,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_exit_codes_map_one_to_one() {
+    fn names_map_one_to_one_and_so_do_exit_codes_but_of_what_is_refused() {
         let all = [
             Fault::Usage("r".into()),
             Fault::Refused("r".into()),
+            Fault::Unproven("r".into()),
             Fault::Locked("r".into()),
             Fault::NotFound("r".into()),
             Fault::Damaged("r".into()),
@@ -132,7 +139,7 @@ mod tests {
             Fault::Failed("r".into()),
         ];
         let codes: std::collections::BTreeSet<u8> = all.iter().map(|f| f.exit().code()).collect();
-        assert_eq!(codes.len(), all.len(), "each kind has a code of its own");
+        assert_eq!(codes.len(), all.len() - 1, "each kind has a code of its own; what lacks proof is refused");
         assert!(!codes.contains(&0));
         for fault in all {
             assert_eq!(Fault::from_error(fault.error_name(), "r".into()).as_ref(), Some(&fault));

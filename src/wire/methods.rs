@@ -10,6 +10,7 @@ use super::import::*;
 use super::passwords::*;
 use super::publish::*;
 use super::replies::*;
+use super::rights::Right;
 use super::views::*;
 use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
@@ -28,9 +29,9 @@ pub trait Method: Serialize + for<'de> Deserialize<'de> {
 }
 
 macro_rules! methods {
-    ($($params:ident => $name:literal, $reply:ty;)*) => {
-        /// The full name of each method.
-        pub const METHODS: &[&str] = &[$(concat!("org.pinfold.", $name)),*];
+    ($($params:ident => $name:literal, $right:ident, $reply:ty;)*) => {
+        /// Each method, by its full name, and who may call it.
+        pub const METHODS: &[(&str, Right)] = &[$((concat!("org.pinfold.", $name), Right::$right)),*];
         $(impl Method for $params {
             const NAME: &'static str = concat!("org.pinfold.", $name);
             type Reply = $reply;
@@ -38,83 +39,105 @@ macro_rules! methods {
     };
 }
 
+// The table of the whole interface: parameters, name, who may call it, reply. A method without a right is none.
 methods! {
-    GetStatus => "Status", Status;
-    Unlock => "Unlock", Done;
-    Lock => "Lock", Done;
-    List => "List", Listing;
-    Put => "Put", Committed;
-    Reveal => "Reveal", Revealed;
-    Remove => "Remove", Removed;
-    GetHistory => "History", History;
-    Rollback => "Rollback", Committed;
-    Who => "Who", WhoReply;
-    LogHead => "LogHead", LogPosition;
-    LogAnchor => "LogAnchor", LogPosition;
-    LogRotate => "LogRotate", Rotated;
-    RecoveryAdd => "RecoveryAdd", Resealed;
-    RecoveryRemove => "RecoveryRemove", Resealed;
-    RecoveryList => "RecoveryList", Recipients;
-    Fsck => "Fsck", FsckReport;
-    Extract => "Extract", Extracted;
-    Backup => "Backup", BackupPart;
-    ScopeAdd => "ScopeAdd", Done;
-    ScopeList => "ScopeList", ScopeListing;
-    ScopeRemove => "ScopeRemove", Removed;
-    Attach => "Attach", Attached;
-    Detach => "Detach", Done;
-    Instances => "Instances", InstanceListing;
-    Publish => "Publish", Published;
-    Unpublish => "Unpublish", Unpublished;
-    GetPublished => "Published", Publications;
-    KeyringList => "KeyringList", HeldKeys;
-    KeyRequest => "KeyRequest", RequestedKey;
-    IdentityAdd => "IdentityAdd", Done;
-    IdentityRemove => "IdentityRemove", Done;
-    IdentityList => "IdentityList", Identities;
-    Rekey => "Rekey", Rekeyed;
-    Export => "Export", Exported;
-    ExportPreview => "ExportPreview", Previews;
-    ExportSign => "ExportSign", Exported;
-    GetHosts => "Hosts", HostListing;
-    SignerList => "SignerList", SignerListing;
-    SignerInit => "SignerInit", SignerListing;
-    SignerRotate => "SignerRotate", SignerListing;
-    SignerRevoke => "SignerRevoke", SignerListing;
-    Join => "Join", Joined;
-    GetConsoles => "Consoles", Consoles;
-    Leave => "Leave", Left;
-    Import => "Import", ImportReport;
-    GetAccounts => "Accounts", Accounts;
-    NoteAccount => "NoteAccount", Done;
-    CertRequest => "CertRequest", CertRequested;
-    CertAccept => "CertAccept", CertStored;
-    CertStore => "CertStore", CertStored;
-    CertList => "CertList", CertListing;
-    CertShow => "CertShow", CertShown;
-    CertSelfsign => "CertSelfsign", CertStored;
-    CertNote => "CertNote", Done;
-    CaInit => "CaInit", CertStored;
-    CaSign => "CaSign", CaMade;
-    CaCrl => "CaCrl", CaMade;
-    PasswordList => "PasswordList", PasswordListing;
-    PasswordPut => "PasswordPut", Committed;
-    PasswordShow => "PasswordShow", ShownPassword;
-    PasswordRemove => "PasswordRemove", Removed;
-    RotationBegin => "RotationBegin", Done;
-    RotationOpen => "RotationOpen", RotationOpened;
-    RotationMark => "RotationMark", Done;
-    RotationEnd => "RotationEnd", Done;
-    ViewAdd => "ViewAdd", ViewAdded;
-    ViewList => "ViewList", ViewListing;
-    ViewRemove => "ViewRemove", Done;
-    Condition => "Condition", Conditions;
+    GetStatus => "Status", Operator, Status;
+    Prove => "Prove", Operator, Done;
+    Unlock => "Unlock", Carried, Done;
+    Lock => "Lock", Operator, Done;
+    List => "List", Operator, Listing;
+    Put => "Put", Part, Committed;
+    Reveal => "Reveal", Root, Revealed;
+    Remove => "Remove", Part, Removed;
+    GetHistory => "History", Operator, History;
+    Rollback => "Rollback", Part, Committed;
+    Who => "Who", Operator, WhoReply;
+    LogHead => "LogHead", Operator, LogPosition;
+    LogAnchor => "LogAnchor", Operator, LogPosition;
+    LogRotate => "LogRotate", Operator, Rotated;
+    RecoveryAdd => "RecoveryAdd", Proof, Resealed;
+    RecoveryRemove => "RecoveryRemove", Proof, Resealed;
+    RecoveryList => "RecoveryList", Operator, Recipients;
+    Fsck => "Fsck", Operator, FsckReport;
+    Extract => "Extract", Proof, Extracted;
+    Backup => "Backup", Root, BackupPart;
+    ScopeAdd => "ScopeAdd", Root, Done;
+    ScopeList => "ScopeList", Operator, ScopeListing;
+    ScopeRemove => "ScopeRemove", Root, Removed;
+    Attach => "Attach", Root, Attached;
+    Detach => "Detach", Operator, Done;
+    Instances => "Instances", Operator, InstanceListing;
+    Publish => "Publish", Root, Published;
+    Unpublish => "Unpublish", Operator, Unpublished;
+    GetPublished => "Published", Operator, Publications;
+    KeyringList => "KeyringList", Operator, HeldKeys;
+    KeyRequest => "KeyRequest", Kernel, RequestedKey;
+    IdentityAdd => "IdentityAdd", Carried, Done;
+    IdentityRemove => "IdentityRemove", Root, Done;
+    IdentityList => "IdentityList", Operator, Identities;
+    Rekey => "Rekey", Carried, Rekeyed;
+    Export => "Export", Operator, Exported;
+    ExportPreview => "ExportPreview", Operator, Previews;
+    ExportSign => "ExportSign", Root, Exported;
+    GetHosts => "Hosts", Operator, HostListing;
+    SignerList => "SignerList", Operator, SignerListing;
+    SignerInit => "SignerInit", Root, SignerListing;
+    SignerRotate => "SignerRotate", Root, SignerListing;
+    SignerRevoke => "SignerRevoke", Root, SignerListing;
+    Join => "Join", Root, Joined;
+    GetConsoles => "Consoles", Operator, Consoles;
+    Leave => "Leave", Root, Left;
+    Import => "Import", Root, ImportReport;
+    GetAccounts => "Accounts", Operator, Accounts;
+    NoteAccount => "NoteAccount", Root, Done;
+    CertRequest => "CertRequest", Operator, CertRequested;
+    CertAccept => "CertAccept", Operator, CertStored;
+    CertStore => "CertStore", Operator, CertStored;
+    CertList => "CertList", Operator, CertListing;
+    CertShow => "CertShow", Operator, CertShown;
+    CertSelfsign => "CertSelfsign", Operator, CertStored;
+    CertNote => "CertNote", Root, Done;
+    CaInit => "CaInit", Root, CertStored;
+    CaSign => "CaSign", Root, CaMade;
+    CaCrl => "CaCrl", Root, CaMade;
+    PasswordList => "PasswordList", Operator, PasswordListing;
+    PasswordPut => "PasswordPut", Operator, Committed;
+    PasswordShow => "PasswordShow", Root, ShownPassword;
+    PasswordRemove => "PasswordRemove", Part, Removed;
+    RotationBegin => "RotationBegin", Root, Done;
+    RotationOpen => "RotationOpen", Root, RotationOpened;
+    RotationMark => "RotationMark", Root, Done;
+    RotationEnd => "RotationEnd", Root, Done;
+    ViewAdd => "ViewAdd", Root, ViewAdded;
+    ViewList => "ViewList", Operator, ViewListing;
+    ViewRemove => "ViewRemove", Operator, Done;
+    Condition => "Condition", Root, Conditions;
+}
+
+/// Who may call a method, by its full name; `None` for one that there is not.
+pub fn right_of(method: &str) -> Option<Right> {
+    METHODS.iter().find(|(name, _)| *name == method).map(|(_, right)| *right)
 }
 
 /// How the daemon is.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GetStatus {}
+
+/// Proves, for the next call on this connection and for no other, that the caller can open the store. Exactly one of them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prove {
+    /// The passphrase of `identity.age`, verbatim, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<Secret>,
+    /// The text of an unencrypted identity file, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Secret>,
+    /// The text of the recovery identity, base64 on the wire.
+    #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Secret>,
+}
 
 /// Gives the daemon what opens the store. Exactly one of the first three.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -372,13 +395,30 @@ mod tests {
             .filter_map(|l| l.strip_prefix("method "))
             .map(|l| format!("org.pinfold.{}", l.split('(').next().unwrap()))
             .collect();
-        assert_eq!(described, METHODS);
+        assert_eq!(described, METHODS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
         assert!(INTERFACE.lines().any(|l| l == "interface org.pinfold"));
     }
 
     #[test]
+    fn the_table_in_the_documents_is_the_one_that_is_asked() {
+        let documented: Vec<(String, &str)> = include_str!("../../docs/control.md")
+            .lines()
+            .filter_map(|line| {
+                let (method, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+                let right = rest.split(" |").next()?;
+                Right::ALL.iter().find(|r| r.as_str() == right).map(|_| (format!("org.pinfold.{method}"), right))
+            })
+            .collect();
+        let asked: Vec<_> = METHODS.iter().map(|(name, right)| ((*name).to_owned(), right.as_str())).collect();
+        for row in &asked {
+            assert!(documented.contains(row), "docs/control.md has no row | `{}` | {} |", &row.0[12..], row.1);
+        }
+        assert_eq!(documented.len(), asked.len(), "docs/control.md has a row of a method that there is not");
+    }
+
+    #[test]
     fn the_description_lists_each_error() {
-        for error in ["Usage", "Refused", "Locked", "NotFound", "Damaged", "NothingToDo", "Failed"] {
+        for error in ["Usage", "Refused", "Unproven", "Locked", "NotFound", "Damaged", "NothingToDo", "Failed"] {
             assert!(INTERFACE.contains(&format!("\nerror {error} (reason: string)\n")), "{error}");
         }
     }

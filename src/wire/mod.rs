@@ -19,6 +19,7 @@ mod offline;
 mod passwords;
 mod publish;
 mod replies;
+mod rights;
 mod time;
 mod views;
 
@@ -37,4 +38,5 @@ pub use offline::{InitReport, NewRecovery, Protection, RestoreReport};
 pub use passwords::*;
 pub use publish::*;
 pub use replies::*;
+pub use rights::{Right, unproven};
 pub use views::*;

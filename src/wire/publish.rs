@@ -161,7 +161,7 @@ pub struct HeldKeys {
     pub keys: Vec<HeldKey>,
 }
 
-/// Opens a secret for somebody who waits for a key. For `pinfold upcall` alone.
+/// Opens a secret for somebody who waits for a key. For `pinfold upcall` alone, where the kernel started it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRequest {
@@ -169,6 +169,10 @@ pub struct KeyRequest {
     pub path: String,
     /// The thread that waits, in the initial pid namespace.
     pub tid: u32,
+    /// The number of the key that is being made.
+    pub key: i32,
+    /// The number of the key that is the authority to make it.
+    pub auth: i32,
 }
 
 /// What goes into the key.

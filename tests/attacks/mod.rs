@@ -2,8 +2,10 @@
 //!
 //! The table of all of them is in `docs/threat-model.md`; `page` holds it against the tests that exist.
 
+mod authority;
 mod conditions;
 mod fleet;
 mod log;
 mod namespaces;
 mod page;
+mod upcall;

@@ -67,7 +67,7 @@ impl Caller for Person {
 
 /// An admin at the control socket: this test, which runs as root.
 pub fn actor() -> Actor {
-    Actor { uid: 0, gid: 0, pid: i32::try_from(std::process::id()).unwrap() }
+    Actor::new(0, 0, i32::try_from(std::process::id()).unwrap())
 }
 
 /// A bound for each of these is small enough to be reached.
@@ -79,7 +79,7 @@ pub fn limits(keep_versions: usize, max_secrets: u64) -> Limits {
         keep_versions,
         allow_reveal: false,
         mountpoint: "/nowhere".into(),
-        admin_gid: None,
+        operator_gid: None,
     }
 }
 

@@ -41,7 +41,7 @@ fn of_vault(error: &VaultError) -> Errno {
         VaultError::IsADirectory => Errno::EISDIR,
         VaultError::NotEmpty => Errno::from_i32(libc::ENOTEMPTY),
         VaultError::CrossScope => Errno::EXDEV,
-        VaultError::NotPermitted(_) => Errno::EPERM,
+        VaultError::NotPermitted(_) | VaultError::Unproven(_) => Errno::EPERM,
         VaultError::Invalid(_) | VaultError::NothingToDo(_) | VaultError::WrongKey(_) => Errno::EINVAL,
         VaultError::BadName(PathError::TooLong) => Errno::from_i32(libc::ENAMETOOLONG),
         VaultError::BadName(PathError::NotUtf8) => Errno::from_i32(libc::EILSEQ),

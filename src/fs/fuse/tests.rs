@@ -44,7 +44,7 @@ fn vault(dir: &tempfile::TempDir) -> Arc<Vault> {
         keep_versions: 3,
         allow_reveal: false,
         mountpoint: dir.path().join("tree"),
-        admin_gid: None,
+        operator_gid: None,
     };
     let store = Store::open(&dir.path().join("store")).unwrap();
     let log = Log::open(settings, None).unwrap();

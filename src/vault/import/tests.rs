@@ -40,7 +40,7 @@ fn path(text: &str) -> SecretPath {
 }
 
 fn root() -> Actor {
-    Actor { uid: 0, gid: 0, pid: i32::try_from(std::process::id()).unwrap() }
+    Actor::new(0, 0, i32::try_from(std::process::id()).unwrap())
 }
 
 /// A host's store in a folder of its own.
@@ -82,7 +82,7 @@ impl Host {
             keep_versions: 3,
             allow_reveal: true,
             mountpoint: "/nowhere".into(),
-            admin_gid: None,
+            operator_gid: None,
         };
         let store = Store::open(&self.store()).unwrap();
         let vault = Vault::new(store, Log::open(log, None).unwrap(), Callers::new().unwrap(), limits);

@@ -157,6 +157,9 @@ impl Vault {
 
     pub(super) fn remove_password(&self, actor: &Actor, remove: &PasswordRemove) -> Result<Removed, Fault> {
         let caller = self.admin(actor)?;
+        if remove.purge == Some(true) {
+            self.only_with_proof(actor, audit::Operation::Purge, &remove.name.path())?;
+        }
         let _one = self.rotating();
         if let Some((_, state)) = self.rotation(&remove.name)? {
             return Err(under_way(&remove.name, state));

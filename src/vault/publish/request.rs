@@ -3,7 +3,8 @@
 use crate::audit;
 use crate::model::{Scope, SecretPath, Subject, Timestamp};
 use crate::secret::Secret;
-use crate::sys::keyctl::PAYLOAD_MAX;
+use crate::sys::keyctl::{KeyId, PAYLOAD_MAX};
+use crate::sys::requested;
 use crate::vault::open::Wanted;
 use crate::vault::{Vault, VaultError};
 use crate::wire::{Actor, Fault, KeyRequest};
@@ -12,20 +13,36 @@ use crate::wire::{Actor, Fault, KeyRequest};
 const LIFE: u32 = 60;
 
 impl Vault {
-    /// The content for the thread that waits, and how long the key may live. The peer must be our own helper: what it
-    /// says of who waits is believed.
+    /// The content for the thread that waits, and how long the key may live. The peer must be what the kernel started; and what it
+    /// says of who waits, and for what, is not believed but looked for.
     pub(in crate::vault) fn request_key(&self, actor: &Actor, asked: &KeyRequest) -> Result<(Secret, u32), Fault> {
-        let helper = self.admin(actor)?;
-        let refused = |path: &str, reason: String| {
-            self.refuse(audit::Operation::Open, path, None, &helper.who(), &reason);
+        let helper = self.admin(actor)?.who();
+        let refused = |reason: String| {
+            self.refuse(audit::Operation::Open, &asked.path, None, &helper, &reason);
             Fault::Refused(reason)
         };
         let pid = u32::try_from(actor.pid).unwrap_or(0);
-        if !self.callers.runs_ours(pid).unwrap_or(false) {
-            return Err(refused(&asked.path, "keys on request are for pinfold upcall alone".into()));
+        match self.callers.is_started_by_kernel(pid) {
+            Ok(true) if actor.uid == 0 => {}
+            Ok(_) => return Err(refused("keys on request are for what the kernel started alone".into())),
+            Err(doubt) => return Err(refused(format!("in doubt: {doubt}"))),
         }
-        let waiting =
-            self.callers.identify_waiting(asked.tid).map_err(|e| refused(&asked.path, format!("in doubt: {e}")))?;
+        // Held before its key is looked for: the one who waits then is the one who is judged.
+        let waiting = self.callers.identify_waiting(asked.tid).map_err(|e| refused(format!("in doubt: {e}")))?;
+        let waiting = waiting.through(&helper);
+        let made = requested::look(waiting.uid().0, KeyId(asked.key), KeyId(asked.auth))
+            .map_err(|e| refused(format!("no key is being made for {}: {e}", asked.tid)))?;
+        let wanted = format!("pinfold:{}", asked.path);
+        if made.tid != asked.tid || made.uid != waiting.uid().0 {
+            return Err(refused(format!("the key is being made for another than {}", asked.tid)));
+        }
+        if made.kind != "user" || made.description != wanted.as_bytes() {
+            return Err(refused("the key that is being made is for something else".into()));
+        }
+        let refused = |path: &str, reason: String| {
+            self.refuse(audit::Operation::Open, path, None, &waiting.who(), &reason);
+            Fault::Refused(reason)
+        };
         let inside = waiting.instance().map_err(|e| refused(&asked.path, format!("in doubt: {e}")))?;
         let path = match inside.map(|instance| instance.scope) {
             // As it sees it: its folder is the root.

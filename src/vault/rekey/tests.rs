@@ -15,7 +15,7 @@ fn secret(text: &str) -> Secret {
 }
 
 fn root() -> Actor {
-    Actor { uid: 0, gid: 0, pid: i32::try_from(std::process::id()).unwrap() }
+    Actor::new(0, 0, i32::try_from(std::process::id()).unwrap())
 }
 
 /// A store in a folder of its own, and the recovery key to it.
@@ -52,7 +52,7 @@ impl Rig {
             keep_versions: 3,
             allow_reveal: true,
             mountpoint: "/nowhere".into(),
-            admin_gid: None,
+            operator_gid: None,
         };
         let store = Store::open(&self.store()).unwrap();
         Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits)
@@ -392,4 +392,35 @@ fn protectors_come_and_go_and_one_stays() {
     assert!(matches!(vault.unprotect(&Daemon, "token"), Err(VaultError::Invalid(_))));
     assert!(matches!(vault.unprotect(&Daemon, "main"), Err(VaultError::NotFound)));
     check(&vault, 2);
+}
+
+#[test]
+fn a_recipient_that_is_left_alone_opens_everything() {
+    let rig = Rig::new();
+    let vault = rig.unlocked("old");
+    fill(&vault, 3);
+    let key = age::x25519::Identity::generate();
+    let recipient = key.to_public().to_string();
+    let first = Admin::recovery_list(&vault, &root()).unwrap();
+    // As a crash leaves it: the store's keys are sealed to the new one, the blobs are not.
+    {
+        let mut writer = vault.lock_writer();
+        let mut facts = writer.facts().unwrap().clone();
+        facts.recovery.push(recipient.clone());
+        facts.resealing = true;
+        vault.seal_keys_anew(&mut writer, facts).unwrap();
+    }
+    let opens = |vault: &Vault, path: &str| {
+        let extract = crate::wire::Extract { path: SecretPath::parse(path).unwrap(), version: None };
+        let blob = Admin::extract(vault, &root(), extract).unwrap();
+        age::decrypt(&key, &blob).is_ok()
+    };
+    assert!(!opens(&vault, "d/s1"));
+    for old in &first {
+        Admin::recovery_remove(&vault, &root(), old).unwrap();
+    }
+    assert!(opens(&vault, "d/s1"));
+    assert_eq!(Admin::recovery_list(&vault, &root()).unwrap(), std::slice::from_ref(&recipient));
+    let last = Admin::recovery_remove(&vault, &root(), &recipient).unwrap_err();
+    assert!(last.to_string().contains("only recovery recipient"), "{last}");
 }

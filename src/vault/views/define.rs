@@ -26,7 +26,7 @@ impl Vault {
         let parent = match self.with_tree(|tree| tree.find(&directory))? {
             Some(parent) => parent,
             None if asked.pretend && asked.parents => self.nearest(&directory)?,
-            None => self.directory(caller, &directory, asked.parents)?,
+            None => self.directory(true, caller, &directory, asked.parents)?,
         };
         let path = asked.path.to_string();
         let made = self.try_add_view(caller, asked, (parent, name), definition, &path);
