@@ -5,7 +5,7 @@ use super::{Vault, VaultError};
 use crate::access::{Operation, ScopeState};
 use crate::caller::Daemon;
 use crate::model::{Ino, Scope, SecretPath};
-use crate::store::BlobKey;
+use crate::store::{BlobKey, Store};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
@@ -37,7 +37,7 @@ impl Vault {
             for version in &node.versions {
                 needed.insert(version.blob);
                 checked.blobs += 1;
-                let verdict = self.check_blob(version).and_then(|()| match open {
+                let verdict = check_blob(&self.store, version).and_then(|()| match open {
                     true => {
                         // As for a change: what has expired is none the worse for it.
                         let grant = self.judge(&Daemon, ino, &node, ScopeState::Alive, Operation::Write)?;
@@ -60,7 +60,7 @@ impl Vault {
             for version in &grave.versions {
                 needed.insert(version.blob);
                 checked.blobs += 1;
-                if let Err(error) = self.check_blob(version)
+                if let Err(error) = check_blob(&self.store, version)
                     && self.is_buried(&grave)?
                 {
                     let what = format!("version {} (removed): {error}", version.number);
@@ -106,15 +106,6 @@ impl Vault {
         blob.map(|b| b.to_vec()).ok_or_else(|| VaultError::Damaged("its blob is missing".into()))
     }
 
-    fn check_blob(&self, version: &Version) -> Result<(), VaultError> {
-        let blob = self.store.blob(version.blob)?.ok_or_else(|| VaultError::Damaged("its blob is missing".into()))?;
-        if <[u8; 32]>::from(Sha256::digest(&*blob)) == version.digest {
-            Ok(())
-        } else {
-            Err(VaultError::Damaged("its blob is not the one that was committed".into()))
-        }
-    }
-
     /// Whether a removed secret is still kept as it was, once what is under way is done.
     fn is_buried(&self, grave: &super::node::Grave) -> Result<bool, VaultError> {
         drop(self.lock_writer());
@@ -132,5 +123,15 @@ impl Vault {
             known.extend(t.graves().flat_map(|(_, g)| g.versions.iter().map(|v| v.blob)));
         })?;
         Ok(self.store.blob_keys()?.into_iter().filter(|blob| !known.contains(blob)).collect())
+    }
+}
+
+/// Whether the blob of a version is there, and the one that was committed.
+pub(super) fn check_blob(store: &Store, version: &Version) -> Result<(), VaultError> {
+    let blob = store.blob(version.blob)?.ok_or_else(|| VaultError::Damaged("its blob is missing".into()))?;
+    if <[u8; 32]>::from(Sha256::digest(&*blob)) == version.digest {
+        Ok(())
+    } else {
+        Err(VaultError::Damaged("its blob is not the one that was committed".into()))
     }
 }

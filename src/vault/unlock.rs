@@ -1,6 +1,7 @@
 //! Locked and unlocked: the keys, how they come into memory and how they leave it.
 
 use super::export::Records;
+use super::fsck;
 use super::import::Consoles;
 use super::node::{FACTS_INO, Facts, InstanceRecord, Node, Record};
 use super::protectors;
@@ -272,13 +273,17 @@ impl UnlockBy<'_> {
     }
 }
 
-/// Verifies a store that nobody serves with a key to it: every record, against the manifest.
+/// Verifies a store that nobody serves with a key to it: every record, against the manifest, and every version's blob,
+/// against its record.
 ///
 /// # Errors
 /// As [`Vault::unlock`].
 pub fn verify_store(store: &Store, by: &UnlockBy<'_>) -> Result<(), VaultError> {
     let identity = protectors::open(store, by)?;
-    load(store, &index_key(store, &identity)?).map(|_| ())
+    let loaded = load(store, &index_key(store, &identity)?)?;
+    let nodes = loaded.tree.nodes().flat_map(|(_, node)| &node.versions);
+    let removed = loaded.tree.graves().flat_map(|(_, grave)| &grave.versions);
+    nodes.chain(removed).try_for_each(|version| fsck::check_blob(store, version))
 }
 
 fn index_key(store: &Store, identity: &StoreIdentity) -> Result<Secret, VaultError> {
