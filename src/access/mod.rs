@@ -249,7 +249,7 @@ pub fn decide<S: Subject + ?Sized>(
         return Ok(grant);
     }
     let shows = matches!(operation, Operation::Read | Operation::ShowPassword);
-    if shows && expired(object.conditions.expires, world.now()) {
+    if shows && expired(object.conditions.expires, world) {
         return Err(Denial::KeyExpired);
     }
     alive(scope).map(|()| grant)
@@ -261,7 +261,7 @@ pub fn decide<S: Subject + ?Sized>(
 /// # Errors
 /// [`Denial`] if they are not.
 pub fn resume(ino: Ino, conditions: &Conditions<'_>, scope: ScopeState, world: &impl World) -> Result<Grant, Denial> {
-    if expired(conditions.expires, world.now()) {
+    if expired(conditions.expires, world) {
         return Err(Denial::KeyExpired);
     }
     alive(scope)?;
@@ -431,9 +431,9 @@ fn admin_or<S: Subject + ?Sized>(subject: &S, rule: impl FnOnce() -> Result<Rule
 }
 
 /// A time that does not parse has passed: doubt denies.
-fn expired(expires: Option<&str>, now: Timestamp) -> bool {
+fn expired(expires: Option<&str>, world: &impl World) -> bool {
     expires.is_some_and(|text| match humantime::parse_rfc3339_weak(text) {
-        Ok(at) => Timestamp::from(at) <= now,
+        Ok(at) => Timestamp::from(at) <= world.now(),
         Err(_) => true,
     })
 }

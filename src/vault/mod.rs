@@ -13,6 +13,7 @@ mod admin;
 mod authority;
 mod certs;
 mod change;
+mod clock;
 mod commit;
 mod conditions;
 mod containers;
@@ -80,6 +81,7 @@ use crate::meter::{Meter, Payer, Shares};
 use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
+use clock::Clock;
 use export::{Exporter, Records};
 use node::Node;
 use passwords::Passwords;
@@ -189,6 +191,7 @@ pub trait Keeper: Send + Sync {
 pub struct Vault {
     limits: Limits,
     meter: Arc<Meter>,
+    clock: Clock,
     store: Store,
     audit: Arc<Log>,
     /// Whether the log was found to be the one the store knows.
@@ -252,6 +255,7 @@ impl Vault {
         Vault {
             limits,
             meter,
+            clock: Clock::default(),
             store,
             audit,
             audit_compared: AtomicBool::new(false),
@@ -535,7 +539,7 @@ impl Vault {
         scope: ScopeState,
         operation: Operation,
     ) -> Result<Grant, Denial> {
-        let world = SystemWorld { mountpoint: &self.limits.mountpoint };
+        let world = SystemWorld { clock: &self.clock, mountpoint: &self.limits.mountpoint };
         let view = self.view(&node.scope);
         let acl = node.meta.acl.as_ref().map(|acl| view.shown_acl(acl));
         access::decide(subject, &node.object(ino, &view, acl.as_deref()), scope, &world, operation)

@@ -173,7 +173,7 @@ impl Vault {
         let wanted = blob.map_or(Wanted::Nothing, Wanted::Blob);
         self.open_granted(caller, ino, wanted, audit::Operation::Read, |node| {
             let holder = Holder { scope: node.scope.clone(), instance };
-            let world = SystemWorld { mountpoint: &self.limits.mountpoint };
+            let world = SystemWorld { clock: &self.clock, mountpoint: &self.limits.mountpoint };
             self.with_key(holder, |state| access::resume(ino, &node.meta.conditions(), state, &world))
         })
     }

@@ -251,6 +251,9 @@ impl Tree {
             self.published.touch(view.ino);
             self.exported.touch(view.ino);
         }
+        for ino in self.views.take_bound() {
+            self.published.touch(ino);
+        }
         touched
     }
 

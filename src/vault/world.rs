@@ -1,5 +1,6 @@
 //! The world as the decision sees it: the clock, and which file a path is.
 
+use super::clock::Clock;
 use crate::access::World;
 use crate::model::{Doubt, FileId, Timestamp};
 use std::os::unix::fs::MetadataExt;
@@ -7,13 +8,15 @@ use std::path::Path;
 
 /// The real one.
 pub struct SystemWorld<'a> {
+    /// What time it is.
+    pub clock: &'a Clock,
     /// The daemon's own mount, which it must not touch.
     pub mountpoint: &'a Path,
 }
 
 impl World for SystemWorld<'_> {
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        self.clock.now()
     }
 
     fn file_id(&self, path: &str) -> Result<FileId, Doubt> {

@@ -243,8 +243,14 @@ impl Vault {
         if node.meta.conditions().of_a_process() {
             return Err(Why::refused("it has conditions on who reads it, and a key cannot keep them"));
         }
-        let until = earliest(publication.until, node.meta.conditions().expires);
-        if until.is_some_and(|at| at <= Timestamp::now()) {
+        // A view is opened each time anew; its key is there meanwhile.
+        let sources = self.conditions_of_sources(node);
+        if let Some(source) = sources.bound {
+            return Err(Why::refused(format!("{source} has conditions on who reads it, and a key cannot keep them")));
+        }
+        let until =
+            [earliest(publication.until, node.meta.conditions().expires), sources.expires].into_iter().flatten().min();
+        if until.is_some_and(|at| at <= self.clock.now()) {
             return Err(Why(PublicationState::Expired, "its time has passed".into()));
         }
         self.may_walk_to(node, &account).map_err(Why::refused)?;

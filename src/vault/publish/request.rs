@@ -60,8 +60,9 @@ impl Vault {
         if opened.content.is_empty() || opened.content.len() > PAYLOAD_MAX {
             return Err(Fault::Refused(format!("a key has 1 to {PAYLOAD_MAX} bytes")));
         }
-        let left = node.meta.conditions().expires.and_then(|text| humantime::parse_rfc3339_weak(text).ok());
-        let left = left.map(|at| Timestamp::from(at).secs - Timestamp::now().secs);
+        let own = node.meta.conditions().expires.and_then(|text| humantime::parse_rfc3339_weak(text).ok());
+        let ends = [own.map(Timestamp::from), self.conditions_of_sources(&node).expires].into_iter().flatten().min();
+        let left = ends.map(|at| at.secs - self.clock.now().secs);
         let timeout = left.map_or(LIFE, |left| u32::try_from(left.clamp(1, i64::from(LIFE))).unwrap_or(LIFE));
         Ok((opened.content, timeout))
     }

@@ -4,7 +4,7 @@ use super::board::Board;
 use crate::access::ScopeState;
 use crate::audit;
 use crate::keyring::publish::{self, Place, PublishedKey};
-use crate::model::{Ino, Scope, Timestamp};
+use crate::model::{Ino, Scope};
 use crate::vault::Vault;
 use crate::wire::PublicationState;
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,7 +134,7 @@ impl Vault {
                 let Some(slot) = slot.filter(|_| !found) else { continue };
                 amiss.insert(ino);
                 let Some(key) = slot.key.take() else { continue };
-                if slot.until.is_some_and(|at| at <= Timestamp::now()) {
+                if slot.until.is_some_and(|at| at <= self.clock.now()) {
                     continue;
                 }
                 slot.put_back += 1;
@@ -150,7 +150,7 @@ impl Vault {
 
     /// What ends without anybody's saying so: a time, a scope's key, a failure that may have passed.
     fn look_at_ends(&self, board: &Board) -> BTreeSet<Ino> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let mut scopes: BTreeMap<&Scope, bool> = BTreeMap::new();
         let mut amiss = BTreeSet::new();
         for (ino, slot) in board.each() {

@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub struct ViewIndex {
     all: BTreeMap<Ino, Entry>,
     touched: BTreeSet<Ino>,
+    /// Those of which a source has other conditions now.
+    bound: BTreeSet<Ino>,
     /// Directories whose entries are not what their sources say.
     stale: BTreeSet<Ino>,
 }
@@ -90,6 +92,12 @@ impl ViewIndex {
             (was, is) => {
                 let state = |node: &Arc<Node>| node.current().map(|version| (version.number, version.time));
                 if !moved && was.map(state) == is.map(state) {
+                    // The same content for fewer, or for less long: nobody who reads the view hears of it.
+                    if was.map(|node| node.meta.conditions()) != is.map(|node| node.meta.conditions())
+                        && let (Some(node), Some(path)) = new
+                    {
+                        self.bound.extend(self.readers(&node.scope, path));
+                    }
                     return;
                 }
                 for (node, path) in [old, new] {
@@ -102,15 +110,19 @@ impl ViewIndex {
     }
 
     fn touch_readers(&mut self, scope: &Scope, path: &SecretPath) {
-        let Some(name) = inside(scope, path) else { return };
-        for (ino, entry) in &self.all {
-            if entry.scope == *scope && entry.definition.reads(&name) {
-                self.touched.insert(*ino);
-                if entry.definition.is_directory() {
-                    self.stale.insert(*ino);
-                }
+        for ino in self.readers(scope, path) {
+            self.touched.insert(ino);
+            if self.all.get(&ino).is_some_and(|entry| entry.definition.is_directory()) {
+                self.stale.insert(ino);
             }
         }
+    }
+
+    /// The views that read what is at a path.
+    fn readers(&self, scope: &Scope, path: &SecretPath) -> Vec<Ino> {
+        let Some(name) = inside(scope, path) else { return Vec::new() };
+        let reads = |(_, entry): &(&Ino, &Entry)| entry.scope == *scope && entry.definition.reads(&name);
+        self.all.iter().filter(reads).map(|(ino, _)| *ino).collect()
     }
 
     fn touch_all(&mut self) {
@@ -130,6 +142,11 @@ impl ViewIndex {
             Some(TouchedView { ino, is_directory: entry.definition.is_directory(), has_unit: entry.has_unit })
         };
         touched.into_iter().filter_map(of).collect()
+    }
+
+    /// The views of which a source got other conditions since this was last asked.
+    pub fn take_bound(&mut self) -> BTreeSet<Ino> {
+        std::mem::take(&mut self.bound)
     }
 
     /// No directory's entries are known to be what its sources say.

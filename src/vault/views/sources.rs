@@ -95,6 +95,34 @@ impl Vault {
     }
 }
 
+/// What the conditions of a view's sources say to what lasts longer than an open of it.
+#[derive(Debug, Default)]
+pub struct SourceConditions {
+    /// The first source that is bound to who reads it.
+    pub bound: Option<SecretPath>,
+    /// When the first of them expires; a time that does not parse has passed.
+    pub expires: Option<Timestamp>,
+}
+
+impl Vault {
+    /// Of the view's sources as they are now; of a node that is none, nothing.
+    pub(in crate::vault) fn conditions_of_sources(&self, view: &Node) -> SourceConditions {
+        let mut all = SourceConditions::default();
+        // One that cannot be looked at, for a source that is missing, is not composed either.
+        for source in view.is_view().then(|| self.snapshot(view).ok()).flatten().into_iter().flat_map(|s| s.sources) {
+            let conditions = source.node.meta.conditions();
+            if conditions.of_a_process() {
+                all.bound.get_or_insert(source.name.clone());
+            }
+            let ends = conditions
+                .expires
+                .map(|text| humantime::parse_rfc3339_weak(text).map_or(Timestamp::default(), Timestamp::from));
+            all.expires = [all.expires, ends].into_iter().flatten().min();
+        }
+        all
+    }
+}
+
 /// What a view is composed from at one moment, without opening any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Composition {
