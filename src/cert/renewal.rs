@@ -56,7 +56,8 @@ pub fn due(not_before: i64, not_after: i64, before: i64, tried: Option<&Tried>, 
     let from = if lifetime <= before { not_after - lifetime / SHORT_LIVED } else { not_after - before };
     match tried {
         _ if now < from => Due::Later(from),
-        Some(tried) if now < tried.next => Due::Waiting(tried.next),
+        // A try that lies ahead was noted by a clock that was: it says nothing about when the next one is.
+        Some(tried) if tried.last <= now && now < tried.next => Due::Waiting(tried.next),
         _ => Due::Now,
     }
 }
@@ -81,6 +82,15 @@ mod tests {
         assert_eq!(due(0, 6 * DAY, 30 * DAY, None, 4 * DAY), Due::Now);
         assert_eq!(due(0, DAY, 30 * DAY, None, 9 * DAY), Due::Now, "what has expired is renewed too");
         assert_eq!(due(10, 0, 30 * DAY, None, 0), Due::Now, "a certificate that makes no sense");
+    }
+
+    #[test]
+    fn a_try_that_a_clock_ahead_noted_is_none() {
+        let ahead = 4_000 * DAY;
+        for tried in [Tried::default().failed(ahead, "no answer"), Tried::handed_out(ahead)] {
+            assert_eq!(due(0, 1_000, 2 * DAY, Some(&tried), 500), Due::Now, "{tried:?}");
+            assert_eq!(due(0, 1_000, 2 * DAY, Some(&tried), ahead), Due::Waiting(tried.next), "{tried:?}");
+        }
     }
 
     #[test]

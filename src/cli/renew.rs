@@ -174,7 +174,8 @@ fn ask(client: &mut Client, config: &Config, host: &HostName, info: &CertInfo) -
             return Ok(Did::Asked { whom: file });
         }
     };
-    let stored = client.call(&CertAccept { content: answer, host: Some(host.clone()) })?;
+    let accept = CertAccept { content: answer, host: Some(host.clone()), whole: Some(true) };
+    let stored = client.call(&accept)?;
     Ok(Did::Renewed { until: show::time(stored.not_after) })
 }
 

@@ -51,6 +51,9 @@ pub struct CertAccept {
     /// Whose it must be, if not null.
     #[serde(default)]
     pub host: Option<HostName>,
+    /// Whether it is refused if it lacks a name that was asked for: nobody would read the warning.
+    #[serde(default)]
+    pub whole: Option<bool>,
 }
 
 /// Stores a pair.

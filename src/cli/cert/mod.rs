@@ -68,7 +68,7 @@ fn request(config: &Config, args: Request) -> Result<Exit, Failure> {
 
 fn accept(config: &Config, args: Accept) -> Result<Exit, Failure> {
     let content = public_file(&args.file)?;
-    let stored = Client::connect(config)?.call(&CertAccept { content, host: args.host })?;
+    let stored = Client::connect(config)?.call(&CertAccept { content, host: args.host, whole: None })?;
     tell(&stored, args.json)
 }
 

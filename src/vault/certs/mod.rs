@@ -115,6 +115,17 @@ impl Vault {
                 about.join("; ")
             )));
         };
+        if asked.whole.unwrap_or(false)
+            && let Some((place, Part::NextKey)) = Place::of(&key_path)
+        {
+            // What has expired is said to have, whatever else is wrong with it.
+            leaf.check_time(Timestamp::now().secs)?;
+            let missing = self.missing_names(&place, leaf)?;
+            if !missing.is_empty() {
+                let missing = missing.join(", ");
+                return Err(VaultError::Invalid(format!("it does not name {missing}, which was asked for")));
+            }
+        }
         match Place::of(&key_path) {
             Some((place, Part::NextKey)) => {
                 let key = self.key_at(&key_path)?.filter(|k| *k.public() == leaf.public).ok_or(VaultError::NotFound)?;

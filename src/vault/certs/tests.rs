@@ -91,7 +91,7 @@ impl Rig {
     }
 
     fn accept(&self, pem: &str) -> Result<CertStored, Fault> {
-        self.vault.cert_accept(&root(), CertAccept { content: pem.into(), host: None })
+        self.vault.cert_accept(&root(), CertAccept { content: pem.into(), host: None, whole: None })
     }
 
     fn put(&self, at: &str, content: &str, mode: Option<u16>) -> Result<u64, Fault> {
@@ -209,7 +209,8 @@ fn an_answer_that_fits_no_key_changes_nothing() {
     refused(rig.accept("not a certificate"), "neither PEM nor DER");
     refused(rig.accept(&asked.request), "no certificate in it");
     refused(rig.accept(&rig.signed(&asked.request, 30).replace('M', "N")), "");
-    let host_only = CertAccept { content: rig.signed(&asked.request, 30).into(), host: Some(host("other")) };
+    let host_only =
+        CertAccept { content: rig.signed(&asked.request, 30).into(), host: Some(host("other")), whole: None };
     refused(rig.vault.cert_accept(&root(), host_only), "for other");
     assert_eq!(rig.shown("certs/web/cert.pem"), before);
     assert!(rig.there("certs/web/next/key.pem"), "it is still waited for");
