@@ -26,7 +26,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 const PASSPHRASE: &[u8] = b"correct horse";
 
-struct Rig {
+pub struct Rig {
     dir: tempfile::TempDir,
     vault: Arc<Vault>,
     changes: Receiver<Touched>,
@@ -34,7 +34,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub fn new() -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
         let recovery = age::x25519::Identity::generate().to_public().to_string();
@@ -74,25 +74,25 @@ impl Rig {
         rig
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// What sendmail(8) is, run in the folder.
-    fn mailer(&self, script: &str) {
+    pub fn mailer(&self, script: &str) {
         self.write("sendmail", &format!("#!/bin/sh\ncd {}\n{script}\n", self.dir.path().display()));
         std::fs::set_permissions(self.path("sendmail"), PermissionsExt::from_mode(0o755)).unwrap();
     }
 
     /// The mails that were sent since the last look.
-    fn mails(&self) -> Vec<String> {
+    pub fn mails(&self) -> Vec<String> {
         let all = std::fs::read_to_string(self.path("mails")).unwrap_or_default();
         let _ = std::fs::remove_file(self.path("mails"));
         all.split_terminator("~~~\n").map(str::to_owned).collect()
     }
 
     /// The configuration of the commands, with these lines in `[certs]`, and tables behind it.
-    fn configure(&self, certs: &str) {
+    pub fn configure(&self, certs: &str) {
         let text = format!(
             "store = {:?}\ncontrol = {:?}\nsendmail = {:?}\nmountpoint = \"/nowhere\"\n[certs]\n{certs}\n",
             self.path("store"),
@@ -103,30 +103,30 @@ impl Rig {
         std::fs::set_permissions(self.path("pinfold.toml"), PermissionsExt::from_mode(0o600)).unwrap();
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    fn program(&self, name: &str, script: &str) {
+    pub fn program(&self, name: &str, script: &str) {
         self.write(name, &format!("#!/bin/sh\n{script}\n"));
         std::fs::set_permissions(self.path(name), PermissionsExt::from_mode(0o755)).unwrap();
         self.configure(&format!("submit = {:?}\ntimeout = \"2s\"", format!("exec:{}", self.path(name).display())));
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pinfold"));
         command.arg("--config").arg(self.path("pinfold.toml")).args(line.split_whitespace());
         command.stdin(Stdio::null()).current_dir(self.dir.path());
         command
     }
 
-    fn run(&self, line: &str) -> Output {
+    pub fn run(&self, line: &str) -> Output {
         self.command(line).output().unwrap()
     }
 
     /// What it prints, if it ends with this code.
     #[track_caller]
-    fn ends(&self, line: &str, code: i32) -> String {
+    pub fn ends(&self, line: &str, code: i32) -> String {
         let out = self.run(line);
         let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert_eq!(out.status.code(), Some(code), "{line}: {stdout}{stderr}");
@@ -134,36 +134,36 @@ impl Rig {
     }
 
     #[track_caller]
-    fn ok(&self, line: &str) -> String {
+    pub fn ok(&self, line: &str) -> String {
         self.ends(line, 0)
     }
 
     #[track_caller]
-    fn json(&self, line: &str) -> Value {
+    pub fn json(&self, line: &str) -> Value {
         serde_json::from_str(&self.ok(&format!("{line} --json"))).unwrap()
     }
 
     #[track_caller]
-    fn openssl(&self, args: &str) -> String {
+    pub fn openssl(&self, args: &str) -> String {
         let out = Command::new("openssl").args(args.split_whitespace()).current_dir(self.dir.path()).output().unwrap();
         assert!(out.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
     /// An authority outside, and what it signs.
-    fn authority(&self) {
+    pub fn authority(&self) {
         self.openssl("req -x509 -newkey ed25519 -nodes -days 3650 -subj /CN=Outside -keyout ca.key -out ca.crt");
     }
 
     /// The shipped program that signs with a local authority, for so many days.
-    fn local_ca(&self, days: u32) {
+    pub fn local_ca(&self, days: u32) {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-helpers/renew.d/local-ca");
         let script = format!("exec {} --dir={} --days={days} \"$@\"", shipped.display(), self.dir.path().display());
         self.program("ca.sh", &script);
     }
 
     /// A certificate in use, good for so many days.
-    fn in_use(&self, host: &str, days: u32) {
+    pub fn in_use(&self, host: &str, days: u32) {
         self.ok(&format!("cert request {host} --san {host}.example.org --out {host}.csr"));
         self.openssl(&format!(
             "x509 -req -in {host}.csr -CA ca.crt -CAkey ca.key -set_serial 7 -days {days} -copy_extensions copy -out {host}.crt"
@@ -171,21 +171,21 @@ impl Rig {
         self.ok(&format!("cert accept {host}.crt"));
     }
 
-    fn shown(&self, path: &str) -> String {
+    pub fn shown(&self, path: &str) -> String {
         self.ok(&format!("cat --reveal {path}"))
     }
 
-    fn pair(&self, host: &str) -> (String, String) {
+    pub fn pair(&self, host: &str) -> (String, String) {
         (self.shown(&format!("certs/{host}/key.pem")), self.shown(&format!("certs/{host}/cert.pem")))
     }
 
     /// `--now`, so many days from today.
-    fn later(&self, days: u64) -> String {
+    pub fn later(&self, days: u64) -> String {
         let at = std::time::SystemTime::now() + std::time::Duration::from_secs(days * 86_400);
         format!("--now {}", humantime::format_rfc3339_seconds(at))
     }
 
-    fn outcome(&self, line: &str, code: i32) -> Value {
+    pub fn outcome(&self, line: &str, code: i32) -> Value {
         let said = self.ends(&format!("{line} --json"), code);
         let mut all: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{said}: {e}"));
         all[0].take()

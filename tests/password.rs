@@ -51,7 +51,7 @@ fi
 [ "$has" = "$one" ]
 "#;
 
-struct Rig {
+pub struct Rig {
     dir: tempfile::TempDir,
     _server: Server,
 }
@@ -61,11 +61,11 @@ fn secret(text: &str) -> Secret {
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub fn new() -> Rig {
         Rig::with(6)
     }
 
-    fn with(show_per_minute: u32) -> Rig {
+    pub fn with(show_per_minute: u32) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name);
         for folder in ["far", "rotate.d"] {
@@ -109,7 +109,11 @@ impl Rig {
         Rig { dir, _server: server }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pinfold"));
         command.arg("--config").arg(self.dir.path().join("pinfold.toml")).arg("password").args(args);
         command.env("FAR", self.dir.path().join("far"));
@@ -117,11 +121,11 @@ impl Rig {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
-    fn feed(&self, args: &[&str], stdin: &[u8]) -> Output {
+    pub fn feed(&self, args: &[&str], stdin: &[u8]) -> Output {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
         let mut pipe = child.stdin.take().unwrap();
         // A command that refuses does not read to the end.
@@ -132,20 +136,20 @@ impl Rig {
 
     /// A password, stored and on the far side.
     #[track_caller]
-    fn account(&self, host: &str) {
+    pub fn account(&self, host: &str) {
         let password = format!("old-of-{host}");
         ended(&self.feed(&["add", &format!("{host}:toy")], password.as_bytes()), 0);
         fs::write(self.dir.path().join("far").join(host), password + "\n").unwrap();
     }
 
     /// What the far side takes.
-    fn far(&self, host: &str) -> String {
+    pub fn far(&self, host: &str) -> String {
         fs::read_to_string(self.dir.path().join("far").join(host)).unwrap().trim_end().to_owned()
     }
 
     /// The state of its rotation, as `ls --json` has it.
     #[track_caller]
-    fn state(&self, host: &str) -> Value {
+    pub fn state(&self, host: &str) -> Value {
         let out = self.run(&["ls", &format!("{host}:toy"), "--json"]);
         ended(&out, 0);
         serde_json::from_slice::<Value>(&out.stdout).unwrap()[0]["rotation"].clone()
@@ -153,14 +157,14 @@ impl Rig {
 
     /// What the far side takes is what is stored.
     #[track_caller]
-    fn agrees(&self, host: &str) {
+    pub fn agrees(&self, host: &str) {
         assert_eq!(self.state(host), Value::Null, "{host}");
         let again = self.run(&["rotate", &format!("{host}:toy")]);
         ended(&again, 0);
         assert_ne!(self.far(host), format!("old-of-{host}"));
     }
 
-    fn log(&self, what: &str) -> usize {
+    pub fn log(&self, what: &str) -> usize {
         let text = fs::read_to_string(self.dir.path().join("audit.log")).unwrap();
         text.lines().filter(|line| line.contains(what)).count()
     }

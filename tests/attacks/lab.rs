@@ -1,3 +1,4 @@
 //! The attacks that need the lab: real services, systemd or containers.
 
 mod lab_conditions;
+mod lab_rootless;

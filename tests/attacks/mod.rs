@@ -3,9 +3,15 @@
 //! The table of all of them is in `docs/threat-model.md`; `page` holds it against the tests that exist.
 
 mod authority;
+mod clocks;
 mod conditions;
+mod descriptors;
 mod fleet;
 mod log;
+mod mounts;
 mod namespaces;
 mod page;
+mod programs_that_lie;
+mod store;
 mod upcall;
+mod views;

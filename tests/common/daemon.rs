@@ -75,6 +75,39 @@ impl Daemon {
         daemon
     }
 
+    /// The host's own binary on a store that a key file opens by itself at each start: no passphrase's work.
+    #[track_caller]
+    pub fn keyed(config: &str) -> Self {
+        Self::keyed_with(Setup { config: config.into(), ..Setup::default() })
+    }
+
+    /// The same, set up so.
+    #[track_caller]
+    pub fn keyed_with(setup: Setup) -> Self {
+        let binary = setup.binary.or_else(|| Some(env!("CARGO_BIN_EXE_pinfold").into()));
+        let config = format!("{}\n[unlock]\n", setup.config);
+        let mut daemon = Self::initialised(Setup { config, unlock: false, binary, ..setup });
+        std::fs::remove_dir_all(daemon.file("store")).expect("it is ours");
+        std::fs::remove_file(daemon.file("recovery.key")).expect("it is ours");
+        let file = daemon.file("pinfold.toml");
+        let mut lines = std::fs::read_to_string(&file).expect("its configuration");
+        let (keyfile, recovery) = (daemon.file("identity.key"), daemon.file("recovery.key"));
+        lines += &format!("keyfile = {keyfile:?}\n");
+        std::fs::write(&file, lines).expect("its configuration");
+        daemon.cli(&["init", "--keyfile", text(&keyfile), "--recovery-out", text(&recovery)]).ok();
+        daemon.serve_unlocked();
+        daemon
+    }
+
+    /// Starts a daemon that unlocks by itself, and waits until it has.
+    #[track_caller]
+    pub fn serve_unlocked(&mut self) {
+        self.serve();
+        wait_for("the daemon to unlock", PATIENCE, || {
+            (self.json(&["status", "--json"])["locked"] == Value::Bool(false)).then_some(())
+        });
+    }
+
     /// A new store that nobody serves yet.
     #[track_caller]
     pub fn initialised(setup: Setup) -> Self {
