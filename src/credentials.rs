@@ -9,6 +9,7 @@
 
 use crate::audit;
 use crate::caller::Process;
+use crate::meter::{Payer, Resource};
 use crate::model::{Doubt, Gid, Name, SecretPath, Subject, Uid};
 use crate::secret::Secret;
 use crate::vault::{Vault, VaultError};
@@ -23,8 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Answered at once; more wait to be accepted.
-const AT_ONCE: usize = 16;
 /// What systemd takes at most is 1 MiB (CREDENTIALS_TOTAL_SIZE_MAX in its sources).
 const TOO_MUCH: usize = (1 << 20) + (64 << 10);
 /// How long a peer may take to read.
@@ -110,25 +109,49 @@ impl Drop for Credentials {
 }
 
 fn accept_all(listener: &UnixListener, mut woken: &UnixStream, stopping: &AtomicBool, shared: &Arc<Shared>) {
+    let meter = shared.vault.meter();
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    // Root's that came when there was no place for it.
+    let mut waits: Option<(UnixStream, SocketAddr)> = None;
     while !stopping.load(Ordering::SeqCst) {
         threads.retain(|thread| !thread.is_finished());
         let mut wake = [PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
-        if shared.is_to_wait() || threads.len() >= AT_ONCE {
+        let full = threads.len() as u64 >= meter.bounds(Resource::Credentials).all;
+        if shared.is_to_wait() || full || waits.is_some() && meter.is_full(Resource::Credentials, Payer::Uid(0)) {
             let _ = poll(&mut wake, LOOK);
             continue;
         }
         let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN), wake[0].clone()];
         // It may have been locked meanwhile: then nobody is accepted.
-        if poll(&mut fds, PollTimeout::NONE).is_err() || fds[1].any().unwrap_or(true) || shared.is_to_wait() {
+        let mut nothing = || {
+            let polled = poll(&mut fds, PollTimeout::NONE);
+            polled.is_err() || fds[1].any().unwrap_or(true) || shared.is_to_wait()
+        };
+        if waits.is_none() && nothing() {
             continue;
         }
-        match listener.accept() {
+        let accepted = waits.take().map_or_else(|| listener.accept(), Ok);
+        match accepted {
             Ok((stream, address)) => {
+                let uid = getsockopt(&stream, sockopt::PeerCredentials).map_or(u32::MAX, |c| c.uid());
+                let charge = match (meter.charge(Resource::Credentials, Payer::Uid(uid), 1), uid) {
+                    (Ok(charge), _) => charge,
+                    (Err(_), 0) => {
+                        waits = Some((stream, address));
+                        continue;
+                    }
+                    (Err(error), _) => {
+                        // systemd is root: nobody else takes an end for a credential.
+                        tracing::warn!(%error, uid, "credentials: refused");
+                        continue;
+                    }
+                };
                 let (stream, theirs) = (Arc::new(stream), Arc::clone(shared));
                 let own = Arc::clone(&stream);
-                let started =
-                    std::thread::Builder::new().name("credential".into()).spawn(move || theirs.answer(&own, &address));
+                let started = std::thread::Builder::new().name("credential".into()).spawn(move || {
+                    let _charge = charge;
+                    theirs.answer(&own, &address);
+                });
                 match started {
                     Ok(thread) => threads.push(thread),
                     Err(error) => {

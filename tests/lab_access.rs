@@ -341,14 +341,14 @@ fn enospc_and_edquot_at_the_bounds() {
         attempt(ALICE, &format!("touch {at}/hers-{n}")).printed();
     }
     let tried = attempt(ALICE, &format!("touch {at}/hers-4")).refused("Disk quota exceeded");
-    tried.denied(&daemon, "create", "many/hers-4", "as many entries as it may have");
+    tried.denied(&daemon, "create", "many/hers-4", "the limit of entries of the tree is reached");
     let tried = attempt(ALICE, &format!("mkdir {at}/hers-5")).refused("Disk quota exceeded");
-    tried.denied(&daemon, "mkdir", "many/hers-5", "as many entries as it may have");
+    tried.denied(&daemon, "mkdir", "many/hers-5", "the limit of entries of the tree is reached");
     attempt(BOB, &format!("touch {at}/his")).printed();
     sh(&format!("i=0; while touch {at}/$i 2>/dev/null; do i=$((i+1)); [ $i -lt 100 ] || exit 1; done; [ $i -gt 25 ]"))
         .quiet();
     let tried = attempt(ROOT, &format!("touch {at}/one-more")).refused("No space left on device");
-    tried.denied(&daemon, "create", "many/one-more", "max_secrets is reached");
+    tried.denied(&daemon, "create", "many/one-more", "the limit of entries of the tree is reached");
     attempt(BOB, &format!("rm {at}/his")).printed();
     attempt(ROOT, &format!("touch {at}/one-more")).printed();
 }

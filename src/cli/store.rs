@@ -121,6 +121,13 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         line("certs", &format!("{} expired, {} end soon{failing}{first}", certs.expired, certs.expiring))?;
     }
     line("open", &format!("{} handles, {} waiting", status.open_handles, status.waiting))?;
+    for limit in status.limits.iter().filter(|limit| limit.refused > 0) {
+        let (name, met) = (&limit.name, limit.refused);
+        line(
+            "limit met",
+            &format!("{name}: {met} times; one user may have {}, has at most {}", limit.limit, limit.most),
+        )?;
+    }
     line("memory", &format!("{} locked of {}", show::bytes(status.arena_used), show::bytes(status.arena_size)))?;
     if status.hosts > 0 {
         let (all, waiting, failing) = (status.hosts, status.hosts_waiting, status.hosts_failing);

@@ -1,123 +1,101 @@
-//! How many at once: connections, and large messages, in all and for each user.
+//! How many at once: connections, and large messages.
 //!
-//! Owns the counts. A place is given back when its guard is dropped, also by a thread that panics.
+//! Owns whose turn it is for a large message. The counts and bounds are the [`meter`](crate::meter)'s; a place is given back when its
+//! guard is dropped, also by a thread that panics.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::meter::{Charge, Exhausted, Meter, Payer, Resource, Whose};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Connections in all.
-pub const TOTAL: usize = 32;
-/// Connections of users other than root; the rest is kept for root.
-const OTHERS: usize = 24;
-/// Connections of one user other than root.
-const PER_UID: usize = 8;
-/// Large messages in memory at once; one for each user.
-pub const LARGE_AT_ONCE: usize = 4;
-
-/// The counts.
-#[derive(Default)]
+/// Who may come in.
 pub struct Gate {
-    /// Innermost: nothing is called while it is held.
-    counts: Mutex<Counts>,
-    freed: Condvar,
-}
-
-#[derive(Default)]
-struct Counts {
-    by_uid: HashMap<u32, usize>,
-    large: BTreeSet<u32>,
+    meter: Arc<Meter>,
+    /// Counts the places for large messages that were given back.
+    freed: Mutex<u64>,
+    changed: Condvar,
 }
 
 /// A connection's place.
 pub struct Slot {
-    gate: Arc<Gate>,
-    uid: u32,
+    _charge: Charge,
 }
 
 /// A large message's place.
 pub struct Large<'g> {
     gate: &'g Gate,
-    uid: u32,
+    charge: Option<Charge>,
 }
 
 impl Gate {
+    /// By this meter.
+    pub fn new(meter: &Arc<Meter>) -> Arc<Self> {
+        Arc::new(Gate { meter: Arc::clone(meter), freed: Mutex::default(), changed: Condvar::new() })
+    }
+
     /// A place for a connection of this user, or why there is none.
-    pub fn enter(self: &Arc<Self>, uid: u32) -> Result<Slot, &'static str> {
-        let mut counts = self.counts();
-        let total: usize = counts.by_uid.values().sum();
-        let others = total - counts.by_uid.get(&0).copied().unwrap_or(0);
-        let own = counts.by_uid.get(&uid).copied().unwrap_or(0);
-        if total >= TOTAL || (uid != 0 && others >= OTHERS) {
-            return Err("too many connections are open");
+    pub fn enter(&self, uid: u32) -> Result<Slot, &'static str> {
+        match self.meter.charge(Resource::Control, Payer::Uid(uid), 1) {
+            Ok(charge) => Ok(Slot { _charge: charge }),
+            Err(Exhausted { whose: Whose::Own(Payer::Uid(1..)), .. }) => Err("you have too many connections open"),
+            Err(_) => Err("too many connections are open"),
         }
-        if uid != 0 && own >= PER_UID {
-            return Err("you have too many connections open");
-        }
-        counts.by_uid.insert(uid, own + 1);
-        Ok(Slot { gate: self.clone(), uid })
     }
 
     /// A place for a large message of this user; waits for one, `patience` at most.
     pub fn large(&self, uid: u32, patience: Duration) -> Option<Large<'_>> {
         let deadline = Instant::now() + patience;
-        let mut counts = self.counts();
-        while counts.large.contains(&uid) || counts.large.len() >= LARGE_AT_ONCE {
+        let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Ok(charge) = self.meter.charge(Resource::ControlLarge, Payer::Uid(uid), 1) {
+                return Some(Large { gate: self, charge: Some(charge) });
+            }
             let left = deadline.checked_duration_since(Instant::now())?;
-            counts = self.freed.wait_timeout(counts, left).unwrap_or_else(PoisonError::into_inner).0;
+            freed = self.changed.wait_timeout(freed, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        counts.large.insert(uid);
-        Some(Large { gate: self, uid })
-    }
-
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut counts = self.gate.counts();
-        match counts.by_uid.get(&self.uid).copied() {
-            Some(n) if n > 1 => counts.by_uid.insert(self.uid, n - 1),
-            _ => counts.by_uid.remove(&self.uid),
-        };
     }
 }
 
 impl Drop for Large<'_> {
     fn drop(&mut self) {
-        self.gate.counts().large.remove(&self.uid);
-        self.gate.freed.notify_all();
+        let mut freed = self.gate.freed.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.charge.take());
+        *freed += 1;
+        self.gate.changed.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meter::{Bounds, Shares};
+
+    fn gate() -> Arc<Gate> {
+        Gate::new(&Meter::new(&Shares::default(), 1 << 20, 100))
+    }
 
     #[test]
     fn one_user_cannot_keep_the_others_out() {
-        let gate = Arc::new(Gate::default());
-        let mut held: Vec<Slot> = (0..PER_UID).map(|_| gate.enter(1000).unwrap()).collect();
+        let gate = gate();
+        let Bounds { uid: per_uid, others, all, .. } = *gate.meter.bounds(Resource::Control);
+        let mut held: Vec<Slot> = (0..per_uid).map(|_| gate.enter(1000).unwrap()).collect();
         assert!(gate.enter(1000).is_err());
         for uid in 1001..1003 {
-            held.extend((0..PER_UID).map(|_| gate.enter(uid).unwrap()));
+            held.extend((0..per_uid).map(|_| gate.enter(uid).unwrap()));
         }
         assert!(gate.enter(1003).is_err(), "what is left is root's");
-        held.extend((0..TOTAL - OTHERS).map(|_| gate.enter(0).unwrap()));
+        held.extend((0..all - others).map(|_| gate.enter(0).unwrap()));
         assert!(gate.enter(0).is_err());
         held.clear();
         assert!(gate.enter(1000).is_ok(), "places come back");
-        assert!(gate.counts().by_uid.is_empty());
     }
 
     #[test]
     fn large_messages_wait_for_their_turn() {
-        let gate = Arc::new(Gate::default());
+        let gate = gate();
+        let at_once = gate.meter.bounds(Resource::ControlLarge).all as u32;
         let first = gate.large(1000, Duration::ZERO).unwrap();
         assert!(gate.large(1000, Duration::ZERO).is_none(), "one for each user");
-        let others: Vec<_> = (1..LARGE_AT_ONCE as u32).map(|n| gate.large(n, Duration::ZERO).unwrap()).collect();
+        let others: Vec<_> = (1..at_once).map(|n| gate.large(n, Duration::ZERO).unwrap()).collect();
         assert!(gate.large(0, Duration::ZERO).is_none());
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| gate.large(1000, Duration::from_secs(60)).is_some());

@@ -14,6 +14,7 @@ mod session;
 pub use peer::Peer;
 
 use crate::config::{Config, ConfigError};
+use crate::meter::{Meter, Resource};
 use crate::wire::{Admin, CallError, Fault, limit_for, write_error};
 use gate::Gate;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -56,10 +57,13 @@ pub enum ControlError {
 }
 
 /// How many bytes of locked memory the socket may need at worst, to be added to what the filesystem needs: large frames
-/// are taken one after the other beyond [`gate::LARGE_AT_ONCE`].
+/// are taken one after the other beyond their bound.
 pub fn locked_bytes(config: &Config) -> usize {
     let frame = limit_for(config.max_secret_size).next_power_of_two();
-    gate::LARGE_AT_ONCE * 3 * frame + gate::TOTAL * 2 * crate::wire::LARGE_FRAME.next_power_of_two() * 2
+    let meter = Meter::new(&config.limits, 0, config.max_secrets);
+    let all = |resource| usize::try_from(meter.bounds(resource).all).unwrap_or(usize::MAX);
+    let large = all(Resource::ControlLarge).saturating_mul(3 * frame);
+    large.saturating_add(all(Resource::Control).saturating_mul(4 * crate::wire::LARGE_FRAME.next_power_of_two()))
 }
 
 type PeerOf = dyn Fn(&UnixStream) -> io::Result<Peer> + Send + Sync;
@@ -100,13 +104,18 @@ impl Server {
         Self::bind_with(config, admin, Box::new(Peer::of))
     }
 
-    /// As [`Server::bind`]. `kept` is what the daemon before this one listened on, if there was one: who connected
+    /// As [`Server::bind`], with the bounds that all share. `kept` is what the daemon before this one listened on, if there was one: who connected
     /// meanwhile is answered.
     ///
     /// # Errors
     /// As [`Server::bind`].
-    pub fn resume(config: &Config, admin: Arc<dyn Admin>, kept: Option<UnixListener>) -> Result<Self, ControlError> {
-        Self::make(config, admin, kept, Box::new(Peer::of))
+    pub fn resume(
+        config: &Config,
+        admin: Arc<dyn Admin>,
+        kept: Option<UnixListener>,
+        meter: Arc<Meter>,
+    ) -> Result<Self, ControlError> {
+        Self::make(config, admin, kept, meter, Box::new(Peer::of))
     }
 
     /// As [`Server::bind`], with another way to learn who connects.
@@ -114,13 +123,14 @@ impl Server {
     /// # Errors
     /// As [`Server::bind`].
     pub fn bind_with(config: &Config, admin: Arc<dyn Admin>, peer_of: Box<PeerOf>) -> Result<Self, ControlError> {
-        Self::make(config, admin, None, peer_of)
+        Self::make(config, admin, None, Meter::new(&config.limits, 0, config.max_secrets), peer_of)
     }
 
     fn make(
         config: &Config,
         admin: Arc<dyn Admin>,
         kept: Option<UnixListener>,
+        meter: Arc<Meter>,
         peer_of: Box<PeerOf>,
     ) -> Result<Self, ControlError> {
         let operator_gid = config.operator_gid()?;
@@ -134,7 +144,7 @@ impl Server {
             admin,
             operator_gid,
             peer_of,
-            gate: Arc::default(),
+            gate: Gate::new(&meter),
             limit: limit_for(config.max_secret_size),
             stopping: AtomicBool::new(false),
             open: Mutex::default(),

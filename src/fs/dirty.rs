@@ -9,6 +9,7 @@ use super::held::{Charge, Payer};
 use super::{Fs, FsError, Opened};
 use crate::access::Denial;
 use crate::audit;
+use crate::meter::Resource;
 use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
 use crate::secret::Secret;
 use crate::vault::{Caller, Content, ModeIs, VaultError, WriteRight};
@@ -30,6 +31,8 @@ struct Writer {
     /// Up to which of the copy's states it may be shown without a new decision.
     seen: AtomicU64,
     copy: Arc<Mutex<Copy>>,
+    /// Of the handle, for as long as it is open.
+    _charge: crate::meter::Charge,
 }
 
 impl Writer {
@@ -165,6 +168,37 @@ impl Dirties {
     }
 }
 
+impl Fs {
+    /// Who pays for the commit that this request may become: one owner's FLUSH, or fsync and RELEASE. `None` if none is due.
+    pub(super) fn may_commit(&self, number: u64, owner: Option<u64>) -> Option<crate::meter::Payer> {
+        if !is_writer(number) {
+            return None;
+        }
+        let writer = self.dirties.get(number).ok()?;
+        let due = match writer.copy.try_lock() {
+            Ok(copy) => copy.changed && owner.is_none_or(|owner| copy.owners.contains(&owner)),
+            // Somebody commits it: whoever wants it waits for him.
+            Err(_) => true,
+        };
+        due.then(|| writer.payer().0)
+    }
+
+    /// Who pays for waiting, if the copy that this handle is on is being committed.
+    pub(super) fn waits_for_commit(&self, number: u64) -> Option<crate::meter::Payer> {
+        if !is_writer(number) {
+            return None;
+        }
+        let writer = self.dirties.get(number).ok()?;
+        let busy = writer.copy.try_lock().is_err();
+        busy.then(|| writer.payer().0)
+    }
+
+    /// Whether somebody commits this secret right now.
+    pub(super) fn is_being_committed(&self, ino: u64) -> bool {
+        self.dirties.of(Ino(ino)).is_some_and(|copy| copy.try_lock().is_err())
+    }
+}
+
 fn lock(copy: &Mutex<Copy>) -> MutexGuard<'_, Copy> {
     copy.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -179,8 +213,11 @@ impl Fs {
         truncate: bool,
     ) -> Result<Opened, FsError> {
         let ino = right.ino();
+        let charge = self.held.handle(Payer::of(caller.uid(), right.holder()).0)?;
         let version = self.vault.current_version(ino)?;
         let empty = if truncate { Some(Secret::zeroed(0)?) } else { None };
+        let empty =
+            empty.map(|e| self.held.copy(Payer::of(caller.uid(), right.holder()), 0).map(|c| (e, c))).transpose()?;
         let number = self.new_writer();
         let copy = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,6 +239,7 @@ impl Fs {
             denied: AtomicBool::new(false),
             seen: AtomicU64::new(0),
             copy,
+            _charge: charge,
         };
         let mut copy = lock(&writer.copy);
         if copy.content.is_none() {
@@ -210,9 +248,10 @@ impl Fs {
         // What it was allowed to read is what the copy begins with; otherwise the first read is decided anew.
         let known = read.is_some_and(|version| version.map_or(0, |v| v.0) == copy.version);
         writer.seen.store(if known { copy.state + 1 } else { 0 }, Ordering::Relaxed);
-        if let Some(empty) = empty {
+        if let Some((empty, charge)) = empty {
             written(&mut copy, &writer);
             copy.content = Some(empty);
+            copy.charge.get_or_insert(charge);
             copy.changed = true;
             copy.mtime = Some(Timestamp::now());
             copy.through.insert(number);
@@ -306,6 +345,8 @@ impl Fs {
             content.resize(size as usize)?;
             let mtime = Some(Timestamp::now());
             self.vault.commit(&right, &caller.who(), Content { bytes: content.expose(), mtime })?;
+            let payer = Payer::of(caller.uid(), right.holder()).0;
+            self.vault.meter().pace(Resource::CommitRate, payer, 1, std::time::Instant::now());
         }
         Ok(())
     }
@@ -475,7 +516,7 @@ impl Fs {
                 Err(FsError::Vault(VaultError::NotFound)) => Secret::zeroed(0)?,
                 other => other?,
             };
-            copy.charge = Some(self.held.charge(payer, content.capacity())?);
+            copy.charge = Some(self.held.copy(payer, content.capacity())?);
             copy.content = Some(content);
         }
         Ok(())
@@ -508,7 +549,7 @@ impl Fs {
             let block = len.max(content.capacity().saturating_mul(2)).next_power_of_two();
             match &mut copy.charge {
                 Some(charge) => charge.grow_to(block)?,
-                None => copy.charge = Some(self.held.charge(payer, block)?),
+                None => copy.charge = Some(self.held.copy(payer, block)?),
             }
         }
         Ok(content.resize(len)?)
@@ -520,6 +561,8 @@ impl Fs {
         let content = Content { bytes: content.expose(), mtime: copy.mtime };
         match self.vault.commit_as(&writer.right, &writer.who, content, mode) {
             Ok(version) => {
+                let now = std::time::Instant::now();
+                self.vault.meter().pace(Resource::CommitRate, writer.payer().0, 1, now);
                 copy.changed = false;
                 copy.owners.clear();
                 copy.through.clear();

@@ -10,7 +10,7 @@ use super::held::{Charge, Held, Payer};
 use super::register::{Entry as Registered, Register};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
-use crate::model::{Ino, Kind, Name, Uid};
+use crate::model::{Ino, Uid};
 use crate::secret::Secret;
 use crate::vault::{Caller, Holder, Opened as VaultOpened, VaultError};
 use std::collections::{HashMap, HashSet};
@@ -31,17 +31,9 @@ pub struct ReadHandle {
     mapped: AtomicBool,
 }
 
-/// A directory opened: its entries at that moment.
-pub struct DirHandle {
-    ino: Ino,
-    /// Inode, kind and name, `.` and `..` first.
-    pub entries: Vec<(Ino, Kind, Box<str>)>,
-}
-
 /// All handles.
 pub(super) struct Handles {
     readers: [Mutex<HashMap<u64, Arc<ReadHandle>>>; SHARDS],
-    directories: Mutex<HashMap<u64, Arc<DirHandle>>>,
     next: AtomicU64,
     started: u64,
     count: AtomicU64,
@@ -55,7 +47,6 @@ impl Handles {
         getrandom::getrandom(&mut started).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
         Handles {
             readers: std::array::from_fn(|_| Mutex::default()),
-            directories: Mutex::default(),
             next: AtomicU64::new(1),
             started: u64::from(u32::from_ne_bytes(started) >> 1),
             count: AtomicU64::new(0),
@@ -148,17 +139,12 @@ impl Handles {
             self.count.fetch_sub(dropped.len() as u64, Ordering::Relaxed);
             mapped.extend(dropped.iter().filter(|(_, h)| h.mapped.load(Ordering::Relaxed)).map(|(_, h)| h.ino));
         }
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner).clear();
         mapped
     }
 
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<ReadHandle>>> {
         let shard = number as usize % SHARDS;
         self.readers[shard].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn directories(&self) -> MutexGuard<'_, HashMap<u64, Arc<DirHandle>>> {
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -266,53 +252,6 @@ impl Fs {
     /// RELEASE of a reader. The inode, if its pages are to be dropped.
     pub fn release_reader(&self, number: u64) -> Option<Ino> {
         self.handles.release(number)
-    }
-
-    /// OPENDIR: takes the entries as they are now, so that a listing is not disturbed by what is removed meanwhile.
-    ///
-    /// # Errors
-    /// [`FsError`].
-    pub fn open_dir(&self, ino: Ino) -> Result<u64, FsError> {
-        let entries = self.list(ino)?;
-        let number = self.handles.next.fetch_add(1, Ordering::Relaxed);
-        self.handles.directories().insert(number, Arc::new(DirHandle { ino, entries }));
-        Ok(number)
-    }
-
-    /// The entries of an open directory; one that is not known is read anew.
-    ///
-    /// # Errors
-    /// [`FsError`].
-    pub fn dir(&self, ino: Ino, number: u64) -> Result<Arc<DirHandle>, FsError> {
-        // A number of the daemon before this one may be another directory's here.
-        if let Some(handle) = self.handles.directories().get(&number).filter(|handle| handle.ino == ino) {
-            return Ok(Arc::clone(handle));
-        }
-        Ok(Arc::new(DirHandle { ino, entries: self.list(ino)? }))
-    }
-
-    /// RELEASEDIR.
-    pub fn release_dir(&self, number: u64) {
-        self.handles.directories().remove(&number);
-    }
-
-    fn list(&self, ino: Ino) -> Result<Vec<(Ino, Kind, Box<str>)>, FsError> {
-        let dot = |name: &str, ino| (ino, Kind::Directory, name.into());
-        if let Some(mut entries) = self.own.list(ino) {
-            entries.splice(0..0, [dot(".", ino), dot("..", Ino::ROOT)]);
-            return Ok(entries);
-        }
-        let entries = match self.vault.entries(ino) {
-            Err(VaultError::NotFound) if self.vault.attr(ino).is_ok() => return Err(VaultError::NotADirectory.into()),
-            other => other?,
-        };
-        let mut all = vec![dot(".", ino), dot("..", self.vault.parent(ino)?)];
-        if ino == Ino::ROOT {
-            all.push(self.own.entry());
-        }
-        let text = |name: Name| -> Box<str> { name.as_str().into() };
-        all.extend(entries.into_iter().map(|(ino, kind, name)| (ino, kind, text(name))));
-        Ok(all)
     }
 
     pub(super) fn new_writer(&self) -> u64 {

@@ -1,71 +1,76 @@
-//! How much of the locked memory each uid has in use, so that none takes all of it. Callers inside a container count for
-//! its instance instead: its uids may be the host's, and are nothing it is short of.
+//! What each has open, and how much of the locked memory it takes: so that none takes all of it.
 //!
-//! Owns the count alone: whoever keeps content keeps a [`Charge`] beside it.
+//! Owns who pays. The counts and bounds are the [`meter`](crate::meter)'s; whoever keeps content keeps a [`Charge`] beside it.
 
 use super::FsError;
-use crate::model::{Ino, Uid};
-use crate::sys::arena::ArenaFull;
+use crate::meter::{self, Exhausted, Meter, Resource};
+use crate::model::Uid;
 use crate::vault::Holder;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Who pays for what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Payer {
-    /// A uid of the host.
-    Uid(Uid),
-    /// All those inside an instance.
-    Instance(Ino),
-}
+pub(super) struct Payer(pub meter::Payer);
 
 impl Payer {
     /// Whoever of this uid opened something by that entry.
     pub fn of(uid: Uid, holder: &Holder) -> Self {
-        holder.instance().map_or(Payer::Uid(uid), Payer::Instance)
+        Payer(meter::Payer::of(uid, holder.instance()))
     }
 }
 
-/// All payers' use, and what one may have.
-pub(super) struct Held {
-    used: Mutex<Used>,
-    budget: u64,
-}
-
-#[derive(Default)]
-struct Used {
-    by: HashMap<Payer, u64>,
-    /// By all instances together.
-    inside: u64,
-}
-
-impl Held {
-    /// With what one payer may have, in bytes. All instances together may have twice as much.
-    pub fn new(budget: u64) -> Arc<Self> {
-        Arc::new(Held { used: Mutex::default(), budget })
-    }
-
-    /// Charges somebody for `bytes`. What is charged alone always fits.
-    ///
-    /// # Errors
-    /// The arena is full, for him.
-    pub fn charge(self: &Arc<Self>, payer: Payer, bytes: usize) -> Result<Charge, FsError> {
-        let mut charge = Charge { held: Arc::clone(self), payer, bytes: 0 };
-        charge.grow_to(bytes)?;
-        Ok(charge)
-    }
-
-    // Lock order: innermost of the filesystem's, nothing is called while it is held.
-    fn lock(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Charges for what the filesystem holds.
+pub(super) struct Held(Arc<Meter>);
 
 /// What one handle or dirty copy has; given back when dropped.
 pub(super) struct Charge {
-    held: Arc<Held>,
-    payer: Payer,
-    bytes: u64,
+    bytes: meter::Charge,
+    _one: meter::Charge,
+}
+
+impl Held {
+    /// By this meter.
+    pub fn new(meter: &Arc<Meter>) -> Arc<Self> {
+        Arc::new(Held(Arc::clone(meter)))
+    }
+
+    /// Charges somebody for a handle and the content that it holds.
+    ///
+    /// # Errors
+    /// He has as many as he may, or as much memory.
+    pub fn charge(&self, payer: Payer, bytes: usize) -> Result<Charge, FsError> {
+        self.with(Resource::Handles, payer, bytes)
+    }
+
+    /// Charges somebody for a dirty copy.
+    ///
+    /// # Errors
+    /// As [`Held::charge`].
+    pub fn copy(&self, payer: Payer, bytes: usize) -> Result<Charge, FsError> {
+        self.with(Resource::DirtyCopies, payer, bytes)
+    }
+
+    /// Charges somebody for a handle without content of its own.
+    ///
+    /// # Errors
+    /// He has as many as he may.
+    pub fn handle(&self, payer: meter::Payer) -> Result<meter::Charge, Exhausted> {
+        self.0.charge(Resource::Handles, payer, 1)
+    }
+
+    /// Charges somebody for a listing of this size, in bytes.
+    ///
+    /// # Errors
+    /// He has as much memory for listings as he may.
+    pub fn snapshot(&self, payer: meter::Payer, bytes: usize) -> Result<meter::Charge, Exhausted> {
+        self.0.charge(Resource::Snapshots, payer, bytes as u64)
+    }
+
+    fn with(&self, one: Resource, payer: Payer, bytes: usize) -> Result<Charge, FsError> {
+        let one = self.0.charge(one, payer.0, 1)?;
+        let bytes = self.0.charge(Resource::HandleBytes, payer.0, bytes as u64)?;
+        Ok(Charge { bytes, _one: one })
+    }
 }
 
 impl Charge {
@@ -74,65 +79,46 @@ impl Charge {
     /// # Errors
     /// As [`Held::charge`]; then nothing has changed.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), FsError> {
-        let more = (bytes as u64).saturating_sub(self.bytes);
-        if more == 0 {
-            return Ok(());
-        }
-        let mut used = self.held.lock();
-        let own = used.by.get(&self.payer).copied().unwrap_or(0);
-        let inside = matches!(self.payer, Payer::Instance(_));
-        let too_much = own + more > self.held.budget || inside && used.inside + more > self.held.budget * 2;
-        if too_much && own > self.bytes {
-            return Err(ArenaFull { asked: bytes }.into());
-        }
-        used.by.insert(self.payer, own + more);
-        if inside {
-            used.inside += more;
-        }
-        self.bytes += more;
-        Ok(())
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        let mut used = self.held.lock();
-        if matches!(self.payer, Payer::Instance(_)) {
-            used.inside = used.inside.saturating_sub(self.bytes);
-        }
-        if let Some(own) = used.by.get_mut(&self.payer) {
-            *own = own.saturating_sub(self.bytes);
-            if *own == 0 {
-                used.by.remove(&self.payer);
-            }
-        }
+        Ok(self.bytes.grow_to(bytes as u64)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meter::Shares;
+    use crate::model::Ino;
+
+    fn held() -> Arc<Held> {
+        // Of 400 bytes each may have 100.
+        Held::new(&Meter::new(&Shares::default(), 400, 100))
+    }
+
+    fn one() -> Payer {
+        Payer(meter::Payer::Uid(1))
+    }
+
+    fn inside(n: u64) -> Payer {
+        Payer(meter::Payer::of(Uid(0), Some(Ino(n))))
+    }
 
     #[test]
     fn each_uid_has_its_own_budget_and_gets_it_back() {
-        let (one, two) = (Payer::Uid(Uid(1)), Payer::Uid(Uid(2)));
-        let held = Held::new(100);
-        let first = held.charge(one, 60).unwrap();
-        assert!(held.charge(one, 60).is_err());
+        let two = Payer(meter::Payer::Uid(2));
+        let held = held();
+        let first = held.charge(one(), 60).unwrap();
+        assert!(held.charge(one(), 60).is_err());
         let mut other = held.charge(two, 90).unwrap();
         assert!(held.charge(two, 20).is_err());
         drop(first);
-        assert!(held.charge(one, 60).is_ok());
+        assert!(held.charge(one(), 60).is_ok());
         other.grow_to(200).unwrap();
-        drop(other);
-        assert!(held.lock().by.is_empty());
     }
 
     #[test]
     fn containers_pay_for_themselves_and_leave_half_to_the_host() {
-        let held = Held::new(100);
-        let inside = |n| Payer::Instance(Ino(n));
-        let _host = held.charge(Payer::Uid(Uid(0)), 90).unwrap();
+        let held = held();
+        let _host = held.charge(Payer(meter::Payer::Uid(0)), 90).unwrap();
         let first = held.charge(inside(1), 90).unwrap();
         assert!(held.charge(inside(1), 20).is_err());
         let _second = held.charge(inside(2), 90).unwrap();

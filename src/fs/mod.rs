@@ -4,6 +4,7 @@
 //! `fs::fuse` is a thin adapter over it, and the tests drive it unmounted.
 
 mod again;
+mod directory;
 mod dirty;
 pub mod fuse;
 mod handle;
@@ -11,14 +12,17 @@ mod held;
 mod orphan;
 mod own;
 pub mod register;
+mod turns;
 mod wait;
 
 pub use again::Asked;
-pub use handle::{DirHandle, ReadHandle};
+pub use directory::{DirHandle, Snapshot};
+pub use handle::ReadHandle;
 pub use own::OWN_NAME;
 
 use crate::model::{Ino, Kind, Name, PathError};
 use crate::vault::{Attr, Caller, NewNode, Opened as VaultOpened, Rename, SetAttr, Vault, VaultError};
+use directory::Directories;
 use dirty::Dirties;
 use handle::Handles;
 use held::Held;
@@ -48,6 +52,12 @@ pub enum FsError {
 impl From<PathError> for FsError {
     fn from(error: PathError) -> Self {
         FsError::Vault(error.into())
+    }
+}
+
+impl From<crate::meter::Exhausted> for FsError {
+    fn from(exhausted: crate::meter::Exhausted) -> Self {
+        FsError::Vault(exhausted.into())
     }
 }
 
@@ -99,6 +109,7 @@ impl Opened {
 pub struct Fs {
     vault: Arc<Vault>,
     handles: Handles,
+    directories: Directories,
     dirties: Dirties,
     held: Arc<Held>,
     orphans: Orphans,
@@ -110,10 +121,11 @@ pub struct Fs {
 impl Fs {
     /// Over this vault, with what is open according to the daemon before this one, or an empty register.
     pub fn new(vault: Arc<Vault>, register: Register) -> Self {
-        let held = Held::new((crate::sys::arena::usage().1 / 4) as u64);
+        let held = Held::new(vault.meter());
         Fs {
             vault,
             handles: Handles::new(Arc::clone(&held), register),
+            directories: Directories::default(),
             dirties: Dirties::default(),
             held,
             orphans: Orphans::default(),
@@ -332,6 +344,7 @@ impl Fs {
             self.vault.record_refusal(crate::audit::Operation::Commit, &path, &who, reason);
         }
         self.orphans.clear();
+        self.directories.clear();
         self.handles.clear()
     }
 }

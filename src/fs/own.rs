@@ -4,6 +4,7 @@ use super::{FsError, OpenMode};
 use crate::model::{Ino, Kind, Name, Timestamp, Uid};
 use crate::secret::Secret;
 use crate::vault::{Attr, Vault, VaultError};
+use crate::wire::LimitStatus;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
@@ -173,6 +174,19 @@ fn metrics(vault: &Vault) -> String {
         ("uptime_seconds", "Since the daemon started.", status.uptime),
     ] {
         let _ = writeln!(out, "# HELP pinfold_{name} {help}\n# TYPE pinfold_{name} gauge\npinfold_{name} {value}");
+    }
+    type Of = fn(&LimitStatus) -> u64;
+    let limits: [(&str, &str, &str, Of); 4] = [
+        ("limit_used", "gauge", "What all use of what has a limit.", |l| l.used),
+        ("limit_most", "gauge", "What the one uses who uses most.", |l| l.most),
+        ("limit_share", "gauge", "What one uid may use.", |l| l.limit),
+        ("limit_met_total", "counter", "How often the limit was met.", |l| l.refused),
+    ];
+    for (name, kind, help, of) in limits {
+        let _ = writeln!(out, "# HELP pinfold_{name} {help}\n# TYPE pinfold_{name} {kind}");
+        for limit in &status.limits {
+            let _ = writeln!(out, "pinfold_{name}{{limit=\"{}\"}} {}", limit.name, of(limit));
+        }
     }
     out
 }

@@ -1,16 +1,12 @@
 //! Callers that wait for an unlock: bounded in number and in time, and none of them holds a thread.
 //!
-//! Sixteen for each uid and 256 in all; the deadline is counted from when the store was locked, not from the call, so
+//! How many the [`meter`](crate::meter) says; the deadline is counted from when the store was locked, not from the call, so
 //! that a machine without its key does not keep anybody for longer than it is told to.
 
+use crate::meter::{Charge, Meter, Payer, Resource};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Waiters of one uid.
-const MAX_PER_UID: usize = 16;
-/// Waiters in all.
-const MAX: usize = 256;
 
 /// What a waiter is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +21,7 @@ pub(super) enum Outcome {
 pub(super) type Job = Box<dyn FnOnce(Outcome) + Send>;
 
 struct Waiter {
-    uid: u32,
+    _charge: Charge,
     deadline: Instant,
     job: Job,
 }
@@ -38,31 +34,35 @@ struct Queue {
 }
 
 /// The queue and its thread.
-#[derive(Default)]
 pub(super) struct Waiting {
+    meter: Arc<Meter>,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
 impl Waiting {
     /// Starts the thread.
-    pub fn start() -> std::io::Result<Arc<Self>> {
-        let waiting = Arc::new(Waiting::default());
+    pub fn start(meter: &Arc<Meter>) -> std::io::Result<Arc<Self>> {
+        let waiting = Arc::new(Self::new(meter));
         let own = Arc::clone(&waiting);
         std::thread::Builder::new().name("waiting".into()).spawn(move || own.run())?;
         Ok(waiting)
     }
 
+    fn new(meter: &Arc<Meter>) -> Self {
+        Waiting { meter: Arc::clone(meter), queue: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// Waits for the unlock or for `patience` after `since`; the job is done in either case, perhaps at once.
     pub fn park(&self, uid: u32, since: Instant, patience: Duration, job: Job) {
         let deadline = since + patience;
+        let Ok(charge) = self.meter.charge(Resource::Waiters, Payer::Uid(uid), 1) else { return job(Outcome::GiveUp) };
         let mut queue = self.queue();
-        let own = queue.waiters.iter().filter(|w| w.uid == uid).count();
-        if deadline <= Instant::now() || own >= MAX_PER_UID || queue.waiters.len() >= MAX || queue.stop {
-            drop(queue);
+        if deadline <= Instant::now() || queue.stop {
+            drop((queue, charge));
             return job(Outcome::GiveUp);
         }
-        queue.waiters.push_back(Waiter { uid, deadline, job });
+        queue.waiters.push_back(Waiter { _charge: charge, deadline, job });
         drop(queue);
         self.changed.notify_one();
     }
@@ -129,11 +129,16 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meter::Shares;
     use std::sync::mpsc;
+
+    fn meter() -> Arc<Meter> {
+        Meter::new(&Shares::default(), 1 << 20, 100)
+    }
 
     #[test]
     fn waiters_are_told_of_the_unlock_in_order_and_the_late_give_up() {
-        let waiting = Waiting::start().unwrap();
+        let waiting = Waiting::start(&meter()).unwrap();
         let (tell, told) = mpsc::channel();
         let park = |uid, patience| {
             let tell = tell.clone();
@@ -151,7 +156,7 @@ mod tests {
 
     #[test]
     fn one_user_has_sixteen_places_and_all_have_256() {
-        let waiting = Waiting::default();
+        let waiting = Waiting::new(&meter());
         let (tell, told) = mpsc::channel();
         let park = |uid| {
             let tell = tell.clone();

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How many payers of a rate are remembered before those that used nothing lately are forgotten.
 const MANY: usize = 4096;
+/// The longest delay, in nanoseconds.
+const LONGEST: u64 = 60_000_000_000;
 const NANOS: u128 = 1_000_000_000;
 const DAY: u128 = 86_400 * NANOS;
 
@@ -119,7 +121,13 @@ impl Meter {
     /// With these shares, where there is so much locked memory, in bytes, and room for so many secrets.
     pub fn new(shares: &Shares, memory: u64, secrets: u64) -> Arc<Self> {
         Arc::new(Meter {
-            bounds: Resource::TABLE.map(|row| row.bounds(shares.share(row.resource, memory, secrets))),
+            bounds: Resource::TABLE.map(|row| {
+                let bounds = row.bounds(shares.share(row.resource, memory, secrets));
+                match row.share {
+                    Share::OfSecrets => Bounds { root: secrets, others: secrets, all: secrets, ..bounds },
+                    Share::Number(_) | Share::Fixed(_) | Share::OfMemory => bounds,
+                }
+            }),
             used: std::array::from_fn(|_| Mutex::default()),
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
             started: Instant::now(),
@@ -142,6 +150,11 @@ impl Meter {
         Ok(charge)
     }
 
+    /// Whether somebody could not be charged for one more. Counts as no refusal.
+    pub fn is_full(&self, resource: Resource, payer: Payer) -> bool {
+        self.used(resource).over(self.bounds(resource), payer, 1, false).is_some()
+    }
+
     /// Takes a turn, and says how long it is to be waited for; never refuses. For [`Counted::Paced`].
     pub fn pace(&self, resource: Resource, payer: Payer, amount: u64, now: Instant) -> Duration {
         debug_assert_eq!(resource.row().counted, Counted::Paced);
@@ -155,7 +168,8 @@ impl Meter {
         let mut used = self.used(resource);
         used.forget_idle(now);
         let until = used.by.entry(payer).or_insert(0);
-        *until = (*until).max(now).saturating_add(cost);
+        // Who asks on and on while there is no room to wait does not wait for hours afterwards.
+        *until = (*until).max(now).saturating_add(cost).min(now.saturating_add(burst).saturating_add(LONGEST));
         let delay = Duration::from_nanos((*until - now).saturating_sub(burst));
         drop(used);
         if !delay.is_zero() {
@@ -254,6 +268,24 @@ impl Meter {
 }
 
 impl Used {
+    /// Whose bound is passed by so much more for somebody; what is `alone` passes its own.
+    fn over(&self, bounds: &Bounds, payer: Payer, more: u64, alone: bool) -> Option<(Whose, u64)> {
+        let own = self.by.get(&payer).copied().unwrap_or(0);
+        let (inside, other) = (matches!(payer, Payer::Instance(_)), payer != Payer::Uid(0));
+        let too_much = |used: u64, bound: u64| used.saturating_add(more) > bound;
+        if !alone && too_much(own, bounds.of(payer)) {
+            Some((Whose::Own(payer), bounds.of(payer)))
+        } else if inside && too_much(self.inside, bounds.instances) {
+            Some((Whose::Instances, bounds.instances))
+        } else if other && too_much(self.others, bounds.others) {
+            Some((Whose::Others, bounds.others))
+        } else if too_much(self.all, bounds.all) {
+            Some((Whose::All, bounds.all))
+        } else {
+            None
+        }
+    }
+
     /// Forgets who has his whole rate again, once there are many.
     fn forget_idle(&mut self, now: u64) {
         if self.by.len() > self.enough.max(MANY) {
@@ -291,19 +323,8 @@ impl Charge {
         let bounds = self.meter.bounds(self.resource);
         let own = used.by.get(&self.payer).copied().unwrap_or(0);
         let (inside, other) = (matches!(self.payer, Payer::Instance(_)), self.payer != Payer::Uid(0));
-        let too_much = |used: u64, bound: u64| used.saturating_add(more) > bound;
         let alone = self.resource.row().alone && own == self.amount;
-        let whose = if !alone && too_much(own, bounds.of(self.payer)) {
-            Some((Whose::Own(self.payer), bounds.of(self.payer)))
-        } else if inside && too_much(used.inside, bounds.instances) {
-            Some((Whose::Instances, bounds.instances))
-        } else if other && too_much(used.others, bounds.others) {
-            Some((Whose::Others, bounds.others))
-        } else if too_much(used.all, bounds.all) {
-            Some((Whose::All, bounds.all))
-        } else {
-            None
-        };
+        let whose = used.over(bounds, self.payer, more, alone);
         if let Some((whose, bound)) = whose {
             drop(used);
             return Err(self.meter.refuse(self.resource, whose, bound));

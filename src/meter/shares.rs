@@ -18,6 +18,7 @@ impl Default for Shares {
     fn default() -> Self {
         Shares(Resource::TABLE.map(|row| match row.share {
             Share::Number(number) => number,
+            Share::Fixed(number) => number,
             Share::OfMemory | Share::OfSecrets => 0,
         }))
     }
@@ -28,6 +29,7 @@ impl Shares {
     pub fn share(&self, resource: Resource, memory: u64, secrets: u64) -> u64 {
         match resource.row().share {
             Share::Number(_) => self.0[resource as usize],
+            Share::Fixed(number) => number,
             Share::OfMemory => (memory / 4).max(1),
             Share::OfSecrets => (secrets / 10).max(1),
         }

@@ -19,7 +19,7 @@ pub enum Resource {
     Waiters,
     /// Requests that wait for their turn.
     Delayed,
-    /// Different refusals that wait to be written to the log.
+    /// Different refusals that wait to be written to the log. Its queue counts them, and keeps these bounds.
     Refusals,
     /// Opens in a second.
     Opens,
@@ -78,6 +78,8 @@ pub enum Unit {
 pub enum Share {
     /// So many. The key of the same name in `[limits]` changes it.
     Number(u64),
+    /// So many, always.
+    Fixed(u64),
     /// A quarter of the locked memory.
     OfMemory,
     /// A tenth of `max_secrets`.
@@ -199,7 +201,7 @@ impl Row {
 }
 
 use Counted::{Held, Kept, Paced, Spent};
-use Share::{Number, OfMemory, OfSecrets};
+use Share::{Fixed, Number, OfMemory, OfSecrets};
 
 impl Resource {
     /// How many there are.
@@ -233,7 +235,7 @@ impl Resource {
             .instance(4)
             .instances(8)
             .together(12, 16),
-        row(Resource::Refusals, "refusals", "different refusals at a time", Held, Number(1000))
+        row(Resource::Refusals, "refusals", "different refusals at a time", Kept, Fixed(1000))
             .root(1)
             .instances(4)
             .together(8, 9),

@@ -27,7 +27,8 @@ fn each_row_is_bounded_for_each_and_gives_back() {
     for resource in Resource::all() {
         let meter = small();
         let bound = meter.bounds(resource).uid;
-        assert_eq!(bound, 10, "{resource:?}");
+        let wanted = if let Share::Fixed(number) = resource.row().share { number } else { 10 };
+        assert_eq!(bound, wanted, "{resource:?}");
         let now = Instant::now();
         match resource.row().counted {
             Counted::Held => {

@@ -13,6 +13,7 @@ pub mod memfd;
 pub mod mount;
 mod mountinfo;
 pub mod namespace;
+pub mod pages;
 pub mod proc;
 pub mod process;
 pub mod requested;

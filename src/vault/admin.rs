@@ -16,8 +16,9 @@ use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
 use crate::store;
 use crate::wire::{
-    self, Actor, Admin, BackupReport, Entry, Extract, Fault, Fsck, FsckReport, Happened, List, LogPosition, Problem,
-    Put, Remove, Removed, Reveal, Rollback, Rotated, ScopeStatus, Status, UnlockWith, VersionInfo, WhoReply,
+    self, Actor, Admin, BackupReport, Entry, Extract, Fault, Fsck, FsckReport, Happened, LimitStatus, List,
+    LogPosition, Problem, Put, Remove, Removed, Reveal, Rollback, Rotated, ScopeStatus, Status, UnlockWith,
+    VersionInfo, WhoReply,
 };
 use std::io::Write;
 use std::sync::Arc;
@@ -498,6 +499,7 @@ impl Vault {
             audit_unrecorded: self.audit.unrecorded(),
             ..Status::default()
         };
+        status.limits = self.limits_used();
         (status.hosts, status.hosts_waiting, status.hosts_failing) = self.export_counts();
         match &*self.read_state() {
             State::Locked { at, .. } => {
@@ -629,6 +631,22 @@ impl Vault {
         })
     }
 
+    /// What is used of everything that has a bound.
+    fn limits_used(&self) -> Vec<LimitStatus> {
+        let kept = |resource| {
+            let of = |tree: &super::tree::Tree| (tree.kept().all().get(resource), tree.kept().most(resource));
+            self.with_tree(of).unwrap_or_default()
+        };
+        let status = |usage: crate::meter::Usage| LimitStatus {
+            name: usage.resource.row().name.into(),
+            used: usage.used,
+            most: usage.most,
+            limit: usage.share,
+            refused: usage.refused,
+        };
+        self.meter.usage(kept).into_iter().map(status).collect()
+    }
+
     /// The sealed blob of a secret, recorded.
     pub(crate) fn extract_blob(&self, caller: &impl Caller, extract: &Extract) -> Result<Vec<u8>, VaultError> {
         let blob = self.sealed_blob(&extract.path, extract.version)?;
@@ -654,7 +672,7 @@ impl From<VaultError> for Fault {
             | VaultError::Invalid(_)
             | VaultError::UnknownAttribute
             | VaultError::TooBig { .. }
-            | VaultError::Quota
+            | VaultError::Exhausted(_)
             | VaultError::WrongKey(_) => Fault::Refused(text),
             VaultError::NotFound | VaultError::NoAttribute | VaultError::NotComposed(_) => Fault::NotFound(text),
             VaultError::BadName(_) | VaultError::BadAcl(_) => Fault::Usage(text),

@@ -2,6 +2,7 @@
 //!
 //! Each is decided, recorded, done in memory under the writer's lock, and durable within a second or at the next sync.
 
+use super::kept::Keeper;
 use super::links::{confine, depth_in};
 use super::node::{Attr, Node};
 use super::on_change;
@@ -10,13 +11,12 @@ use super::writer::Writer;
 use super::{Caller, Vault, VaultError, ruled};
 use crate::access::{Denial, Operation, Rule};
 use crate::audit;
+use crate::meter::{Payer, Resource};
 use crate::model::{CONTAINERS, Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid, VersionNo};
 use crate::view::Definition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What one uid of the host may have, and all those inside a scope together, as a part of all there may be.
-const SHARE: u64 = 10;
 /// The longest target of a symlink, in bytes.
 const TARGET_MAX: usize = 4095;
 
@@ -80,7 +80,7 @@ impl Vault {
     /// Makes a file, directory or symlink of the caller's. A file gets no bits for group and others from a mode alone.
     ///
     /// # Errors
-    /// [`VaultError::Denied`], [`VaultError::Exists`], [`VaultError::NoSpace`], [`VaultError::Quota`].
+    /// [`VaultError::Denied`], [`VaultError::Exists`], [`VaultError::Exhausted`].
     pub fn create(&self, caller: &impl Caller, new: NewNode<'_>) -> Result<Attr, VaultError> {
         let mut writer = self.lock_writer();
         let event = match new.kind {
@@ -395,22 +395,21 @@ impl Vault {
     }
 
     pub(super) fn check_room(&self, caller: &impl Caller, rule: Rule, scope: &Scope) -> Result<(), VaultError> {
-        let (all, own) = self.with_tree(|t| match scope {
-            Scope::Host => (t.len(), t.owned(caller.uid())),
-            Scope::Container(_) => (t.len(), t.nodes_of(scope)),
-        })?;
-        if all >= self.limits.max_secrets {
-            return Err(VaultError::NoSpace("max_secrets is reached"));
-        }
-        // What is made inside counts together: uids are nothing a container is short of.
+        // An admin, and root, take of what there is in all, and fill nobody's share.
         let exempt = match scope {
             Scope::Host => caller.uid() == Uid::ROOT,
             Scope::Container(_) => matches!(rule, Rule::Admin | Rule::Daemon),
         };
-        if !exempt && own >= (self.limits.max_secrets / SHARE).max(1) {
-            return Err(VaultError::Quota);
-        }
-        Ok(())
+        let keeper = Keeper::of(scope, caller.uid());
+        let (own, all) = self.with_tree(|t| (t.kept().of(&keeper).nodes, t.len()))?;
+        let (payer, own) = if exempt { (Payer::Uid(0), all) } else { (keeper.payer(), own) };
+        Ok(self.meter.admit(Resource::Secrets, payer, own, all, 1)?)
+    }
+
+    /// Whether the tree has room for so many more entries, of nobody's share.
+    pub(super) fn check_room_for(&self, more: u64) -> Result<(), VaultError> {
+        let all = self.with_tree(|tree| tree.len())?;
+        Ok(self.meter.admit(Resource::Secrets, Payer::Uid(0), all, all, more)?)
     }
 
     /// Puts a node into the tree and marks it to be written.

@@ -1,5 +1,6 @@
 //! Committing content: checked, sealed, recorded, and on disk when it returns.
 
+use super::kept::{Count, Keeper};
 use super::node::{Node, Record, Version};
 use super::on_change;
 use super::open::{ModeIs, WriteRight, denial_of};
@@ -8,11 +9,13 @@ use super::writer::Writer;
 use super::{Vault, VaultError};
 use crate::audit;
 use crate::enrol;
+use crate::meter::{Payer, Resource};
 use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
 use crate::seal;
 use crate::store::{Batch, BlobKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// New content of a secret.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +76,8 @@ impl Vault {
         let ino = right.ino();
         self.decide_again(right, node, mode)?;
         self.check_content(node, content.bytes)?;
+        let payer = Payer::of(Uid(who.uid), right.holder.instance());
+        self.meter.spend(Resource::CommitBytes, payer, content.bytes.len() as u64, Instant::now())?;
         // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
         let (mut writer, (blob, digest)) = loop {
             let keys = self.keys()?;
@@ -118,6 +123,7 @@ impl Vault {
             next.meta.mtime = mtime;
         }
         prune(&mut next, self.limits.keep_versions);
+        self.check_share(&node, heritage.as_ref(), &next)?;
         self.record(audit::Operation::Commit, &path, Some(number.0), who, &grant.rule().to_string())?;
         self.install(&mut writer, ino, next, Some((blob_key, blob)), heritage.map(|h| (path, h)))?;
         Ok(Some(number))
@@ -156,6 +162,23 @@ impl Vault {
             touched
         })?;
         self.tell_unit(touched);
+        Ok(())
+    }
+
+    /// Whether whose it is may have as much as he has then.
+    fn check_share(&self, node: &Node, heritage: Option<&Heritage>, next: &Node) -> Result<(), VaultError> {
+        // What a removed secret of this name left counts already.
+        let buried = heritage.filter(|h| h.grave.is_some()).map(|h| h.versions.as_slice()).unwrap_or_default();
+        let before = Count::of(&node.versions).plus(Count::of(buried));
+        let after = Count::of(&next.versions);
+        let keeper = Keeper::of(&next.scope, next.meta.uid);
+        let (own, all) = self.with_tree(|tree| (tree.kept().of(&keeper), tree.kept().all()))?;
+        for resource in [Resource::StoredBytes, Resource::Versions] {
+            let more = after.get(resource).saturating_sub(before.get(resource));
+            if more > 0 {
+                self.meter.admit(resource, keeper.payer(), own.get(resource), all.get(resource), more)?;
+            }
+        }
         Ok(())
     }
 

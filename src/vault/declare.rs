@@ -67,9 +67,7 @@ impl Vault {
         if known >= MAX_SCOPES {
             return Err(VaultError::NoSpace("1024 scopes"));
         }
-        if self.with_tree(|t| t.len())? >= self.limits.max_secrets {
-            return Err(VaultError::NoSpace("max_secrets is reached"));
-        }
+        self.check_room_for(1)?;
         let parent = self.with_tree(|t| t.child(Ino::ROOT, CONTAINERS))?;
         let parent = parent.ok_or_else(|| VaultError::Damaged("the containers' folder is missing".into()))?;
         let keys = self.keys()?;

@@ -1,6 +1,7 @@
 //! Why the vault did not do what was asked. `fs::fuse` makes an errno of it, `vault::admin` a Fault.
 
 use crate::access::Denial;
+use crate::meter::Exhausted;
 use crate::model::{AclError, PathError};
 use crate::seal::SealError;
 use crate::store::StoreError;
@@ -68,9 +69,9 @@ pub enum VaultError {
     /// The bound of secrets, of attributes, or the disk was reached.
     #[error("no room: {0}")]
     NoSpace(&'static str),
-    /// The bound of this uid or scope was reached.
-    #[error("this user or scope has as many entries as it may have")]
-    Quota,
+    /// A bound of what can be used up was reached.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// A stored value failed its authentication.
     #[error("damaged: {0}")]
     Damaged(String),
@@ -103,7 +104,7 @@ impl VaultError {
             | VaultError::BadAcl(_)
             | VaultError::TooBig { .. }
             | VaultError::NoSpace(_)
-            | VaultError::Quota
+            | VaultError::Exhausted(_)
             | VaultError::Damaged(_)
             | VaultError::ArenaFull(_)
             | VaultError::Failed(_) => true,

@@ -26,6 +26,7 @@ mod fsck;
 mod history;
 mod import;
 mod instances;
+mod kept;
 mod links;
 #[cfg(test)]
 mod many_test;
@@ -403,6 +404,15 @@ impl Vault {
             Some(children.iter().filter_map(entry).collect())
         })?;
         entries.ok_or(VaultError::NotFound)
+    }
+
+    /// Counts up whenever the entries of a directory change, while the store is unlocked.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`], [`VaultError::NotFound`].
+    pub fn entries_generation(&self, directory: Ino) -> Result<u64, VaultError> {
+        self.refresh_if_stale(directory);
+        self.with_tree(|tree| tree.entries_generation(directory))?.ok_or(VaultError::NotFound)
     }
 
     /// The directory a directory is in.

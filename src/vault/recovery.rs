@@ -158,7 +158,7 @@ impl Vault {
             for (ino, record) in records {
                 match record {
                     Record::Node(node) => tree.put(ino, node),
-                    Record::Grave(grave) => drop(tree.bury(ino, grave)),
+                    Record::Grave(grave) => tree.put_grave(ino, grave),
                     Record::Facts(_)
                     | Record::Scope(_)
                     | Record::Instance(_)

@@ -5,6 +5,7 @@ use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
+use crate::meter::Resource;
 use crate::model::{CONTAINERS, Ino, Kind, Name};
 use std::sync::Arc;
 
@@ -112,7 +113,8 @@ impl Vault {
     pub(super) fn bury(&self, writer: &mut Writer, ino: Ino, node: &Arc<Node>, path: &str) -> Result<(), VaultError> {
         let grave = Grave::of(node, path);
         let older = self.with_tree(|t| t.grave(path).cloned())?;
-        let crowded_out = self.with_tree_mut(|tree| tree.bury(ino, grave.clone()))?;
+        let crowded_out =
+            self.with_tree_mut(|tree| tree.bury(ino, grave.clone(), self.meter.bounds(Resource::Removed)))?;
         for (old, grave) in older.into_iter().chain(crowded_out) {
             self.change_history(writer, &[&grave.versions], &[])?;
             writer.touch(old);

@@ -5,17 +5,17 @@
 
 use super::VaultError;
 use super::export::ExportTouched;
+use super::kept::{Graves, Keeper, Kept};
 use super::node::{Grave, Node, Record, Version};
 use super::publish::PublishedIndex;
 use super::views::{TouchedView, ViewIndex};
-use crate::model::{Ino, Kind, Name, Scope, SecretPath, Uid, XattrName};
+use crate::meter::Bounds;
+use crate::model::{Ino, Kind, Name, Scope, SecretPath, XattrName};
 use crate::seal::BlobDigest;
 use crate::store::BlobKey;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-/// Removed secrets whose history is kept, in each scope; the oldest goes first.
-pub const MAX_GRAVES: usize = 1024;
 /// Names given up by a rename that are remembered: an editor that renames the old file away and writes a new one
 /// continues the history of the name.
 const MAX_LEFT: usize = 64;
@@ -25,25 +25,17 @@ const MAX_LEFT: usize = 64;
 pub struct Tree {
     nodes: HashMap<Ino, Arc<Node>>,
     entries: HashMap<Ino, BTreeMap<Name, Ino>>,
-    graves: HashMap<String, (Ino, Arc<Grave>)>,
+    /// How often the entries of a directory changed; those of which that is not known never did.
+    generations: HashMap<Ino, u64>,
+    graves: Graves,
     /// Blobs that more than one name has in its history: how many beyond the first.
     shared: HashMap<BlobKey, u32>,
-    /// Nodes of the host's scope by owner.
-    owned: HashMap<Uid, u64>,
-    /// What is in each container's scope.
-    of_scope: HashMap<Scope, Count>,
-    files: u64,
+    /// What each has.
+    kept: Kept,
     left: VecDeque<Left>,
     published: PublishedIndex,
     exported: ExportTouched,
     views: ViewIndex,
-}
-
-/// How much is in a scope.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Count {
-    nodes: u64,
-    files: u64,
 }
 
 /// A secret that was renamed away from a path: what it was then. What is committed to it later is another name's.
@@ -88,13 +80,13 @@ impl Tree {
     pub fn load_node(&mut self, ino: Ino, node: Arc<Node>) {
         self.published.note(ino, None, Some(&node));
         self.views.register(ino, Some(&node));
-        self.count(&node, true);
+        self.kept.note(&node, true);
         self.nodes.insert(ino, node);
     }
 
     /// Takes a removed secret from the store.
     pub fn load_grave(&mut self, ino: Ino, grave: Grave) {
-        self.graves.insert(grave.path.clone(), (ino, Arc::new(grave)));
+        self.graves.insert(ino, grave, &mut self.kept);
     }
 
     /// Links what was loaded.
@@ -135,7 +127,7 @@ impl Tree {
         }
         let mut seen = HashSet::with_capacity(self.nodes.len());
         let refs =
-            self.nodes.values().flat_map(|n| &n.versions).chain(self.graves.values().flat_map(|g| &g.1.versions));
+            self.nodes.values().flat_map(|n| &n.versions).chain(self.graves.all().flat_map(|(_, g)| &g.versions));
         for version in refs {
             if !seen.insert(version.blob) {
                 *self.shared.entry(version.blob).or_default() += 1;
@@ -157,6 +149,16 @@ impl Tree {
     /// The entries of a directory, sorted by name.
     pub fn children(&self, directory: Ino) -> Option<&BTreeMap<Name, Ino>> {
         self.entries.get(&directory)
+    }
+
+    /// Counts up whenever the entries of a directory change, its own parent included.
+    pub fn entries_generation(&self, directory: Ino) -> Option<u64> {
+        self.entries.contains_key(&directory).then(|| self.generations.get(&directory).copied().unwrap_or(0))
+    }
+
+    /// The entries of a directory changed.
+    fn listed_anew(&mut self, directory: Ino) {
+        *self.generations.entry(directory).or_default() += 1;
     }
 
     /// The node at a path. Follows no symlink.
@@ -213,6 +215,9 @@ impl Tree {
     pub fn put(&mut self, ino: Ino, node: Node) {
         let was_at = self.path_of_source(ino);
         let old = self.unlink(ino);
+        if old.as_ref().is_none_or(|old| (old.parent, &old.name) != (node.parent, &node.name)) {
+            old.iter().map(|old| old.parent).chain([node.parent, ino]).for_each(|ino| self.listed_anew(ino));
+        }
         self.published.note(ino, old.as_deref(), Some(&node));
         self.exported.note(ino, old.as_deref(), Some(&node));
         self.views.register(ino, Some(&node));
@@ -222,7 +227,7 @@ impl Tree {
         if node.kind == Kind::Directory {
             self.entries.entry(ino).or_default();
         }
-        self.count(&node, true);
+        self.kept.note(&node, true);
         let node = Arc::new(node);
         self.nodes.insert(ino, Arc::clone(&node));
         let is_at = self.path_of_source(ino);
@@ -266,6 +271,8 @@ impl Tree {
         self.views.register(ino, None);
         self.views.note((Some(&node), was_at.as_ref()), (None, None));
         self.entries.remove(&ino);
+        self.generations.remove(&ino);
+        self.listed_anew(node.parent);
         Some(node)
     }
 
@@ -276,31 +283,8 @@ impl Tree {
         {
             entries.remove(name.as_str());
         }
-        self.count(&node, false);
+        self.kept.note(&node, false);
         Some(node)
-    }
-
-    fn count(&mut self, node: &Node, more: bool) {
-        let step = |n: &mut u64| *n = if more { *n + 1 } else { n.saturating_sub(1) };
-        if node.kind == Kind::File {
-            step(&mut self.files);
-        }
-        if node.scope != Scope::Host {
-            let count = self.of_scope.entry(node.scope.clone()).or_default();
-            step(&mut count.nodes);
-            if node.kind == Kind::File {
-                step(&mut count.files);
-            }
-            if count.nodes == 0 {
-                self.of_scope.remove(&node.scope);
-            }
-            return;
-        }
-        let owned = self.owned.entry(node.meta.uid).or_default();
-        step(owned);
-        if *owned == 0 {
-            self.owned.remove(&node.meta.uid);
-        }
     }
 
     /// The removed secret that had this path.
@@ -308,25 +292,20 @@ impl Tree {
         self.graves.get(path)
     }
 
-    /// Buries a removed secret. Gives back the oldest one of its scope, if there are too many now, for the caller to clear
-    /// away.
-    pub fn bury(&mut self, ino: Ino, grave: Grave) -> Option<(Ino, Arc<Grave>)> {
-        let scope = grave.scope.clone();
-        self.graves.insert(grave.path.clone(), (ino, Arc::new(grave)));
-        if self.graves.len() <= MAX_GRAVES {
-            return None;
-        }
-        let of_scope = || self.graves.iter().filter(|(_, (_, g))| g.scope == scope);
-        if of_scope().count() <= MAX_GRAVES {
-            return None;
-        }
-        let oldest = of_scope().min_by_key(|(_, (ino, g))| (g.removed, *ino)).map(|(path, _)| path.clone())?;
-        self.graves.remove(&oldest)
+    /// Buries a removed secret. Gives back those that are too many now, for the caller to clear away.
+    pub fn bury(&mut self, ino: Ino, grave: Grave, bounds: &Bounds) -> Vec<(Ino, Arc<Grave>)> {
+        self.graves.insert(ino, grave, &mut self.kept);
+        self.graves.crowded_out(bounds, &mut self.kept)
+    }
+
+    /// The record of a removed secret changed, but for whose it was and when it went.
+    pub fn put_grave(&mut self, ino: Ino, grave: Grave) {
+        self.graves.insert(ino, grave, &mut self.kept);
     }
 
     /// Takes a removed secret out again.
     pub fn exhume(&mut self, path: &str) -> Option<(Ino, Arc<Grave>)> {
-        self.graves.remove(path)
+        self.graves.remove(path, &mut self.kept)
     }
 
     /// Counts who has which blob when the histories `before` are replaced by `after`. Nothing is changed until
@@ -430,7 +409,7 @@ impl Tree {
             }
         };
         self.nodes.values_mut().filter(|n| !n.versions.is_empty()).for_each(|n| rename(&mut Arc::make_mut(n).versions));
-        self.graves.values_mut().for_each(|(_, grave)| rename(&mut Arc::make_mut(grave).versions));
+        self.graves.each().for_each(|grave| rename(&mut Arc::make_mut(grave).versions));
         self.left.iter_mut().for_each(|left| rename(&mut left.versions));
         let shared = std::mem::take(&mut self.shared);
         let now = |blob: BlobKey| replaced.get(&blob).map_or(blob, |(new, _)| *new);
@@ -440,13 +419,13 @@ impl Tree {
     /// Everything that has a history: its record, by inode.
     pub fn record(&self, ino: Ino) -> Option<Record> {
         let node = self.nodes.get(&ino).map(|node| Record::Node((**node).clone()));
-        let grave = || self.graves.values().find(|(i, _)| *i == ino).map(|(_, g)| Record::Grave((**g).clone()));
+        let grave = || self.graves.all().find(|(i, _)| *i == ino).map(|(_, g)| Record::Grave((**g).clone()));
         node.or_else(grave)
     }
 
     /// Secrets in the tree.
     pub fn files(&self) -> u64 {
-        self.files
+        self.kept.all().files
     }
 
     /// Nodes of all kinds.
@@ -454,19 +433,14 @@ impl Tree {
         self.nodes.len() as u64
     }
 
-    /// Nodes of the host's scope that belong to a uid.
-    pub fn owned(&self, uid: Uid) -> u64 {
-        self.owned.get(&uid).copied().unwrap_or(0)
-    }
-
-    /// Nodes in a container's scope, its folder with them.
-    pub fn nodes_of(&self, scope: &Scope) -> u64 {
-        self.of_scope.get(scope).map_or(0, |count| count.nodes)
+    /// What each has.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// Secrets in a container's scope.
     pub fn files_of(&self, scope: &Scope) -> u64 {
-        self.of_scope.get(scope).map_or(0, |count| count.files)
+        self.kept.of(&Keeper::Scope(scope.clone())).files
     }
 
     /// All nodes, in no order.
@@ -476,6 +450,6 @@ impl Tree {
 
     /// All removed secrets, in no order.
     pub fn graves(&self) -> impl Iterator<Item = (Ino, &Arc<Grave>)> {
-        self.graves.values().map(|(ino, grave)| (*ino, grave))
+        self.graves.all()
     }
 }

@@ -4,6 +4,7 @@
 //! contents and never fetches them; it knows nothing of callers, inodes or the tree.
 
 mod built_in;
+mod guard;
 mod hash;
 mod keys;
 mod pair;

@@ -5,7 +5,7 @@
 //! wipes what it frees.
 
 use super::built_in::without_line_end;
-use super::{MAX_SOURCES, MAX_TEMPLATE, Out, Part, ViewError, hash, pem, quote, too_many};
+use super::{MAX_SOURCES, MAX_TEMPLATE, Out, Part, ViewError, guard, hash, pem, quote, too_many};
 use crate::model::SecretPath;
 use crate::secret::Secret;
 use base64::Engine;
@@ -35,7 +35,8 @@ pub(super) fn check(text: &str) -> Result<Vec<SecretPath>, ViewError> {
         return Err(ViewError::Definition(format!("a template has {MAX_TEMPLATE} bytes at most")));
     }
     // The text is an admin's, not a secret: what the parser says of it may be shown.
-    environment().template_from_str(text).map(|_| ()).map_err(|e| ViewError::Template {
+    let guarded = guard::guarded(text)?;
+    environment(MAX_TEMPLATE).template_from_str(&guarded).map(|_| ()).map_err(|e| ViewError::Template {
         line: e.line().unwrap_or(1),
         what: e.detail().map_or_else(|| e.kind().to_string(), str::to_owned),
     })?;
@@ -58,7 +59,7 @@ pub(super) fn check(text: &str) -> Result<Vec<SecretPath>, ViewError> {
 /// # Errors
 /// [`ViewError::Template`] with the line and the kind of error: what the engine says in words may quote a secret.
 pub(super) fn render(text: &str, parts: &[Part<'_>], out: Out) -> Result<Secret, ViewError> {
-    let mut env = environment();
+    let mut env = environment(out.max);
     let of = |part: &Part<'_>| (part.name.to_string(), Zeroizing::new(part.content.expose().to_vec()));
     let contents: Arc<Contents> = Arc::new(parts.iter().map(of).collect());
     let sources = Arc::clone(&contents);
@@ -67,7 +68,8 @@ pub(super) fn render(text: &str, parts: &[Part<'_>], out: Out) -> Result<Secret,
     env.add_function("bytes", move |name: String| get(&sources, &name).map(value));
     env.add_function("cert", move |name: String| get(&contents, &name).and_then(certificate));
     let mut bounded = Bounded { out, full: None };
-    let template = env.template_from_str(text).map_err(|e| told(&e))?;
+    let guarded = guard::guarded(text)?;
+    let template = env.template_from_str(&guarded).map_err(|e| told(&e))?;
     let rendered = template.render_captured_to((), &mut bounded);
     match (rendered, bounded.full) {
         (_, Some(error)) => Err(error),
@@ -76,7 +78,8 @@ pub(super) fn render(text: &str, parts: &[Part<'_>], out: Out) -> Result<Secret,
     }
 }
 
-fn environment<'t>() -> Environment<'t> {
+/// Values in it are at most so large, in bytes.
+fn environment<'t>(max: usize) -> Environment<'t> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_auto_escape_callback(|_| AutoEscape::None);
@@ -86,6 +89,7 @@ fn environment<'t>() -> Environment<'t> {
     for function in ["debug", "namespace"] {
         env.remove_global(function);
     }
+    guard::bound_filters(&mut env, max);
     // Bytes that are no text would be written as something else.
     env.set_formatter(|out, state, value| match value.kind() {
         ValueKind::Bytes => Err(failed("bytes that are not text: use the filter base64")),

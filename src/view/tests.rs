@@ -331,6 +331,68 @@ fn a_template_that_fails_says_the_line_and_no_content() {
     assert_eq!(big.compose(&[], 5000).unwrap_err(), ViewError::TooBig { max: 5000 });
 }
 
+/// Values and output of a template are bounded: one step of the engine can ask for a gigabyte.
+#[test]
+fn no_step_of_a_template_makes_more_than_a_secret_may_be() {
+    let mut bombs = vec![
+        "{{ 'x'|indent(900000000) }}".to_owned(),
+        "{{ 'x'|indent(257) }}".into(),
+        "{{ '%1000000000s'|format('x') }}".into(),
+        "{{ '%.1000000000f'|format(1.5) }}".into(),
+        "{{ '%*s'|format(1000000000, 'x') }}".into(),
+        "{{ ('x' * 100000000)|length }}".into(),
+        "{{ ([1] * 1000000000)|list|length }}".into(),
+        "{{ [1, 2]|batch(1000000000, 'x')|list }}".into(),
+        "{{ [1, 2]|slice(1000000000)|list }}".into(),
+        "{{ range(100000)|join('xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx')|length }}".into(),
+        "{% set a %}{% for i in range(100000) %}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{% endfor %}{% endset %}{{ a|length }}"
+            .into(),
+        "{% filter length %}{% for i in range(100000) %}xxxxxxxxxxxxxxxxxxxxxx{% endfor %}{% endfilter %}".into(),
+        "{% for a in ['xx'] recursive %}{{ loop([a ~ a]) }}{% endfor %}".into(),
+    ];
+    // Doubling in statements, in nested loops, and by a filter; each twice beyond what fits.
+    bombs.push("{% set a = 'xxxxxxxx' %}".to_owned() + &"{% set a = a ~ a %}".repeat(30) + "{{ a|length }}");
+    bombs.push("{% set a = ['x'] %}".to_owned() + &"{% set a = a + a %}".repeat(30) + "{{ a|length }}");
+    bombs.push(
+        "{% set a = 'xxxxxxxx' %}".to_owned() + &"{% set a = a|replace('x', 'xx') %}".repeat(30) + "{{ a|length }}",
+    );
+    bombs.push(
+        "{% for a in ['xxxxxxxx'] %}".to_owned()
+            + &"{% for a in [a ~ a] %}".repeat(30)
+            + "{{ a|length }}"
+            + &"{% endfor %}".repeat(31),
+    );
+    bombs.push("{{ 'xxxxxxxx'".to_owned() + &"|replace('x', 'xx')".repeat(30) + "|length }}");
+    let before = peak();
+    for bomb in &bombs {
+        let error = rendered::<&str>(bomb, &[]).expect_err(bomb);
+        assert!(matches!(error, ViewError::Template { line: 1, .. } | ViewError::TooBig { .. }), "{bomb}: {error}");
+    }
+    assert!(peak() - before < 64 << 10, "{} KiB", peak() - before);
+}
+
+/// The most memory that this process ever had, in KiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn what_templates_need_goes_on_working() {
+    let sources = [("a", "one\ntwo\n")];
+    for (text, wanted) in [
+        ("{% for l in secret('a')|lines %}{{ l|upper }};{% endfor %}", "ONE;TWO;"),
+        ("{{ secret('a')|indent(4) }}", "one\n    two"),
+        ("{{ secret('a')|replace('o', '0')|split('\n')|join('+') }}", "0ne+tw0"),
+        ("{% set a, b = 1, 'x' %}{{ b ~ a }}{{ '%5s|%05d'|format(b, a) }}", "x1    x|00001"),
+        ("{%- set m = {'k': 'v'} -%}{% for k, v in m|items if k == 'k' %}{{ k }}={{ v }}{% endfor %}", "k=v"),
+        ("{{ [3, 1, 2]|sort|map('string')|join(',') }} {{ ['a', 'b']|first }} port 65535", "1,2,3 a port 65535"),
+    ] {
+        assert_eq!(rendered(text, &sources).unwrap(), wanted, "{text}");
+    }
+}
+
 #[test]
 fn quoting_is_read_back_by_what_it_is_for() {
     let dir = tempfile::tempdir().unwrap();

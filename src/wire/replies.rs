@@ -72,6 +72,24 @@ pub struct Status {
     /// What the last look at the certificates found; null if nobody looked since the store was unlocked.
     #[serde(default)]
     pub certificates: Option<super::CertStatus>,
+    /// What is used of everything that has a bound.
+    #[serde(default)]
+    pub limits: Vec<LimitStatus>,
+}
+
+/// What is used of one resource that has a bound, without who uses it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// Its name in the table of limits.
+    pub name: String,
+    /// What all use. Of a rate: what is not given back yet. Of what the store keeps: 0 while it is locked.
+    pub used: u64,
+    /// What the one uses who uses most.
+    pub most: u64,
+    /// What one uid may use.
+    pub limit: u64,
+    /// How often a bound was met since the daemon started.
+    pub refused: u64,
 }
 
 /// One scope and its entry in the kernel keyring.

@@ -3,6 +3,7 @@
 //! The table of all of them is in `docs/threat-model.md`; `page` holds it against the tests that exist.
 
 mod authority;
+mod bounds;
 mod clocks;
 mod conditions;
 mod descriptors;

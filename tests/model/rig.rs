@@ -4,6 +4,7 @@ use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon};
 use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError};
+use pinfold::meter::Whose;
 use pinfold::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
 use pinfold::seal::Protection;
 use pinfold::secret::Secret;
@@ -218,7 +219,8 @@ impl From<VaultError> for Failure {
             VaultError::UnknownAttribute => Failure::UnknownAttribute,
             VaultError::TooBig { .. } => Failure::TooBig,
             VaultError::NoSpace(_) => Failure::NoSpace,
-            VaultError::Quota => Failure::Quota,
+            VaultError::Exhausted(told) if told.whose == Whose::All => Failure::NoSpace,
+            VaultError::Exhausted(_) => Failure::Quota,
             VaultError::Locked => Failure::Locked,
             VaultError::NothingToDo(_) => Failure::NothingToDo,
             other => Failure::Other(other.to_string()),

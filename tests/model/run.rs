@@ -664,7 +664,7 @@ impl Run {
         let fs = self.fs();
         for result in [
             fs.lookup(Ino::ROOT, b"pub").map(|_| ()),
-            fs.open_dir(Ino::ROOT).map(|_| ()),
+            fs.open_dir(&ROOT, Ino::ROOT).map(|_| ()),
             fs.open(&ROOT, 1, Ino(1030), OpenMode { read: true, ..OpenMode::default() }).map(|_| ()),
         ] {
             agree(result, &[Failure::Locked])?;
@@ -907,11 +907,15 @@ fn compare_xattrs(fs: &Fs, model: &Reference, ino: u64) -> Verdict {
 }
 
 fn compare_directory(fs: &Fs, model: &Reference, ino: u64) -> Verdict {
-    let handle = fs.open_dir(Ino(ino)).map_err(|e| e.to_string())?;
+    let handle = fs.open_dir(&Daemon, Ino(ino)).map_err(|e| e.to_string())?;
     let listing = fs.dir(Ino(ino), handle).map_err(|e| e.to_string())?;
     fs.release_dir(handle);
-    let found: BTreeMap<String, u64> =
-        listing.entries.iter().map(|(i, _, n)| (n.to_string(), i.0)).filter(|(n, _)| n != ".pinfold").collect();
+    let found: BTreeMap<String, u64> = listing
+        .snapshot
+        .from(0)
+        .map(|(i, _, n)| (String::from_utf8_lossy(n).into_owned(), i.0))
+        .filter(|(n, _)| n != ".pinfold")
+        .collect();
     let mut wanted: BTreeMap<String, u64> = model.children(ino).into_iter().collect();
     wanted.insert(".".into(), ino);
     wanted.insert("..".into(), model.nodes[&ino].parent);

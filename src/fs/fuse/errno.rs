@@ -2,6 +2,7 @@
 
 use crate::access::Denial;
 use crate::fs::FsError;
+use crate::meter::{Exhausted, Resource, Whose};
 use crate::model::{AclError, PathError};
 use crate::vault::VaultError;
 use fuser::Errno;
@@ -53,10 +54,36 @@ fn of_vault(error: &VaultError) -> Errno {
         VaultError::UnknownAttribute => Errno::from_i32(libc::EOPNOTSUPP),
         VaultError::TooBig { .. } => Errno::EFBIG,
         VaultError::NoSpace(_) => Errno::ENOSPC,
-        VaultError::Quota => Errno::from_i32(libc::EDQUOT),
+        VaultError::Exhausted(exhausted) => of_exhausted(exhausted),
         VaultError::Damaged(_) => Errno::from_i32(libc::EBADMSG),
         VaultError::ArenaFull(_) => Errno::ENOMEM,
         VaultError::NotRecorded(_) | VaultError::Failed(_) => Errno::EIO,
+    }
+}
+
+fn of_exhausted(exhausted: &Exhausted) -> Errno {
+    let own = matches!(exhausted.whose, Whose::Own(_));
+    match exhausted.resource {
+        Resource::Handles if own => Errno::EMFILE,
+        Resource::Handles => Errno::ENFILE,
+        Resource::HandleBytes | Resource::Snapshots => Errno::ENOMEM,
+        Resource::Secrets if !own => Errno::ENOSPC,
+        Resource::DirtyCopies
+        | Resource::CommitBytes
+        | Resource::Secrets
+        | Resource::StoredBytes
+        | Resource::Versions
+        | Resource::Removed
+        | Resource::Upcalls => Errno::from_i32(libc::EDQUOT),
+        Resource::Waiters => locked(),
+        Resource::Delayed
+        | Resource::Opens
+        | Resource::Commits
+        | Resource::CommitRate
+        | Resource::Refusals
+        | Resource::Credentials
+        | Resource::Control
+        | Resource::ControlLarge => Errno::EAGAIN,
     }
 }
 

@@ -8,6 +8,7 @@ mod errno;
 mod notify;
 mod poke;
 mod probe;
+mod served;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,12 @@ use answer::{
     open_flags, open_mode, time_change, xattr_name,
 };
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
 };
 use notify::Teller;
+use served::Asker as Request;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -137,12 +139,14 @@ impl Adapter {
 }
 
 fn asked(req: &Request) -> Asked {
-    let number: u64 = req.unique().into();
+    let number = req.unique();
     Asked { number: number & !SENT_AGAIN, again: number & SENT_AGAIN != 0 }
 }
 
-impl Filesystem for Adapter {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+/// The requests, as fuser has them, from whoever asks.
+#[allow(clippy::too_many_arguments, reason = "the kernel's")]
+impl Adapter {
+    fn init(&mut self, config: &mut KernelConfig) -> std::io::Result<()> {
         let version = config.kernel_abi();
         let _ = self.offered.set(Offer { minor: version.1, flags: config.capabilities().bits() });
         for flag in NEEDED {
@@ -458,12 +462,12 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.guard("opendir", || {
-            let ino = Ino(ino.0);
+            let (ino, caller) = (Ino(ino.0), self.caller(req));
             self.when_unlocked(
                 req,
                 (ino, None),
                 errno::of_node,
-                move |fs| fs.open_dir(ino),
+                move |fs| fs.open_dir(&caller, ino),
                 |opened| match opened {
                     Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
                     Err(errno) => reply.error(errno),
@@ -476,8 +480,8 @@ impl Filesystem for Adapter {
         self.guard("readdir", || match self.fs.dir(Ino(ino.0), fh.0) {
             Ok(dir) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX);
-                for (i, (ino, kind, name)) in dir.entries.iter().enumerate().skip(from) {
-                    if reply.add(INodeNo(ino.0), i as u64 + 1, file_type(*kind), OsStr::new(&**name)) {
+                for (i, (ino, kind, name)) in (from..).zip(dir.snapshot.from(from)) {
+                    if reply.add(INodeNo(ino.0), i as u64 + 1, file_type(kind), OsStr::from_bytes(name)) {
                         break;
                     }
                 }

@@ -5,9 +5,12 @@
 
 use super::notify::{Handles, Teller};
 use super::poke::Poker;
+use super::served::Served;
 use super::{Adapter, Waiting};
 use crate::fs::Fs;
 use crate::fs::register::Register;
+use crate::fs::turns::Turns;
+use crate::meter::Resource;
 use crate::sys::connection::{self, Offer, Stage};
 use crate::sys::mount;
 use crate::vault::Vault;
@@ -19,8 +22,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Threads that answer requests. More buy isolation, not speed: a commit keeps its thread until the disk has it.
-const THREADS: usize = 8;
+/// Threads that answer requests, beside those that changes may keep until the disk has them.
+const THREADS: u64 = 2;
+/// The most threads in all.
+const MAX_THREADS: u64 = 64;
 /// What mount(8) shows as the source.
 pub const SOURCE: &str = "pinfold";
 
@@ -43,6 +48,7 @@ pub enum Connect {
 pub struct Mounted {
     mountpoint: PathBuf,
     waiting: Arc<Waiting>,
+    turns: Arc<Turns>,
     teller: Arc<Teller>,
     session: Option<JoinHandle<io::Result<()>>>,
     device: OwnedFd,
@@ -70,7 +76,8 @@ impl Mounted {
         };
         let register = register.map_or_else(Register::new, Ok)?;
         let fs = Arc::new(Fs::new(Arc::clone(vault), register));
-        let waiting = Waiting::start()?;
+        let waiting = Waiting::start(vault.meter())?;
+        let turns = Turns::start(vault.meter(), enter)?;
         let (forget, mapped, count) = (Arc::clone(&fs), Arc::clone(&fs), Arc::clone(&fs));
         let (teller, tasks) = Teller::new(
             Arc::clone(&waiting),
@@ -89,9 +96,11 @@ impl Mounted {
             patience,
             offered: Arc::clone(&offered),
         };
+        let adapter = Served { adapter: Arc::new(adapter), turns: Arc::clone(&turns) };
         let mut config = Config::default();
         config.acl = SessionACL::All;
-        config.n_threads = Some(THREADS);
+        let changing = vault.meter().bounds(Resource::Commits).all;
+        config.n_threads = Some(changing.saturating_add(THREADS).min(MAX_THREADS) as usize);
         let fresh = matches!(connect, Connect::New);
         let connected = match connect {
             Connect::New => mount_anew(mountpoint, adapter, config),
@@ -120,6 +129,7 @@ impl Mounted {
                 Ok(Mounted {
                     mountpoint: mountpoint.into(),
                     waiting,
+                    turns,
                     teller,
                     session: Some(session),
                     device,
@@ -159,6 +169,7 @@ impl Mounted {
     /// What umount2(2) says, or how the session ended.
     pub fn stop(mut self) -> io::Result<()> {
         self.waiting.stop();
+        self.turns.hurry();
         let unmounted = match mount::mount_at(&self.mountpoint)? {
             Some(found) if found.source == SOURCE => mount::unmount_detach(&self.mountpoint),
             Some(_) | None => Ok(()),
@@ -177,7 +188,7 @@ impl Mounted {
     }
 }
 
-fn mount_anew(mountpoint: &Path, adapter: Adapter, config: Config) -> io::Result<(Session<Adapter>, OwnedFd)> {
+fn mount_anew(mountpoint: &Path, adapter: Served, config: Config) -> io::Result<(Session<Served>, OwnedFd)> {
     let device = mount::open_fuse_device()?;
     let ours = device.try_clone()?;
     mount::mount_fuse(mountpoint, device.as_fd(), SOURCE)?;
@@ -191,7 +202,7 @@ fn mount_anew(mountpoint: &Path, adapter: Adapter, config: Config) -> io::Result
 }
 
 /// fuser wants a handshake at the beginning; the kernel had its own long ago.
-fn take_over(device: &OwnedFd, offer: Offer, adapter: Adapter, config: Config) -> io::Result<Session<Adapter>> {
+fn take_over(device: &OwnedFd, offer: Offer, adapter: Served, config: Config) -> io::Result<Session<Served>> {
     let (end, stage) = Stage::set(offer)?;
     let session = Session::from_fd(adapter, end, SessionACL::All, config)?;
     stage.exchange(session.as_fd(), device)?;

@@ -10,6 +10,7 @@ use super::record::{ConsoleRecord, Consoles};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::caller::Daemon;
+use crate::meter::{Payer, Resource};
 use crate::model::{Ino, Kind, Meta, SecretPath, Timestamp};
 use crate::vault::node::Node;
 use crate::vault::on_change::ON_CHANGE;
@@ -194,9 +195,9 @@ impl Applying<'_> {
             return Err(Why::Entry("its folder belongs to another scope".into()));
         }
         self.vault.judge(&Daemon, parent, &directory, ScopeState::Alive, Operation::ChangeEntries)?;
-        if self.draft.tree.len() >= self.vault.limits.max_secrets {
-            return Err(Why::Entry("max_secrets is reached".into()));
-        }
+        let all = self.draft.tree.len();
+        let room = self.vault.meter.admit(Resource::Secrets, Payer::Uid(0), all, all, 1);
+        room.map_err(|error| Why::Entry(error.to_string()))?;
         let ino = (self.new_ino)()?;
         let kind = match &what {
             What::Directory => Kind::Directory,

@@ -9,6 +9,7 @@ use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::bundle::{KeySigner, PublicKey, Recipient, Signer};
 use crate::caller::Daemon;
+use crate::meter::Resource;
 use crate::model::{ConsoleName, HostName, Kind, Reserved, SecretPath, Timestamp, ack_file};
 use crate::seal;
 use crate::vault::node::Record;
@@ -166,7 +167,11 @@ impl Vault {
         let how = if keep { "kept" } else { "removed" };
         let what = format!("left {console}; {} paths are {how}", record.owned.len());
         self.record(audit::Operation::Import, "", None, &who, &what)?;
-        let mut draft = Draft::new(self.with_tree(|tree| tree.clone())?, self.limits.keep_versions);
+        let mut draft = Draft::new(
+            self.with_tree(|tree| tree.clone())?,
+            self.limits.keep_versions,
+            *self.meter.bounds(Resource::Removed),
+        );
         let mut left = Left::default();
         for path in record.owned.iter().rev() {
             let found = draft.tree.find(path).and_then(|ino| Some((ino, draft.tree.get(ino)?.clone())));

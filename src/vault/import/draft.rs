@@ -3,6 +3,7 @@
 //! Owns the steps. Nobody sees any of them until the copy takes the place of the tree, as a whole. Decides nothing and
 //! records nothing.
 
+use crate::meter::Bounds;
 use crate::model::{Ino, Kind, Timestamp, Uid, VersionNo};
 use crate::seal::BlobDigest;
 use crate::store::{Batch, BlobKey};
@@ -39,6 +40,8 @@ pub(super) struct Draft {
     touched: Vec<Touched>,
     /// How many versions are kept.
     keep: usize,
+    /// How many removed secrets are.
+    removed: Bounds,
 }
 
 /// All that is left to do once a draft is whole.
@@ -54,9 +57,9 @@ pub(super) struct Finished {
 }
 
 impl Draft {
-    pub fn new(tree: Tree, keep: usize) -> Self {
+    pub fn new(tree: Tree, keep: usize, removed: Bounds) -> Self {
         let (out, blobs) = (BTreeMap::new(), BTreeMap::new());
-        Draft { tree, out, blobs, changes: Vec::new(), touched: Vec::new(), keep }
+        Draft { tree, out, blobs, changes: Vec::new(), touched: Vec::new(), keep, removed }
     }
 
     /// Puts a new node in, or a changed one.
@@ -120,7 +123,7 @@ impl Draft {
     fn bury(&mut self, ino: Ino, node: &Node, path: &str) {
         let grave = Grave::of(node, path);
         let older = self.tree.grave(path).cloned();
-        let crowded_out = self.tree.bury(ino, grave.clone());
+        let crowded_out = self.tree.bury(ino, grave.clone(), &self.removed);
         self.out.insert(ino, Out::Grave(Arc::new(grave)));
         for (old, grave) in older.into_iter().chain(crowded_out) {
             self.recount(&[&grave.versions], &[], None);

@@ -29,6 +29,7 @@ use super::node::Record;
 use super::{Caller, Vault, VaultError, fault};
 use crate::audit;
 use crate::bundle::{self, Checked, Refusal};
+use crate::meter::Resource;
 use crate::model::{ConsoleName, Ino, SecretPath, Timestamp};
 use crate::wire::{ImportReport, Listed, Outcome};
 use apply::{Applying, Plan};
@@ -142,7 +143,11 @@ impl Vault {
         }
         let consoles = self.with_open(|open| open.consoles.clone())?;
         let mut remembered = (*consoles.remembered().1).clone();
-        let draft = Draft::new(self.with_tree(|tree| tree.clone())?, self.limits.keep_versions);
+        let draft = Draft::new(
+            self.with_tree(|tree| tree.clone())?,
+            self.limits.keep_versions,
+            *self.meter.bounds(Resource::Removed),
+        );
         let Ready { prepared, listed, refused, admins } = ready;
         let mut pretended = 1 << 62;
         let mut new_ino = || match mode {

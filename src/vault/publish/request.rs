@@ -1,6 +1,7 @@
 //! A key that somebody asked the kernel for: the secret is opened for him as if he read the file.
 
 use crate::audit;
+use crate::meter::{Payer, Resource};
 use crate::model::{Scope, SecretPath, Subject, Timestamp};
 use crate::secret::Secret;
 use crate::sys::keyctl::{KeyId, PAYLOAD_MAX};
@@ -43,6 +44,8 @@ impl Vault {
             self.refuse(audit::Operation::Open, path, None, &waiting.who(), &reason);
             Fault::Refused(reason)
         };
+        let charged = self.meter.charge(Resource::Upcalls, Payer::Uid(waiting.uid().0), 1);
+        let _making = charged.map_err(|error| refused(&asked.path, error.to_string()))?;
         let inside = waiting.instance().map_err(|e| refused(&asked.path, format!("in doubt: {e}")))?;
         let path = match inside.map(|instance| instance.scope) {
             // As it sees it: its folder is the root.

@@ -86,10 +86,7 @@ impl Vault {
                 }
             }
         }
-        let room = self.limits.max_secrets.saturating_sub(self.with_tree(|tree| tree.len())?);
-        if wanted.len() as u64 > room {
-            return Err(VaultError::NoSpace("max_secrets is reached"));
-        }
+        self.check_room_for(wanted.len() as u64)?;
         for (name, definition) in wanted {
             let ino = self.new_ino(writer)?;
             let entry = Node {
