@@ -18,7 +18,7 @@ static PROVING: Mutex<()> = Mutex::new(());
 pub(super) enum Owner {
     /// What is there keeps its owner, group and mode.
     Kept,
-    /// The name was there before: it gets what it had.
+    /// The name was there before, and gets what it had; or it is new, and root's where no owner is named.
     AsBefore(Box<Meta>),
     /// As asked for, or the caller's: the name is new, or whoever puts it may give it to anybody.
     Asked,
@@ -117,6 +117,8 @@ impl Vault {
         Ok(match (there, grave) {
             (Some(_), _) => Owner::Kept,
             (None, Some(meta)) => Owner::AsBefore(Box::new(meta)),
+            // What root puts there later would be his to read.
+            (None, None) if put.uid.is_none() => Owner::AsBefore(Box::new(Meta::new(Uid::ROOT, Gid(0), 0o600))),
             (None, None) => Owner::Asked,
         })
     }

@@ -90,12 +90,12 @@ methods! {
     Import => "Import", Root, ImportReport;
     GetAccounts => "Accounts", Operator, Accounts;
     NoteAccount => "NoteAccount", Root, Done;
-    CertRequest => "CertRequest", Operator, CertRequested;
-    CertAccept => "CertAccept", Operator, CertStored;
-    CertStore => "CertStore", Operator, CertStored;
+    CertRequest => "CertRequest", Root, CertRequested;
+    CertAccept => "CertAccept", Root, CertStored;
+    CertStore => "CertStore", Root, CertStored;
     CertList => "CertList", Operator, CertListing;
     CertShow => "CertShow", Operator, CertShown;
-    CertSelfsign => "CertSelfsign", Operator, CertStored;
+    CertSelfsign => "CertSelfsign", Root, CertStored;
     CertNote => "CertNote", Root, Done;
     CaInit => "CaInit", Root, CertStored;
     CaSign => "CaSign", Root, CaMade;
@@ -177,7 +177,7 @@ pub struct List {
     pub itself: bool,
 }
 
-/// Enrols a secret, or a new version of one. What is null stays as it was; a new one is 0600 of the caller.
+/// Enrols a secret, or a new version of one. What is null stays as it was; a new one is 0600 of root, or as it was before where an operator puts it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Put {

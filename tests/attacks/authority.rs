@@ -74,6 +74,10 @@ fn an_operator_makes_himself_no_reader() {
     cli(&daemon, OPERATOR, &["recovery", "ls"], b"").ok();
     cli(&daemon, OPERATOR, &["put", "svc/pin"], b"4713").ok();
     cli(&daemon, OPERATOR, &["put", "svc/new", "-o", &own], b"his own").ok();
+    // Where he names nobody it is root's: what comes there later is not his to read.
+    cli(&daemon, OPERATOR, &["put", "svc/roots"], b"x").ok();
+    let listing = daemon.json(&["ls", "-d", "svc/roots", "--json"]);
+    assert_eq!((listing[0]["uid"].as_u64(), listing[0]["mode"].as_u64()), (Some(0), Some(0o600)), "{listing}");
     assert_eq!(OWNER.sh(&format!("cat {}", daemon.path("svc/pin"))).text(), "4713");
     // What is not.
     let recovery =
@@ -358,4 +362,18 @@ fn a_store_that_others_can_change_is_refused() {
     let out = fails_to_start(&daemon);
     chown(&above, Some(0), None).expect("it is ours");
     out.refused("is not root's alone");
+}
+
+#[test]
+fn the_last_error_is_each_uids_own() {
+    let daemon = start("");
+    daemon.cli_with(&["put", "-p", "own/x"], b"x").ok();
+    crate::common::sh(&format!("chown {} {}", OWNER.uid, daemon.path("own"))).ok();
+    let last = |user: User| user.sh(&format!("cat {}", daemon.path(".pinfold/last-error"))).quiet();
+    // A shell does not hear what close(2) says.
+    OWNER.sh(&format!("echo no pem > {}", daemon.path("own/a.pem")));
+    wait_for("his own", Duration::from_secs(10), || last(OWNER).contains("own/a.pem").then_some(()));
+    for user in [STRANGER, OPERATOR, ROOT] {
+        assert!(!last(user).contains("a.pem"), "uid {}: {}", user.uid, last(user));
+    }
 }
