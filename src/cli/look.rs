@@ -153,7 +153,10 @@ fn happened(h: &Happened, names: &mut Names) -> Vec<String> {
     vec![
         show::time(h.time),
         visible(&h.decision).into_owned(),
-        visible(&h.operation).into_owned(),
+        match h.count {
+            Some(count) => format!("{} ×{count}", visible(&h.operation)),
+            None => visible(&h.operation).into_owned(),
+        },
         // A container's users have names of their own.
         if h.container.is_none() { names.user_or_number(h.uid) } else { h.uid.to_string() },
         format!("{} ({})", visible(program), h.pid),

@@ -731,6 +731,7 @@ fn happened(record: audit::Record) -> Option<Happened> {
         decision: record.decision.map(|d| d.as_str().to_owned()).unwrap_or_default(),
         reason: record.reason,
         version: record.version,
+        count: record.count,
     })
 }
 

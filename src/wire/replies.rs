@@ -259,6 +259,9 @@ pub struct Happened {
     pub reason: Option<String>,
     /// Which version.
     pub version: Option<u64>,
+    /// How many such events it stands for, if not one.
+    #[serde(default)]
+    pub count: Option<u64>,
 }
 
 /// A point in the audit log.
