@@ -11,8 +11,9 @@ use super::{Failure, with_stdout};
 use crate::config::{AccountsOf, Config};
 use crate::control::client::Client;
 use crate::exit::Exit;
+use crate::model::{AUTHORIZED_KEYS, SecretPath};
 use crate::vault::{is_account_name, mark};
-use crate::wire::{AccountInfo, AccountState, GetAccounts, NoteAccount};
+use crate::wire::{AccountInfo, AccountState, GetAccounts, NoteAccount, Remove};
 use nix::unistd::{Gid, Group, User};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -191,7 +192,11 @@ fn one(
     };
     match todo {
         Todo::Nothing => Ok(None),
-        Todo::Foreign => Err(Failure::new(Exit::Refused, "it exists, and was not made by pinfold: it is left alone")),
+        Todo::Foreign => {
+            unserve(client, &account.user)?;
+            let what = "it exists, and was not made by pinfold: it is left alone, and no key is served under it";
+            Err(Failure::new(Exit::Refused, what))
+        }
         Todo::Adopt(uid) => note(client, AccountState::Made, Some(uid)).map(|()| Some("made before")),
         Todo::Forget => note(client, AccountState::Gone, None).map(|()| Some("gone")),
         Todo::Make => {
@@ -229,6 +234,15 @@ fn one(
             note(client, AccountState::Locked, None)?;
             Ok(Some("locked"))
         }
+    }
+}
+
+/// Takes away the keys that an import put under a name that somebody else has had since.
+fn unserve(client: &mut Client, user: &str) -> Result<(), Failure> {
+    let path = SecretPath::parse(&format!("{AUTHORIZED_KEYS}/{user}")).map_err(|e| Failure::usage(e.to_string()))?;
+    match client.call(&Remove { path, purge: false, recursive: false }).map_err(Failure::from) {
+        Err(failure) if failure.is(Exit::NotFound) => Ok(()),
+        other => other.map(drop),
     }
 }
 

@@ -17,11 +17,12 @@ const SSHD: &str = "etc/ssh/sshd_config";
 const USUAL: &str = ".ssh/authorized_keys .ssh/authorized_keys2";
 
 impl Machine<'_> {
-    /// All of it; nothing where no group is configured.
+    /// All of it; where no group is configured, only what sshd would go through all the same.
     pub(super) fn admins(&self, config: &Config, known: &Known) -> Vec<Check> {
-        let Some(group) = &config.accounts.group else { return Vec::new() };
-        let mut checks = vec![accounts(known), self.homes(&config.accounts, known), self.sshd(config, group)];
-        checks.extend(served(&known.served));
+        let mut checks: Vec<Check> = served(&known.served).into_iter().collect();
+        if let Some(group) = &config.accounts.group {
+            checks.extend([accounts(known), self.homes(&config.accounts, known), self.sshd(config, group)]);
+        }
         checks
     }
 

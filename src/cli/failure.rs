@@ -47,6 +47,11 @@ impl Failure {
         self
     }
 
+    /// Whether the command would end so.
+    pub fn is(&self, exit: Exit) -> bool {
+        self.exit == exit
+    }
+
     /// The line.
     pub fn message(&self) -> &str {
         &self.message

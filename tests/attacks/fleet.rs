@@ -285,6 +285,25 @@ fn what_a_removed_admin_left_neither_logs_in_nor_runs_as_the_next() {
     host.import(&with(&[accounts.admin("carl", &bobs)]), &[]).refused("entries");
 }
 
+/// A name that nobody has when the bundle comes, and somebody of this host a moment later.
+#[test]
+fn a_name_that_somebody_takes_meanwhile_is_served_no_key() {
+    let accounts = Accounts::new();
+    let mut host = Host::new(&accounts.config(""), &[]);
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPdDn0bxVvVyzWxGOYzE8w3mLGLhxsMDzqOlZdF1uXJH ann";
+    let parcel = Parcel { admins: vec![accounts.admin("ann", key)], ..Parcel::default() };
+    host.import(&parcel, &[]).ok();
+    let name = accounts.named("ann");
+    let served = format!("ssh/authorized_keys/{name}");
+    assert!(host.stat(&served).is_some());
+    sh(&format!("userdel {name} && useradd --no-create-home --comment local {name}")).ok();
+    host.daemon.cli(&["accounts", "apply"]).refused("not made by pinfold");
+    assert_eq!(host.stat(&served), None, "the console's key would log in as somebody else");
+    assert_eq!(accounts.passwd("ann").expect("it is there")[4], "local", "it is left alone");
+    host.import(&parcel, &[]).refused("entries");
+    assert_eq!(host.stat(&served), None);
+}
+
 /// The home that all share: root's, unless the admin of the host wants keymgr's, and then doctor says what follows.
 #[test]
 fn a_shared_home_is_root_s_and_one_that_all_write_is_told_of() {
