@@ -6,6 +6,7 @@
 use super::key::{Fingerprint, PublicKey, SshSig};
 use super::manifest::{Manifest, REVOKED_MAX};
 use super::parts::Parts;
+use super::refusal::Revocations;
 use super::{BUNDLE_NAMESPACE, Contents, Refusal};
 use crate::model::{ConsoleName, HostName, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -209,7 +210,10 @@ fn signer(manifest: &Manifest, trust: &Trust) -> Result<(), Refusal> {
             key,
             signer,
             full: Box::new(manifest.signer.clone()),
-            revoked: manifest.revoked.clone(),
+            revoked: Box::new(Revocations {
+                all: manifest.revoked.clone(),
+                led: manifest.revoked_of_chain().collect(),
+            }),
         }),
     }
 }

@@ -7,6 +7,7 @@ use crate::model::{ConsoleName, HostName, Timestamp};
 use crate::secret::{Secret, wipe_stack};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 
 /// What `format` says.
 const FORMAT: &str = "pinfold-bundle";
@@ -108,6 +109,13 @@ impl Manifest {
             chain: chain.clone(),
             revoked: revoked.to_vec(),
         }
+    }
+
+    /// The keys that it revokes and that its own chain leads over: each of them signed the next link. Of others, the one before the
+    /// first link included, it is the signer's word alone.
+    pub fn revoked_of_chain(&self) -> impl Iterator<Item = Fingerprint> {
+        let used: HashSet<Fingerprint> = self.chain.links().iter().map(|link| link.key.fingerprint()).collect();
+        self.revoked.iter().copied().filter(move |key| used.contains(key))
     }
 
     /// The bytes that are signed. Their number does not depend on the payload's digest.

@@ -36,7 +36,7 @@ pub use key_line::is_key_line;
 pub use manifest::{Head, Manifest, Payload, REVOKED_MAX, Sha256Hex};
 pub use open::Contents;
 pub use recipient::{Recipient, RecipientError, ssh_identity};
-pub use refusal::Refusal;
+pub use refusal::{Refusal, Revocations};
 pub use seal::{ContentOf, Plan, SealError, Sealed, finish, finish_with, seal, seal_unsigned, to_be_signed};
 pub use signer::{KeySigner, SignError, Signer};
 

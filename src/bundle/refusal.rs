@@ -85,8 +85,8 @@ pub enum Refusal {
         signer: Fingerprint,
         /// The same in full.
         full: Box<PublicKey>,
-        /// Every key that the bundle revokes: the host is to remember them, although it refuses.
-        revoked: Vec<Fingerprint>,
+        /// What the bundle revokes: the host is to remember it, although it refuses.
+        revoked: Box<Revocations>,
     },
     /// The same serial again.
     #[error("it was seen before: its serial is {0}, as that of the last one taken")]
@@ -144,6 +144,15 @@ pub enum Refusal {
     Io(String),
 }
 
+/// The keys that a bundle revokes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Revocations {
+    /// All of them.
+    pub all: Vec<Fingerprint>,
+    /// Those that its chain leads over.
+    pub led: Vec<Fingerprint>,
+}
+
 impl From<std::io::Error> for Refusal {
     fn from(error: std::io::Error) -> Self {
         Refusal::Io(error.to_string())
@@ -185,7 +194,7 @@ impl Refusal {
     /// trusted key. To be added to its [`Trust`](super::Trust).
     pub fn learned(&self) -> &[Fingerprint] {
         match self {
-            Refusal::TrustRevoked { revoked, .. } => revoked,
+            Refusal::TrustRevoked { revoked, .. } => &revoked.all,
             _ => &[],
         }
     }

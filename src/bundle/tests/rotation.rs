@@ -228,3 +228,20 @@ fn a_chain_is_bounded_and_can_be_cut_at_its_old_end() {
     let file = with_chain(&world, long, world.signer());
     assert_eq!(code(&world, &file, &world.trust(5)), "not-a-bundle");
 }
+
+#[test]
+fn a_revocation_is_more_than_the_signer_s_word_only_of_keys_that_the_chain_leads_over() {
+    let mut world = rotated(3);
+    let (first, second, stranger) = (&world.keys[0], &world.keys[1], KeySigner::generate().unwrap());
+    world.revoked = [first, second, &stranger].map(|key| key.public().fingerprint()).into();
+    let checked = check(&world.seal(), &world.trust(3), NOW).unwrap();
+    let met: Vec<Fingerprint> = checked.manifest().revoked_of_chain().collect();
+    assert_eq!(met, [second.public().fingerprint()]);
+    // A thief of the newest key says that the console's next one, which he knows of, came before it.
+    let (newest, next) = (world.keys.last().unwrap(), stranger);
+    let sig = newest.sign(CHAIN_NAMESPACE, b"nobody looks at it").unwrap();
+    let link = Link { key: newest.public().clone(), by: next.public().fingerprint(), number: 1, created: NOW, sig };
+    world.revoked = vec![next.public().fingerprint()];
+    let checked = check(&with_chain(&world, Chain::from_links(vec![link]), newest), &world.trust(3), NOW).unwrap();
+    assert_eq!(checked.manifest().revoked_of_chain().count(), 0);
+}

@@ -76,8 +76,12 @@ impl Vault {
         };
         fault::at(fault::Point::Checked)?;
         let manifest = checked.manifest();
-        let arrived =
-            Arrived { console: manifest.console.clone(), serial: manifest.serial, trust: checked.new_trust().clone() };
+        let arrived = Arrived {
+            console: manifest.console.clone(),
+            serial: manifest.serial,
+            trust: checked.new_trust().clone(),
+            led: manifest.revoked_of_chain().collect(),
+        };
         let mut report = match self.open_and_prepare(&record, checked) {
             Ok(ready) => {
                 fault::at(fault::Point::Prepared)?;
@@ -196,7 +200,7 @@ impl Vault {
 
     /// What a bundle said of revoked keys holds although it was refused.
     fn learn(&self, console: &ConsoleName, refusal: &Refusal) -> Result<(), VaultError> {
-        let Refusal::TrustRevoked { key, .. } = refusal else { return Ok(()) };
+        let Refusal::TrustRevoked { key, revoked, .. } = refusal else { return Ok(()) };
         let mut writer = self.lock_writer();
         let (ino, record) = self.console(console)?;
         let mut next = (*record).clone();
@@ -205,7 +209,7 @@ impl Vault {
         next.revoke(&[*key]);
         next.revoke(refusal.learned());
         let mut remembered = (*self.with_open(|open| open.consoles.remembered().1)?).clone();
-        remembered.saw(console, *key, 0);
+        [key].into_iter().chain(&revoked.led).for_each(|key| remembered.saw(console, *key, 0));
         self.keep_console(&mut writer, ino, next, Some(remembered))
     }
 

@@ -53,11 +53,12 @@ impl Vault {
             Err(error) => return Err(error),
         };
         let mut remembered = (*self.with_open(|open| open.consoles.remembered().1)?).clone();
-        let taken = remembered.seen(&console, key.fingerprint()).map_or(0, |seen| seen.serial);
-        remembered.saw(&console, key.fingerprint(), 0);
+        let seen = remembered.seen(&console, key.fingerprint()).map(|seen| seen.serial);
+        let taken = seen.unwrap_or(0);
         let record = match &known {
             Some((_, known)) => {
-                if known.revoked.contains(&key.fingerprint()) {
+                // Of a key that this host never met, and that somebody compared, a revocation is a thief's word.
+                if seen.is_some() && known.revoked.contains(&key.fingerprint()) {
                     let what = format!("the console revoked the key {}", key.fingerprint());
                     return Err(VaultError::Invalid(what));
                 }
@@ -79,6 +80,7 @@ impl Vault {
                 ConsoleRecord { serial: taken, ..self.new_console(console, key, host, prefix)? }
             }
         };
+        remembered.saw(&record.console, record.key.fingerprint(), 0);
         if self.with_open(|open| open.consoles.all().len())? >= MAX_CONSOLES && known.is_none() {
             return Err(VaultError::NoSpace("64 consoles"));
         }

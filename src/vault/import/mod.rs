@@ -95,6 +95,8 @@ struct Arrived {
     console: ConsoleName,
     serial: u64,
     trust: bundle::Trust,
+    /// The keys of its chain that it revokes.
+    led: Vec<bundle::Fingerprint>,
 }
 
 /// What was prepared of it.
@@ -165,7 +167,7 @@ impl Vault {
         let mut next = (*ours).clone();
         next.learn(&arrived.trust);
         let key = arrived.trust.key.fingerprint();
-        remembered.saw(&arrived.console, key, 0);
+        arrived.led.iter().chain([&key]).for_each(|key| remembered.saw(&arrived.console, *key, 0));
         let outcome = match (plan.refused.is_empty(), mode) {
             (_, Mode::Pretend) => return Ok(report(arrived, Outcome::Pretended, plan)),
             (false, Mode::Whole) => Outcome::Refused,

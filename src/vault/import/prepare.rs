@@ -144,18 +144,20 @@ impl<'a> Preparing<'a> {
     pub fn entry(&mut self, entry: &bundle::Entry, content: Option<&Secret>) -> Result<(), VaultError> {
         let kind = kind_of(&entry.kind);
         let reserved = Reserved::of(&entry.path, self.credentials);
-        let lies = self.may_be_sent(&entry.path, kind, reserved);
-        if let (Some(_), Err(reason)) = (reserved, &lies) {
-            // What was taken there before the place was kept does not stay.
-            if kind == Kind::Directory {
-                self.refused_folders.push(entry.path.clone());
+        let lies = match self.may_be_sent(entry, kind, reserved) {
+            Ok(lies) => lies,
+            Err(reason) => {
+                // It is as if it were not listed: what was taken there, when more was allowed, does not stay.
+                if kind == Kind::Directory {
+                    self.refused_folders.push(entry.path.clone());
+                }
+                self.refuse(entry.path.to_string(), reason);
+                return Ok(());
             }
-            self.refuse(entry.path.to_string(), reason.clone());
-            return Ok(());
-        }
-        let judged = match lies {
-            Ok(lies) => self.judge(entry, lies, content),
-            Err(reason) => Err(Why::Entry(reason)),
+        };
+        let judged = match self.refused_folders.iter().any(|folder| place::is_below(&entry.path, folder)) {
+            true => Err(Why::Entry("its folder is refused".into())),
+            false => self.judge(entry, lies, content),
         };
         self.take(&entry.path, kind, judged)
     }
@@ -196,10 +198,11 @@ impl<'a> Preparing<'a> {
         Ok(())
     }
 
-    fn may_be_sent(&self, path: &SecretPath, kind: Kind, reserved: Option<Reserved>) -> Result<Lies, String> {
-        let lies = place::lies(&self.ours.prefix, path, kind, reserved)?;
-        if self.refused_folders.iter().any(|folder| place::is_below(path, folder)) {
-            return Err("its folder is refused".into());
+    fn may_be_sent(&self, entry: &bundle::Entry, kind: Kind, reserved: Option<Reserved>) -> Result<Lies, String> {
+        let prefix = &self.ours.prefix;
+        let lies = place::lies(prefix, &entry.path, kind, reserved)?;
+        if let EntryKind::Symlink { target } = &entry.kind {
+            place::stays_within(prefix, &entry.path, target)?;
         }
         Ok(lies)
     }
@@ -219,7 +222,6 @@ impl<'a> Preparing<'a> {
                 if target.is_empty() || target.len() > TARGET_MAX || target.contains('\0') {
                     return Err(Why::Entry("a symlink's target has 1 to 4095 bytes".into()));
                 }
-                place::stays_within(&ours.prefix, path, target).map_err(Why::Entry)?;
                 What::Symlink(target.as_str().into())
             }
             EntryKind::File { .. } => self.content_of(path, content)?,

@@ -18,7 +18,7 @@ pub struct Remembered {
     pub last_uid: u32,
     /// Accounts whose admins are gone.
     pub locked: Vec<LockedAccount>,
-    /// Keys of each console that were trusted or led over, the oldest first.
+    /// Keys of each console that were trusted, or revoked in a chain, the oldest first.
     pub keys: BTreeMap<ConsoleName, Vec<SeenKey>>,
 }
 

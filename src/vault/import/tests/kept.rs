@@ -119,6 +119,16 @@ fn a_confined_console_leaves_its_folder_by_no_link() {
     assert!(report.refused.iter().all(|r| r.reason.contains("leads out of site/a")), "{:?}", report.refused);
     assert_eq!(vault.read_link(vault.find(&path("site/a/d/up")).unwrap()).unwrap(), "../in");
     assert_eq!(take(&vault, &site.send(&host, &inside)).unchanged, 6);
+
+    // One that had the whole tree, and has a folder now: what it may not send does not stay.
+    let mut hq = Console::join(&vault, "hq", None);
+    let mut tree = of(&[("hq/pin", "1"), ("beside", "2")]);
+    tree.entry("hq/out", EntryKind::Symlink { target: "../beside".into() }, None);
+    assert_eq!(take(&vault, &hq.send(&host, &tree)).outcome, Outcome::Applied);
+    join(&vault, "hq", &hq.signer, Some("hq"));
+    let report = take_as(&vault, &hq.send(&host, &tree), None, Some(true));
+    assert_eq!(paths(&report.removed), ["hq/out", "beside"]);
+    assert!(shown(&vault, "hq/pin").is_some());
     sound(&vault);
 }
 
@@ -135,16 +145,26 @@ fn a_thief_s_numbers_and_revocations_end_with_a_key_that_somebody_compared() {
     thief.serial = u64::MAX - 1;
     assert_eq!(take(&vault, &thief.send(&host, &of(&[("pin", "stolen")]))).code.as_deref(), Some("ahead"));
     thief.serial = Timestamp::now().millis();
+    // The next key is no secret: its link is in the bundles that are on their way.
+    let next = KeySigner::generate().unwrap();
     for _ in 0..2 {
         let junk = || KeySigner::generate().unwrap().public().fingerprint();
         thief.revoked = (0..1024).map(|_| junk()).collect();
+        if !vault.consoles().unwrap()[0].revoked.contains(&next.public().fingerprint().to_string()) {
+            thief.revoked[7] = next.public().fingerprint();
+        }
         assert_eq!(take(&vault, &thief.send(&host, &of(&[("pin", "stolen")]))).outcome, Outcome::Applied);
     }
     let listed = || vault.consoles().unwrap().remove(0);
     assert_eq!((listed().revoked.len(), listed().serial), (2048, thief.serial));
-    // Another key, as the console shows it; its numbers and its revocations are taken.
+    // He leads the host to a key of his own.
     let stolen = thief.signer.public().fingerprint();
-    let mut console = Console { signer: KeySigner::generate().unwrap(), chain: Chain::default(), serial: 0, ..thief };
+    let own = KeySigner::generate().unwrap();
+    thief.chain.rotate(&ConsoleName::parse("hq").unwrap(), &thief.signer, own.public(), Timestamp::now()).unwrap();
+    (thief.signer, thief.revoked) = (own, vec![]);
+    assert_eq!(take(&vault, &thief.send(&host, &of(&[("pin", "led away")]))).outcome, Outcome::Applied);
+    // Another key, as the console shows it; its numbers and its revocations are taken.
+    let mut console = Console { signer: next, chain: Chain::default(), serial: 0, ..thief };
     console.revoked = vec![stolen];
     let joined = join(&vault, "hq", &console.signer, None);
     assert_eq!((joined.again, joined.console.serial, joined.console.revoked), (true, 0, vec![]));
