@@ -24,7 +24,9 @@ pub fn release(config: &Config, args: &Release) -> Result<Exit, Failure> {
     if args.unless_restarting.as_deref().is_some_and(goes_on) {
         return Ok(Exit::Ok);
     }
-    if let (false, Some(pid)) = (args.force, served_by(config)) {
+    // Where systemd stops the unit, the daemon has ended; its socket may still be kept, and nobody would answer there.
+    let asks = !args.force && args.unless_restarting.is_none();
+    if let Some(pid) = asks.then(|| served_by(config)).flatten() {
         let text = format!("{}: the daemon (pid {pid}) serves it and answers", config.mountpoint.display());
         return Err(Failure::new(Exit::Refused, text).hint("systemctl stop pinfold; or --force, which ends the daemon"));
     }

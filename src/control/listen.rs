@@ -78,7 +78,7 @@ pub fn adopt(path: &Path, listener: UnixListener) -> Option<(UnixListener, Place
     Some((listener, Place { path: path.into(), id: id_of(path) }))
 }
 
-/// Gives the socket to the admin group, if there is one.
+/// Gives the socket to the operators, if there are any.
 fn open_to(path: &Path, operator_gid: Option<u32>) -> io::Result<()> {
     let Some(gid) = operator_gid else {
         return std::fs::set_permissions(path, PermissionsExt::from_mode(0o600));

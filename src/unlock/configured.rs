@@ -58,7 +58,7 @@ pub fn methods(config: &Config, places: &Where, from: From) -> Vec<Box<dyn Metho
             all.push(Box::new(KernelKey(description.clone())));
         }
     }
-    // To run as somebody else, apart, takes root; a member of the admin group has his terminal.
+    // To run as somebody else, apart, takes root; an operator has his terminal.
     if nix::unistd::geteuid().is_root() {
         let programs = program::found(config, from == From::Terminal);
         all.extend(programs.into_iter().map(|p| Box::new(p) as Box<dyn Method>));
