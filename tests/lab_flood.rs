@@ -105,7 +105,7 @@ fn a_flood_of_different_paths_is_bounded_and_counted_too() {
     let daemon = Daemon::configured("max_secrets = 100000");
     enrol(&daemon);
     let tree = daemon.root().display().to_string();
-    sh(&format!("mkdir {tree}/many; cd {tree}/many; for i in $(seq 500); do echo $i > $i; done")).quiet();
+    sh(&format!("mkdir {tree}/many; cd {tree}/many; for i in $(seq 1500); do echo $i > $i; done")).quiet();
     sh(&format!("chmod 755 {tree}/many")).quiet();
     let before = counted(&daemon.audit(), 2002);
     let line = format!(
@@ -114,7 +114,7 @@ import os
 refused = 0
 for i in range(20000):
     try:
-        os.close(os.open("{tree}/many/%d" % (1 + i % 500), os.O_RDONLY))
+        os.close(os.open("{tree}/many/%d" % (1 + i % 1500), os.O_RDONLY))
     except PermissionError:
         refused += 1
 print(refused, flush=True)
