@@ -198,7 +198,7 @@ impl Shared {
     fn open(&self, stream: &UnixStream, address: &SocketAddr) -> Result<Secret, String> {
         let credentials = getsockopt(stream, sockopt::PeerCredentials).map_err(|e| e.to_string())?;
         let pid = u32::try_from(credentials.pid()).unwrap_or(0);
-        let caller = self.vault.callers().identify(Uid(credentials.uid()), Gid(credentials.gid()), pid);
+        let caller = self.vault.callers().identify_peer(Uid(credentials.uid()), Gid(credentials.gid()), pid);
         caller.pid(); // takes hold of it now
         let asked = Asked::parse(address);
         let path = asked.as_ref().and_then(|asked| self.path(asked).ok());

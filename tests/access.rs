@@ -1,7 +1,7 @@
 //! `access::decide` over the whole cross product, against an oracle that was written from acl(5) and the design, not from
 //! the code: owner, named user, groups, mask, other × who asks × what is known of him × the scope's key.
 
-use pinfold::access::{Denial, Object, Operation, Rule, ScopeState, World, decide};
+use pinfold::access::{Denial, Object, Operation, Rule, ScopeState, Way, World, decide, may_reach};
 use pinfold::model::{
     Acl, AclEntry, AclTag, Conditions, Doubt, FileId, Gid, Ino, InstanceId, Label, Scope, Subject, Timestamp, Uid,
 };
@@ -34,6 +34,10 @@ struct Fake {
     label: Result<&'static str, ()>,
     instance: Result<Option<&'static str>, ()>,
     daemon: bool,
+    /// Whether the kernel lets him pass directories.
+    passes: Result<bool, ()>,
+    /// How many names of `a/b/c` a mount of its own takes him past.
+    mounted: usize,
 }
 
 fn fake(uid: u32, gid: u32, groups: &'static [u32]) -> Fake {
@@ -47,6 +51,8 @@ fn fake(uid: u32, gid: u32, groups: &'static [u32]) -> Fake {
         label: Err(()),
         instance: Ok(None),
         daemon: false,
+        passes: Ok(false),
+        mounted: 0,
     }
 }
 
@@ -99,6 +105,15 @@ impl Subject for Fake {
         self.instance.map_or_else(|()| doubt(), |i| Ok(i.map(named)))
     }
 
+    fn passes_directories(&self) -> Result<bool, Doubt> {
+        self.passes.map_or_else(|()| doubt(), Ok)
+    }
+
+    fn mounted_past(&self, tree: u64, path: &str) -> Result<usize, Doubt> {
+        assert_eq!((tree, path), (9, "a/b/c"));
+        Ok(self.mounted)
+    }
+
     fn is_daemon(&self) -> bool {
         self.daemon
     }
@@ -114,6 +129,10 @@ impl World for Noon {
 
     fn file_id(&self, path: &str) -> Result<FileId, Doubt> {
         if path == "/usr/bin/right" { Ok(FileId { dev: 7, ino: 1 }) } else { doubt() }
+    }
+
+    fn tree(&self) -> Result<u64, Doubt> {
+        Ok(9)
     }
 }
 
@@ -558,6 +577,11 @@ fn every_operation() -> Vec<Operation> {
     let chown = |uid: Option<u32>, gid: Option<u32>| Operation::ChangeOwner { uid: uid.map(Uid), gid: gid.map(Gid) };
     vec![
         Operation::Read,
+        Operation::List,
+        Operation::Search,
+        Operation::Look,
+        Operation::ReadAttribute,
+        Operation::ReadCondition,
         Operation::ShowPassword,
         Operation::Write,
         Operation::WriteNew,
@@ -580,6 +604,17 @@ fn the_table_says(kind: Kind, who: &Fake, whose: Whose, perms: Perms, owner: u32
     if operation == Operation::Read {
         // No admin reads; a container's secret nobody but those inside.
         return kind.daemon || (posix(4) && (whose == Whose::Host || inside));
+    }
+    match operation {
+        // Nobody is exempt; whose scope it is does not matter for what is no content.
+        Operation::List | Operation::ReadAttribute => return kind.daemon || posix(4),
+        Operation::Search => return kind.daemon || posix(1),
+        Operation::Look => return true,
+        // In doubt whether he is an admin, he is told nothing.
+        Operation::ReadCondition => {
+            return kind.admin || (kind.uid != 0 || kind.stands != Stands::Nowhere) && posix(4);
+        }
+        _ => {}
     }
     if operation == Operation::ShowPassword {
         // Nobody but an admin, whatever the mode, and never what is a container's.
@@ -606,7 +641,13 @@ fn the_table_says(kind: Kind, who: &Fake, whose: Whose, perms: Perms, owner: u32
         }
     };
     match operation {
-        Operation::Read | Operation::ShowPassword => false,
+        Operation::Read
+        | Operation::ShowPassword
+        | Operation::List
+        | Operation::Search
+        | Operation::Look
+        | Operation::ReadAttribute
+        | Operation::ReadCondition => false,
         Operation::Write => posix(2),
         Operation::WriteNew => kind.uid == owner || posix(2),
         Operation::ChangeEntries => posix(3),
@@ -711,12 +752,87 @@ fn the_rows_that_must_never_change() {
     assert!(ask(&root_inside, true, Operation::Write).is_ok());
     let chown = Operation::ChangeOwner { uid: Some(Uid(STRANGER)), gid: None };
     assert_eq!(ask(&root_inside, true, chown).unwrap().rule(), Rule::ContainerRoot);
+    // Looking goes by the mode alone.
+    let looks =
+        [Operation::List, Operation::Search, Operation::Look, Operation::ReadAttribute, Operation::ReadCondition];
     for outsider in [at(MAPPED_ROOT, Ok(Some("db")), false), at(MAPPED_ROOT, Ok(None), false)] {
-        for operation in every_operation().into_iter().filter(|o| *o != Operation::ChangeConditions) {
+        assert!(looks.iter().all(|look| ask(&outsider, true, *look).is_ok()));
+        let others = every_operation().into_iter().filter(|o| *o != Operation::ChangeConditions && !looks.contains(o));
+        for operation in others {
             assert_eq!(ask(&outsider, true, operation).unwrap_err(), Denial::OutsideScope, "{outsider:?}");
         }
     }
     let nowhere = at(MAPPED_ROOT, Err(()), false);
     assert!(matches!(ask(&nowhere, true, Operation::Read), Err(Denial::Doubt(_))));
     assert!(matches!(ask(&nowhere, true, Operation::Write), Err(Denial::Doubt(_))));
+}
+
+#[test]
+fn looking_follows_acl_5_for_everybody_and_a_condition_is_seen_by_admins() {
+    for perms in every_perms() {
+        plain(perms, |object| {
+            for mut who in every_asker() {
+                for admin in ADMIN {
+                    who.admin = admin;
+                    let look = |operation| decide(&who, object, ScopeState::Missing, &Noon, operation).is_ok();
+                    assert_eq!(look(Operation::List), perms.allow(&who, OWNER, 4), "{who:?} lists {perms:?}");
+                    assert_eq!(look(Operation::ReadAttribute), perms.allow(&who, OWNER, 4), "{who:?} {perms:?}");
+                    assert_eq!(look(Operation::Search), perms.allow(&who, OWNER, 1), "{who:?} searches {perms:?}");
+                    assert!(look(Operation::Look));
+                    let condition = admin == Some(true) || admin == Some(false) && perms.allow(&who, OWNER, 4);
+                    assert_eq!(look(Operation::ReadCondition), condition, "{who:?} {perms:?}");
+                }
+            }
+        });
+    }
+}
+
+/// What of the three directories above `a/b/c` may be searched by others: all are Owner's, 0700 or 0711.
+fn reaches(who: &Fake, open: [bool; 3], scopes: [&Scope; 4]) -> Result<(), Denial> {
+    let directory = |i: usize| Object {
+        ino: Ino(5000 + i as u64),
+        scope: scopes[i],
+        uid: Uid(OWNER),
+        gid: Gid(GROUP),
+        mode: if open[i] { 0o711 } else { 0o700 },
+        acl: None,
+        conditions: Conditions::default(),
+        root: Uid::ROOT,
+        writable: false,
+    };
+    let directories = [0, 1, 2].map(directory);
+    may_reach(who, &Way { directories: &directories, path: "a/b/c", scope: scopes[3] }, &Noon)
+}
+
+#[test]
+fn who_passes_directories_needs_each_of_them_that_is_on_his_way() {
+    for bits in 0..8u8 {
+        let open = [bits & 1 != 0, bits & 2 != 0, bits & 4 != 0];
+        // The deepest that is closed: a mount has to begin below it.
+        let closed = open.iter().rposition(|open| !open);
+        for uid in [0, STRANGER] {
+            let who = |passes, mounted| Fake { passes, mounted, ..fake(uid, OTHER_GROUP, &[]) };
+            let host = [&Scope::Host; 4];
+            assert!(reaches(&who(Ok(false), 0), open, host).is_ok(), "the kernel has judged him");
+            for mounted in 0..4 {
+                let got = reaches(&who(Ok(true), mounted), open, host);
+                assert_eq!(got.is_ok(), closed.is_none_or(|closed| closed < mounted), "{open:?} {mounted}: {got:?}");
+                let doubt = reaches(&who(Err(()), mounted), open, host);
+                assert_eq!(doubt.is_ok(), closed.is_none(), "{open:?} {mounted}: {doubt:?}");
+            }
+            // Inside, his container's folder is the root: here the second directory.
+            let web = Scope::container("web").expect("a good name");
+            let inside = [&Scope::Host, &web, &web, &web];
+            for (instance, is) in
+                [(Ok(Some("web")), true), (Ok(Some("db")), false), (Ok(None), false), (Err(()), false)]
+            {
+                let got = reaches(&Fake { instance, ..who(Ok(true), 0) }, open, inside);
+                let from = usize::from(is);
+                assert_eq!(got.is_ok(), closed.is_none_or(|closed| closed < from), "{open:?} {instance:?}: {got:?}");
+            }
+        }
+        assert!(reaches(&Fake { passes: Ok(true), ..fake(OWNER, OTHER_GROUP, &[]) }, open, [&Scope::Host; 4]).is_ok());
+    }
+    let refused = reaches(&Fake { passes: Ok(true), ..fake(0, 0, &[]) }, [true, false, true], [&Scope::Host; 4]);
+    assert_eq!(refused.unwrap_err().to_string(), "the directory '/a' on the way: not allowed: other");
 }

@@ -55,6 +55,9 @@ impl Subject for User {
     fn instance(&self) -> Result<Option<InstanceId>, Doubt> {
         Ok(None)
     }
+    fn passes_directories(&self) -> Result<bool, Doubt> {
+        Ok(false)
+    }
 }
 
 impl Caller for User {

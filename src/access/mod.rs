@@ -5,16 +5,29 @@
 //! here: uid 0 reads what uid 0 is granted.
 
 mod posix;
+mod way;
 
 use crate::model::{Acl, Conditions, Doubt, FileId, Gid, Ino, Scope, Subject, Timestamp, Uid};
 pub use posix::{Class, READ, SEARCH, WRITE};
 use std::fmt;
+pub use way::{Way, is_open_to, may_reach};
 
 /// What somebody wants to do to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Open a secret's content. Nobody is exempt.
     Read,
+    /// List a directory's entries. Nobody is exempt.
+    List,
+    /// Walk through a directory. Nobody is exempt.
+    Search,
+    /// Look at what its own mode does not protect: where a symlink leads, which attributes there are, an ACL. The way there
+    /// is asked ([`may_reach`]).
+    Look,
+    /// See the value of a `user.*` attribute. Nobody is exempt.
+    ReadAttribute,
+    /// See the value of a `user.pinfold.*` attribute: as any other, or as an admin.
+    ReadCondition,
     /// Show a password of the host to the admin who asks for it, whatever its mode: the vault bounds how often, and
     /// records each. Its conditions hold all the same.
     ShowPassword,
@@ -92,6 +105,13 @@ pub trait World {
     /// # Errors
     /// [`Doubt`] if there is none or it may not be looked at.
     fn file_id(&self, path: &str) -> Result<FileId, Doubt>;
+    /// The device (`st_dev`) of the mounted tree.
+    ///
+    /// # Errors
+    /// [`Doubt`] if it is not mounted where it can be seen.
+    fn tree(&self) -> Result<u64, Doubt> {
+        Err(Doubt("the tree is not mounted".into()))
+    }
 }
 
 /// Why yes: for the audit log and for `pinfold who`.
@@ -126,6 +146,13 @@ impl fmt::Display for Rule {
 pub enum Denial {
     /// The mode, the ACL or the scope does not allow it.
     NotAllowed(Class),
+    /// A directory on the way may not be searched.
+    OutOfReach {
+        /// Its path in the tree, without a leading slash.
+        directory: String,
+        /// Why not.
+        why: Box<Denial>,
+    },
     /// Only the owner or an admin may.
     NotOwner,
     /// Only an admin may.
@@ -167,6 +194,7 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Denial::NotAllowed(class) => write!(f, "not allowed: {class}"),
+            Denial::OutOfReach { directory, why } => write!(f, "the directory '/{directory}' on the way: {why}"),
             Denial::NotOwner => f.write_str("only the owner or an admin may"),
             Denial::NotAdmin => f.write_str("only an admin may"),
             Denial::OutsideScope => f.write_str("not inside an attached instance of the secret's container"),
@@ -233,6 +261,10 @@ pub fn decide<S: Subject + ?Sized>(
 ) -> Result<Grant, Denial> {
     let rule = match (operation, object.scope) {
         (Operation::Read, _) => may_read(subject, object, world)?,
+        (Operation::List | Operation::Search | Operation::Look | Operation::ReadAttribute, _) => {
+            may_look(subject, object, operation)?
+        }
+        (Operation::ReadCondition, _) => admin_or(subject, || posix::check(subject, object, READ))?,
         (Operation::ShowPassword, scope) => {
             if *scope != Scope::Host {
                 return Err(Denial::OutsideScope);
@@ -291,10 +323,21 @@ fn may_read<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, world: &impl 
     }
     let rule = posix::check(subject, object, READ)?;
     if let Scope::Container(_) = object.scope {
-        must_be_inside(subject, object)?;
+        must_be_inside(subject, object.scope)?;
     }
     must_meet(subject, &object.conditions, world)?;
     Ok(rule)
+}
+
+/// What shows no content.
+fn may_look<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, operation: Operation) -> Result<Rule, Denial> {
+    match operation {
+        _ if subject.is_daemon() => Ok(Rule::Daemon),
+        Operation::Search => posix::check(subject, object, SEARCH),
+        // The way there is everybody's question; the node itself has none.
+        Operation::Look => Ok(Rule::Posix(Class::Other)),
+        _ => posix::check(subject, object, READ),
+    }
 }
 
 /// Runs as the unit, the program and the label that the secret is for.
@@ -319,10 +362,10 @@ fn must_meet<S: Subject + ?Sized>(subject: &S, conditions: &Conditions<'_>, worl
     Ok(())
 }
 
-/// Inside an attached instance of the object's own scope.
-fn must_be_inside<S: Subject + ?Sized>(subject: &S, object: &Object<'_>) -> Result<(), Denial> {
+/// Inside an attached instance of this scope.
+fn must_be_inside<S: Subject + ?Sized>(subject: &S, scope: &Scope) -> Result<(), Denial> {
     match subject.instance()? {
-        Some(instance) if instance.scope == *object.scope => Ok(()),
+        Some(instance) if instance.scope == *scope => Ok(()),
         Some(_) | None => Err(Denial::OutsideScope),
     }
 }
@@ -337,9 +380,15 @@ fn may_change<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, operation: 
         Operation::ChangeMeta => owner_or_admin(subject, object),
         Operation::Touch => owner_or_admin(subject, object).or_else(|_| posix::check(subject, object, WRITE)),
         Operation::ChangeOwner { uid, gid } => may_chown(subject, object, uid, gid),
-        Operation::ChangeConditions | Operation::Read | Operation::ShowPassword => {
-            admin_or(subject, || Err(Denial::NotAdmin))
-        }
+        Operation::ChangeConditions => admin_or(subject, || Err(Denial::NotAdmin)),
+        // Decided above; what shows something is no change.
+        Operation::Read
+        | Operation::List
+        | Operation::Search
+        | Operation::Look
+        | Operation::ReadAttribute
+        | Operation::ReadCondition
+        | Operation::ShowPassword => Err(Denial::NotAdmin),
         Operation::RemoveFromSticky { directory } if subject.uid() == directory && directory != Uid::ROOT => {
             Ok(Rule::Posix(Class::Owner))
         }
@@ -358,7 +407,7 @@ fn may_change_inside<S: Subject + ?Sized>(
         if operation == Operation::ChangeConditions {
             return Err(Denial::NotAdmin);
         }
-        must_be_inside(subject, object)?;
+        must_be_inside(subject, object.scope)?;
         if !object.writable {
             return Err(Denial::ReadOnlyScope);
         }
@@ -379,7 +428,14 @@ fn may_change_inside<S: Subject + ?Sized>(
             Operation::ChangeOwner { .. } if uid == object.root => Ok(Rule::ContainerRoot),
             Operation::ChangeOwner { uid, gid } => owner_gives(subject, object, uid, gid),
             Operation::RemoveFromSticky { directory } => owner_or_root(owns || uid == directory),
-            Operation::ChangeConditions | Operation::Read | Operation::ShowPassword => Err(Denial::NotAdmin),
+            Operation::ChangeConditions
+            | Operation::Read
+            | Operation::List
+            | Operation::Search
+            | Operation::Look
+            | Operation::ReadAttribute
+            | Operation::ReadCondition
+            | Operation::ShowPassword => Err(Denial::NotAdmin),
         }
     })
 }

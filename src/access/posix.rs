@@ -43,19 +43,12 @@ impl fmt::Display for Class {
 /// # Errors
 /// [`Denial::NotAllowed`] with the class that decided; [`Denial::Doubt`] if the groups cannot be read.
 pub fn check<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, wanted: u8) -> Result<Rule, Denial> {
-    let bits = |shift: u16| ((object.mode >> shift) & 7) as u8;
-    let verdict = |class: Class, perm: u8| {
-        if perm & wanted == wanted { Ok(Rule::Posix(class)) } else { Err(Denial::NotAllowed(class)) }
-    };
-    let uid = subject.uid();
-    if uid == object.uid {
-        return verdict(Class::Owner, bits(6));
+    if let Some(said) = by_uid(subject.uid(), object, wanted) {
+        return said;
     }
+    let bits = |shift: u16| ((object.mode >> shift) & 7) as u8;
+    let verdict = |class, perm| verdict(wanted, class, perm);
     let Some(acl) = object.acl else {
-        // The group's turn comes only if it matters: what group and other agree on needs no look into /proc.
-        if bits(3) & wanted == bits(0) & wanted {
-            return verdict(Class::Other, bits(0));
-        }
         return if subject.in_group(object.gid)? {
             verdict(Class::Group(object.gid), bits(3))
         } else {
@@ -63,9 +56,6 @@ pub fn check<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, wanted: u8) 
         };
     };
     let mask = acl.perm(AclTag::Mask).unwrap_or(7);
-    if let Some(perm) = acl.perm(AclTag::User(uid)) {
-        return verdict(Class::User(uid), perm & mask);
-    }
     let mut refused_by = None;
     for entry in acl.entries() {
         let class = match entry.tag {
@@ -89,4 +79,24 @@ pub fn check<S: Subject + ?Sized>(subject: &S, object: &Object<'_>, wanted: u8) 
         Some(class) => Err(Denial::NotAllowed(class)),
         None => verdict(Class::Other, acl.perm(AclTag::Other).unwrap_or(0)),
     }
+}
+
+/// The same as far as the uid alone says it; `None` where it depends on the groups, which are a look into /proc.
+pub fn by_uid(uid: Uid, object: &Object<'_>, wanted: u8) -> Option<Result<Rule, Denial>> {
+    let bits = |shift: u16| ((object.mode >> shift) & 7) as u8;
+    if uid == object.uid {
+        return Some(verdict(wanted, Class::Owner, bits(6)));
+    }
+    match object.acl {
+        // The group's turn comes only if it matters.
+        None => (bits(3) & wanted == bits(0) & wanted).then(|| verdict(wanted, Class::Other, bits(0))),
+        Some(acl) => {
+            let mask = acl.perm(AclTag::Mask).unwrap_or(7);
+            acl.perm(AclTag::User(uid)).map(|perm| verdict(wanted, Class::User(uid), perm & mask))
+        }
+    }
+}
+
+fn verdict(wanted: u8, class: Class, perm: u8) -> Result<Rule, Denial> {
+    if perm & wanted == wanted { Ok(Rule::Posix(class)) } else { Err(Denial::NotAllowed(class)) }
 }

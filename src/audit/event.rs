@@ -32,6 +32,14 @@ operations! {
     Open = "open",
     /// An open handle was read after its right to do so had ended.
     Read = "read",
+    /// A directory was to be listed.
+    List = "list",
+    /// A symlink was to be read.
+    ReadLink = "read_link",
+    /// An extended attribute, or an ACL, was to be read.
+    GetXattr = "get_xattr",
+    /// The names of a node's extended attributes were to be read.
+    ListXattr = "list_xattr",
     /// A new version was written.
     Commit = "commit",
     /// A file was made.

@@ -14,7 +14,7 @@ impl Control {
     /// The peer with these credentials. Make it as soon as the connection is accepted: nothing holds the peer, so the
     /// later it is looked at, the sooner its number can be another's.
     pub fn new(callers: &Callers, uid: Uid, gid: Gid, pid: u32, member: bool) -> Self {
-        let process = callers.identify(uid, gid, pid);
+        let process = callers.identify_peer(uid, gid, pid);
         process.pid(); // takes hold of it now
         Control { process, member }
     }

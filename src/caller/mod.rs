@@ -73,6 +73,11 @@ impl Callers {
         Process::new(Arc::clone(&self.0), uid, gid, tid, process::During::AnyRequest)
     }
 
+    /// The other end of a connection, which nothing holds: what it is is read each time it is asked.
+    pub(crate) fn identify_peer(&self, uid: Uid, gid: Gid, pid: u32) -> Process {
+        Process::new(Arc::clone(&self.0), uid, gid, pid, process::During::Connection)
+    }
+
     /// The caller of a FLUSH. An exec that closes a write handle sends one while it holds a lock (exec_update_lock) that
     /// reading `/proc/PID/stat`, `syscall`, `exe` and `ns/*` waits for: the reader would hang until it is itself killed.
     /// So none of these is read for this one. Its start time is known if the same thread was seen before; its executable

@@ -2,15 +2,28 @@
 
 use super::cache::{Cgroup, PidNs, Seen};
 use super::handle::{Handle, field};
+use super::place::is_below;
 use super::{NsId, Place, Shared, unit};
 use crate::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
+use crate::sys::mount;
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
 use std::sync::{Arc, OnceLock};
+
+/// By either the kernel passes a directory's mode (capabilities(7), linux/capability.h).
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+/// How much of a caller's list of mounts is read: a namespace of his own may have 100,000.
+const MOUNTS_MAX: u64 = 1 << 20;
 
 /// What the kernel was doing when it named this caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum During {
     /// Its files in `/proc` may be read.
     AnyRequest,
+    /// As above, but nothing holds it: it may be another a moment later, so nothing that it may change is kept.
+    Connection,
     /// `stat`, `syscall`, `exe` and `ns/*` must not be read: the reader would hang.
     Flush,
 }
@@ -24,6 +37,8 @@ pub struct Process {
     tid: u32,
     during: During,
     handle: OnceLock<Result<Handle, Doubt>>,
+    /// Its status, once read: the thread of a request can change nothing of itself before the answer.
+    status: OnceLock<Result<String, Doubt>>,
     /// The instance it was in when that was first asked: for the audit log, which tells what was decided on.
     was_in: OnceLock<Option<Arc<str>>>,
     /// Its label, read once: what is recorded is what was decided on.
@@ -39,24 +54,28 @@ pub struct SystemCall {
     pub number: u32,
     /// Its arguments, as far as they are shown.
     pub arguments: [u64; 6],
+    /// Where in the program it was made; 0 of a thread that the kernel runs for a process (io_uring), whose number and
+    /// arguments are those of another call.
+    pub pc: u64,
 }
 
 impl SystemCall {
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let number = fields.next()?.parse().ok()?;
-        let mut arguments = [0; 6];
-        for (argument, field) in arguments.iter_mut().zip(fields) {
-            *argument = u64::from_str_radix(field.strip_prefix("0x")?, 16).ok()?;
+        let mut shown = [0; 8];
+        for (value, field) in shown.iter_mut().zip(fields) {
+            *value = u64::from_str_radix(field.strip_prefix("0x")?, 16).ok()?;
         }
-        Some(SystemCall { number, arguments })
+        let [a, b, c, d, e, f, _stack, pc] = shown;
+        Some(SystemCall { number, arguments: [a, b, c, d, e, f], pc })
     }
 }
 
 impl Process {
     pub(super) fn new(shared: Arc<Shared>, uid: Uid, gid: Gid, tid: u32, during: During) -> Self {
-        let (handle, was_in, label) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Process { shared, uid, gid, tid, during, handle, was_in, label, through: None }
+        let (handle, status, was_in, label) = (OnceLock::new(), OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Process { shared, uid, gid, tid, during, handle, status, was_in, label, through: None }
     }
 
     /// The same, with somebody who speaks for it, for the audit log.
@@ -80,7 +99,7 @@ impl Process {
         };
         (who.start, who.exe) = (now.start, now.exe.clone());
         if let Some(inode) = inode
-            && self.during == During::AnyRequest
+            && self.during != During::Flush
             && seen.is_none_or(|s| s.start != now.start || s.exe != now.exe)
         {
             self.shared.cache.keep_thread(inode, now);
@@ -131,7 +150,7 @@ impl Process {
     /// The handle, for a file that must not be read during FLUSH.
     fn careless(&self) -> Result<&Handle, Doubt> {
         match self.during {
-            During::AnyRequest => self.handle(),
+            During::AnyRequest | During::Connection => self.handle(),
             During::Flush => Err(Doubt("it cannot be looked at during FLUSH".into())),
         }
     }
@@ -178,7 +197,17 @@ impl Process {
 
     /// Its status, if its credentials are those of the request. They are not where the kernel acts with others'
     /// (overlayfs, io_uring personalities): then the groups it shows are somebody else's.
-    fn own_status(&self) -> Result<String, Doubt> {
+    fn own_status(&self) -> Result<Cow<'_, str>, Doubt> {
+        match self.during {
+            During::Connection => self.read_own_status().map(Cow::Owned),
+            During::AnyRequest | During::Flush => {
+                let kept = self.status.get_or_init(|| self.read_own_status()).as_ref();
+                kept.map(|status| Cow::Borrowed(status.as_str())).map_err(Doubt::clone)
+            }
+        }
+    }
+
+    fn read_own_status(&self) -> Result<String, Doubt> {
         let status = self.handle()?.read("status")?;
         let fs_id = |name| field(&status, name).and_then(|ids| ids.split_ascii_whitespace().nth(3)?.parse().ok());
         match (fs_id("Uid:"), fs_id("Gid:")) {
@@ -216,6 +245,24 @@ impl Subject for Process {
 
     fn is_admin(&self) -> Result<bool, Doubt> {
         if self.uid == Uid::ROOT { self.is_outside() } else { Ok(false) }
+    }
+
+    fn passes_directories(&self) -> Result<bool, Doubt> {
+        let status = self.own_status()?;
+        let effective = field(&status, "CapEff:").and_then(|v| u64::from_str_radix(v.trim(), 16).ok());
+        let effective = effective.ok_or_else(|| Doubt("no CapEff in its status".into()))?;
+        Ok(effective & (CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH) != 0)
+    }
+
+    fn mounted_past(&self, tree: u64, path: &str) -> Result<usize, Doubt> {
+        let read = |path: &str| {
+            let mut table = Vec::new();
+            File::open(path)?.take(MOUNTS_MAX).read_to_end(&mut table).map(|_| table)
+        };
+        let table = self.careless()?.look("mountinfo", read)?;
+        let parts = mount::parts_of(&table, tree);
+        let past = parts.iter().filter(|part| is_below(path, part)).map(|part| part.split('/').count());
+        Ok(past.max().unwrap_or(0))
     }
 
     fn unit(&self) -> Result<Option<String>, Doubt> {

@@ -7,7 +7,7 @@ use super::{Fs, FsError};
 use crate::meter::{Charge, Payer};
 use crate::model::{Ino, Kind, Name};
 use crate::sys::pages::Pages;
-use crate::vault::{Caller, VaultError};
+use crate::vault::{Caller, Look, VaultError};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::mem::size_of;
@@ -174,8 +174,11 @@ impl Fs {
     /// OPENDIR: takes the entries as they are now, so that a listing is not disturbed by what is removed meanwhile.
     ///
     /// # Errors
-    /// [`FsError`]; [`VaultError::Exhausted`] if the caller holds as much as he may.
+    /// [`FsError`], a refusal of the judge's is in the log; [`VaultError::Exhausted`] if the caller holds as much as he may.
     pub fn open_dir(&self, caller: &impl Caller, ino: Ino) -> Result<u64, FsError> {
+        if !super::own::is_own(ino) {
+            self.vault.may_look(caller, ino, Look::Entries, || true)?;
+        }
         let payer = self.vault.payer(caller);
         let handle = self.held.handle(payer)?;
         // Before the entries are looked at: what changes while they are is of a later generation.

@@ -165,7 +165,7 @@ impl Fs {
             return self.handles.keep(ino, VaultOpened::own(content), caller.uid());
         }
         if !mode.write && !mode.truncate {
-            let opened = self.vault.open_read(caller, ino)?;
+            let opened = self.vault.open_there(caller, ino)?;
             return self.handles.keep(ino, opened, caller.uid());
         }
         if mode == (OpenMode { read: false, write: true, truncate: false }) && self.vault.may_be_poked(caller, ino) {
@@ -174,7 +174,8 @@ impl Fs {
             return self.handles.keep(ino, nothing, caller.uid());
         }
         let right = self.vault.open_write(caller, ino)?;
-        let read = if mode.read { Some(self.vault.open_read(caller, ino)?.version) } else { None };
+        self.vault.may_reach_to_write(caller, &right)?;
+        let read = if mode.read { Some(self.vault.open_there(caller, ino)?.version) } else { None };
         self.open_writer(caller, tid, right, read, mode.truncate)
     }
 

@@ -21,7 +21,7 @@ pub use handle::ReadHandle;
 pub use own::OWN_NAME;
 
 use crate::model::{Ino, Kind, Name, PathError};
-use crate::vault::{Attr, Caller, NewNode, Opened as VaultOpened, Rename, SetAttr, Vault, VaultError};
+use crate::vault::{Attr, Caller, Look, NewNode, Opened as VaultOpened, Rename, SetAttr, Vault, VaultError};
 use directory::Directories;
 use dirty::Dirties;
 use handle::Handles;
@@ -203,7 +203,8 @@ impl Fs {
     ///
     /// # Errors
     /// [`FsError`].
-    pub fn read_link(&self, ino: Ino) -> Result<String, FsError> {
+    pub fn read_link(&self, caller: &impl Caller, ino: Ino) -> Result<String, FsError> {
+        self.vault.may_look(caller, ino, Look::Target, || true)?;
         Ok(self.vault.read_link(ino)?)
     }
 
@@ -351,15 +352,22 @@ impl Fs {
 
 /// Extended attributes: the vault's, with pinfold's own files left alone.
 impl Fs {
-    /// GETXATTR.
+    /// GETXATTR. `asks` says whether it is the caller who asks, and not the kernel before it decides something of him.
     ///
     /// # Errors
-    /// [`FsError`].
-    pub fn get_xattr(&self, ino: Ino, name: &str) -> Result<Vec<u8>, FsError> {
+    /// [`FsError`]; a refusal is in the log.
+    pub fn get_xattr(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        name: &str,
+        asks: impl FnOnce() -> bool,
+    ) -> Result<Vec<u8>, FsError> {
         if self.own.attr(ino).is_some() {
             return Err(VaultError::NoAttribute.into());
         }
-        match self.vault.get_xattr(ino, name) {
+        let look = || self.vault.may_look(caller, ino, Look::Attribute(name), asks);
+        match look().and_then(|()| self.vault.get_xattr(ino, name)) {
             // The kernel asks for the root's ACL at every walk; while locked there is none. Of another node it would
             // remember that there is none after the unlock.
             Err(VaultError::Locked) if ino == Ino::ROOT => Err(VaultError::NoAttribute.into()),
@@ -372,8 +380,12 @@ impl Fs {
     ///
     /// # Errors
     /// [`FsError`].
-    pub fn list_xattr(&self, ino: Ino) -> Result<Vec<String>, FsError> {
-        if self.own.attr(ino).is_some() { Ok(Vec::new()) } else { Ok(self.vault.list_xattr(ino)?) }
+    pub fn list_xattr(&self, caller: &impl Caller, ino: Ino) -> Result<Vec<String>, FsError> {
+        if self.own.attr(ino).is_some() {
+            return Ok(Vec::new());
+        }
+        self.vault.may_look(caller, ino, Look::Attributes, || true)?;
+        Ok(self.vault.list_xattr(ino)?)
     }
 
     /// SETXATTR.

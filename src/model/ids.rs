@@ -47,6 +47,11 @@ impl Ino {
     pub const FIRST: Ino = Ino(1024);
 }
 
+impl Gid {
+    /// The group of the root of a new tree: nobody is in it.
+    pub const NOBODYS: Gid = Gid(u32::MAX - 1);
+}
+
 impl Uid {
     /// root.
     pub const ROOT: Uid = Uid(0);

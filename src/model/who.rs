@@ -69,6 +69,24 @@ pub trait Subject {
     /// # Errors
     /// [`Doubt`] if it cannot be said, or if two claim it.
     fn instance(&self) -> Result<Option<InstanceId>, Doubt>;
+    /// Whether the kernel lets it pass directories whatever their mode: it has CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE in
+    /// effect. Of one that has not, the kernel has judged every directory that it came through.
+    ///
+    /// # Errors
+    /// [`Doubt`] if that cannot be found out.
+    fn passes_directories(&self) -> Result<bool, Doubt> {
+        Ok(true)
+    }
+    /// How many names of a path in the tree it may have come past by a mount that begins below the tree's root: those of
+    /// the longest beginning of the path that is mounted by itself in its mount namespace. `tree` is the device of the
+    /// tree.
+    ///
+    /// # Errors
+    /// [`Doubt`] if its mounts cannot be read.
+    fn mounted_past(&self, tree: u64, path: &str) -> Result<usize, Doubt> {
+        let _ = (tree, path);
+        Ok(0)
+    }
     /// The daemon's own work (renewal, export), decided like everybody's.
     fn is_daemon(&self) -> bool {
         false

@@ -101,6 +101,12 @@ pub fn mount_at(path: &Path) -> io::Result<Option<MountInfo>> {
     Ok(mountinfo::visible_at(&mountinfo::parse(&table), path.as_os_str().as_bytes()))
 }
 
+/// What of the filesystem on this device is mounted by itself, by a table as `/proc/PID/mountinfo` has it: paths in the
+/// filesystem, without a leading slash.
+pub fn parts_of(table: &[u8], dev: u64) -> Vec<String> {
+    mountinfo::parts_of(&mountinfo::parse(table), dev)
+}
+
 /// Whether the mount at `path` is FUSE and its daemon is dead (ENOTCONN). A live daemon that does not answer within two
 /// seconds is not dead. A path where nothing, or no FUSE, is mounted is not stale.
 ///

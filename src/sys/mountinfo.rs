@@ -13,6 +13,8 @@ pub struct MountInfo {
     pub options: String,
     /// Mount point, as this process sees it.
     point: Vec<u8>,
+    /// What of the filesystem is mounted: `/` for all of it.
+    root: Vec<u8>,
     id: u64,
     parent: u64,
 }
@@ -35,6 +37,16 @@ pub(super) fn visible_at(mounts: &[MountInfo], path: &[u8]) -> Option<MountInfo>
         }
     }
     here.filter(|m| m.point == path).cloned()
+}
+
+/// What of the filesystem on this device is mounted by itself somewhere: paths in it, without a leading slash. Not those
+/// that are gone from it, nor the whole of it.
+pub(super) fn parts_of(mounts: &[MountInfo], dev: u64) -> Vec<String> {
+    let part = |m: &MountInfo| {
+        let path = std::str::from_utf8(m.root.strip_prefix(b"/")?).ok()?;
+        (m.dev == dev && !path.is_empty() && !path.ends_with("//deleted")).then(|| path.to_owned())
+    };
+    mounts.iter().filter_map(part).collect()
 }
 
 /// Whether `m` hangs on `parent`; with no parent yet, whether it hangs on nothing that this process sees. (An initramfs
@@ -60,7 +72,7 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let dev = fields.next()?;
     let colon = dev.iter().position(|b| *b == b':')?;
     let (major, minor) = (number(&dev[..colon])?, number(&dev[colon + 1..])?);
-    let _root = fields.next()?;
+    let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
     let options = String::from_utf8_lossy(fields.next()?).into_owned();
     let mut rest = fields.skip_while(|f| *f != b"-").skip(1);
@@ -72,6 +84,7 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
         dev: libc::makedev(major.try_into().ok()?, minor.try_into().ok()?),
         options,
         point,
+        root,
         id,
         parent,
     })
@@ -141,6 +154,15 @@ garbage
         assert_eq!(at(TABLE, "/srv"), None, "a cut line is skipped");
         assert_eq!(at(TABLE, "/mnt/a b\\c").as_deref(), Some("with blank"));
         assert_eq!(at(TABLE, "/").as_deref(), Some("/dev/root"));
+    }
+
+    #[test]
+    fn parts_of_a_filesystem_that_are_mounted_by_themselves_are_found() {
+        let table = "40 30 0:41 / /run/secrets rw - fuse.pinfold p rw\n\
+                     41 30 0:41 /a\\040b/c /srv rw - fuse.pinfold p rw\n\
+                     42 30 0:41 /gone//deleted /mnt rw - fuse.pinfold p rw\n\
+                     43 30 0:50 /d /opt rw - fuse.pinfold p rw\n";
+        assert_eq!(parts_of(&parse(table.as_bytes()), libc::makedev(0, 41)), ["a b/c"]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod import;
 mod instances;
 mod kept;
 mod links;
+mod look;
 #[cfg(test)]
 mod many_test;
 mod node;
@@ -64,6 +65,7 @@ pub use import::{
     is_account_name, mark,
 };
 pub use instances::{Attach, InstanceInfo};
+pub use look::{Attempt, Look};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
 pub use open::{ModeIs, Opened, WriteRight};
@@ -430,20 +432,6 @@ impl Vault {
     pub fn read_link(&self, ino: Ino) -> Result<String, VaultError> {
         let node = self.node(ino)?;
         node.target.as_ref().map(|t| t.to_string()).ok_or_else(|| VaultError::Invalid("not a symlink".into()))
-    }
-
-    /// A probe: the kernel looked at a node before it refused something, or somebody merely looked. `wants` says what
-    /// the caller is about; it is asked only of one who may not do everything. What he may not do is recorded.
-    pub fn probe(&self, caller: &impl Caller, ino: Ino, wants: impl FnOnce() -> Option<Operation>) {
-        let Ok((node, path)) = self.node_and_path(ino) else { return };
-        let judge = |operation| self.judge(caller, ino, &node, ScopeState::Alive, operation);
-        if judge(Operation::Read).and_then(|_| judge(Operation::Write)).is_ok() {
-            return;
-        }
-        let Some(wanted) = wants() else { return };
-        if let Err(denial) = judge(wanted) {
-            self.refuse(audit::Operation::Probe, &path, None, &caller.who(), &denial.to_string());
-        }
     }
 
     fn read_state(&self) -> RwLockReadGuard<'_, State> {

@@ -1,5 +1,6 @@
 //! Opening: the decision, the record, and only then the content.
 
+use super::look::Stands;
 use super::node::{Node, Version};
 use super::placed::Placed;
 use super::scopes::Holder;
@@ -98,6 +99,20 @@ impl Vault {
     /// [`VaultError::NotRecorded`].
     pub fn open_read(&self, caller: &impl Caller, ino: Ino) -> Result<Opened, VaultError> {
         self.open_as(caller, ino, Wanted::Current, audit::Operation::Open)
+    }
+
+    /// As [`Vault::open_read`], for one who came through the mount: also the way there is asked, as without capabilities.
+    ///
+    /// # Errors
+    /// As [`Vault::open_read`].
+    pub fn open_there(&self, caller: &impl Caller, ino: Ino) -> Result<Opened, VaultError> {
+        self.open_granted(caller, ino, Wanted::Current, audit::Operation::Open, |node| {
+            let granted = self.grant(caller, ino, node, Operation::Read)?;
+            match self.reach(caller, ino, node, Stands::InItsScope) {
+                Ok(()) => Ok(granted),
+                Err(denial) => Err((denial, granted.1)),
+            }
+        })
     }
 
     /// As [`Vault::open_read`], of another version or under another operation's name in the log.

@@ -52,6 +52,14 @@ impl<S: Subject + ?Sized> Subject for Placed<'_, S> {
         self.instance.get_or_init(|| self.caller.instance()).clone()
     }
 
+    fn passes_directories(&self) -> Result<bool, Doubt> {
+        self.caller.passes_directories()
+    }
+
+    fn mounted_past(&self, tree: u64, path: &str) -> Result<usize, Doubt> {
+        self.caller.mounted_past(tree, path)
+    }
+
     fn is_daemon(&self) -> bool {
         self.caller.is_daemon()
     }

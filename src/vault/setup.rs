@@ -11,9 +11,6 @@ use crate::store::{Batch, Store};
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// A group that nobody is in: the root of the tree belongs to it, so that the kernel never asks for the root's ACL.
-const NOBODYS_GROUP: Gid = Gid(u32::MAX - 1);
-
 /// Who can open everything when the passphrase is lost.
 #[derive(Debug, Clone)]
 pub struct Recovery {
@@ -45,7 +42,8 @@ pub fn create_store(
     let record_key = RecordKey::derive(&index);
     let mut batch = Batch::default();
     let mut put = |ino, record: Record| batch.nodes.insert(ino, Some(record_key.seal(ino, &record.encode())));
-    let root = directory(Ino::ROOT, None, Meta::new(Uid::ROOT, NOBODYS_GROUP, 0o705));
+    // Nobody is in its group, so the kernel never asks for its ACL.
+    let root = directory(Ino::ROOT, None, Meta::new(Uid::ROOT, Gid::NOBODYS, 0o705));
     let containers = Name::parse(CONTAINERS.as_bytes())?;
     put(Ino::ROOT, Record::Node(root));
     put(Ino::FIRST, Record::Node(directory(Ino::ROOT, Some(containers), Meta::new(Uid::ROOT, Gid(0), 0o700))));

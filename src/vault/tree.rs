@@ -182,6 +182,14 @@ impl Tree {
         Some(SecretPath::from_names(names))
     }
 
+    /// The directories above a node, nearest first, to the root; nothing above what has lost its place.
+    pub fn above(&self, ino: Ino) -> impl Iterator<Item = (Ino, &Arc<Node>)> {
+        let parent = |ino: Ino| self.nodes.get(&ino).filter(|_| ino != Ino::ROOT).map(|node| node.parent);
+        let with = move |ino: Ino| Some((ino, self.nodes.get(&ino)?));
+        // A tree without circles ends; the bound is that of a path.
+        std::iter::successors(parent(ino).and_then(with), move |(ino, _)| parent(*ino).and_then(with)).take(4096)
+    }
+
     /// Whether `ino` is `above` or lies below it.
     pub fn is_below(&self, ino: Ino, above: Ino) -> bool {
         let mut at = ino;

@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use crate::access::World;
 use crate::model::{Doubt, FileId, Timestamp};
+use crate::sys::mount;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -31,5 +32,11 @@ impl World for SystemWorld<'_> {
             return Err(Doubt(format!("{} is a symlink; name the file itself", path.display())));
         }
         Ok(FileId { dev: meta.dev(), ino: meta.ino() })
+    }
+
+    fn tree(&self) -> Result<u64, Doubt> {
+        let found = mount::mount_at(self.mountpoint).map_err(|e| Doubt(format!("the list of mounts: {e}")))?;
+        let found = found.ok_or_else(|| Doubt(format!("nothing is mounted at {}", self.mountpoint.display())))?;
+        Ok(found.dev)
     }
 }

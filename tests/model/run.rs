@@ -887,7 +887,7 @@ fn compare_node(fs: &Fs, model: &mut Reference, ino: u64, path: &str) -> Verdict
     compare_xattrs(fs, model, ino)?;
     match model.nodes[&ino].kind {
         Kind::Directory => compare_directory(fs, model, ino),
-        Kind::Symlink => same("target", &fs.read_link(Ino(ino)).map_err(text)?, &model.nodes[&ino].target),
+        Kind::Symlink => same("target", &fs.read_link(&Daemon, Ino(ino)).map_err(text)?, &model.nodes[&ino].target),
         Kind::File => compare_file(fs, model, ino, path),
     }
 }
@@ -899,8 +899,8 @@ fn compare_xattrs(fs: &Fs, model: &Reference, ino: u64) -> Verdict {
         wanted.extend(list.as_ref().map(|list| (name.to_owned(), list.to_xattr())));
     }
     let mut found = BTreeMap::new();
-    for name in fs.list_xattr(Ino(ino)).map_err(|e| e.to_string())? {
-        let value = fs.get_xattr(Ino(ino), &name).map_err(|e| e.to_string())?;
+    for name in fs.list_xattr(&Daemon, Ino(ino)).map_err(|e| e.to_string())? {
+        let value = fs.get_xattr(&Daemon, Ino(ino), &name, || true).map_err(|e| e.to_string())?;
         found.insert(name, value);
     }
     same("attributes", &found, &wanted)

@@ -90,6 +90,7 @@ fn of_exhausted(exhausted: &Exhausted) -> Errno {
 fn of_denial(denial: &Denial) -> Errno {
     match denial {
         Denial::NotAllowed(_)
+        | Denial::OutOfReach { .. }
         | Denial::OutsideScope
         | Denial::ReadOnlyScope
         | Denial::Unit { .. }

@@ -175,7 +175,7 @@ impl Adapter {
             let ino = Ino(ino.0);
             let caller = self.caller(req);
             // Before the reply: afterwards the thread may be doing something else.
-            self.fs.vault().probe(&caller, ino, || probe::wants(&caller));
+            self.fs.vault().probe(&caller, ino, || probe::attempts(&caller));
             answer_attr(reply, self.fs.attr(ino, req.pid()));
         });
     }
@@ -220,10 +220,13 @@ impl Adapter {
         });
     }
 
-    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.guard("readlink", || match self.fs.read_link(Ino(ino.0)) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.guard("readlink", || match self.fs.read_link(&self.caller(req), Ino(ino.0)) {
             Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(errno::of_node(&error)),
+            Err(error) => {
+                self.note(req, Ino(ino.0), &error);
+                reply.error(errno::of_node(&error));
+            }
         });
     }
 
@@ -463,16 +466,17 @@ impl Adapter {
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.guard("opendir", || {
             let (ino, caller) = (Ino(ino.0), self.caller(req));
-            self.when_unlocked(
-                req,
-                (ino, None),
-                errno::of_node,
-                move |fs| fs.open_dir(&caller, ino),
-                |opened| match opened {
-                    Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
-                    Err(errno) => reply.error(errno),
-                },
-            );
+            let act = move |fs: &Fs| {
+                let opened = fs.open_dir(&caller, ino);
+                if let Err(error @ FsError::Vault(VaultError::Denied(_))) = &opened {
+                    fs.own().note_error(crate::model::Subject::uid(&caller).0, &fs.vault().path_of(ino, None), error);
+                }
+                opened
+            };
+            self.when_unlocked(req, (ino, None), errno::of_node, act, |opened| match opened {
+                Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
+                Err(errno) => reply.error(errno),
+            });
         });
     }
 
@@ -529,19 +533,25 @@ impl Adapter {
         });
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.guard("getxattr", || {
-            let value = xattr_name(name).and_then(|name| self.fs.get_xattr(Ino(ino.0), name));
+            let (ino, caller) = (Ino(ino.0), self.caller(req));
+            let asks = || probe::asks_for_attributes(&caller);
+            let value = xattr_name(name).and_then(|name| self.fs.get_xattr(&caller, ino, name, asks));
+            if let Err(error) = &value {
+                self.note(req, ino, error);
+            }
             answer_xattr(reply, size, value);
         });
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         self.guard("listxattr", || {
-            let names = self
-                .fs
-                .list_xattr(Ino(ino.0))
-                .map(|names| names.iter().flat_map(|n| n.bytes().chain(std::iter::once(0))).collect());
+            let names = self.fs.list_xattr(&self.caller(req), Ino(ino.0));
+            if let Err(error) = &names {
+                self.note(req, Ino(ino.0), error);
+            }
+            let names = names.map(|names| names.iter().flat_map(|n| n.bytes().chain(std::iter::once(0))).collect());
             answer_xattr(reply, size, names);
         });
     }
