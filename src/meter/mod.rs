@@ -78,7 +78,8 @@ impl fmt::Display for Exhausted {
             Whose::Others => "for all but root together",
             Whose::All => "in all",
         };
-        write!(f, "the limit of {} is reached ({}: {} {whose})", row.what, row.name, self.bound)
+        let key = if row.share == Share::OfSecrets { ", by max_secrets" } else { "" };
+        write!(f, "the limit of {} is reached ({}: {} {whose}{key})", row.what, row.name, self.bound)
     }
 }
 
