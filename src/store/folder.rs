@@ -78,6 +78,17 @@ impl Folder {
         self.path.join(DB_DIR)
     }
 
+    pub(super) fn read_manifest(&self) -> Result<Vec<u8>, StoreError> {
+        use std::os::unix::fs::FileExt;
+        let mut all = vec![0; super::manifest::FILE];
+        let mut read = 0;
+        while let n @ 1.. = self.manifest.read_at(&mut all[read..], read as u64)? {
+            read += n;
+        }
+        all.truncate(read);
+        Ok(all)
+    }
+
     pub(super) fn manifest_slots(&self) -> Slots<'_> {
         Slots(&self.manifest)
     }

@@ -30,11 +30,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use thiserror::Error;
 
 /// The longest value a record or blob may have, in bytes.
 pub const MAX_VALUE: usize = 64 << 20;
+/// The fact that tells one store from another: [`Store::id`].
+pub const ID_META: &str = "id";
 /// The longest key of a scope or meta record, in bytes.
 pub const MAX_KEY: usize = 200;
 
@@ -153,6 +155,7 @@ pub struct Store {
     ledger: Mutex<Ledger>,
     db: RwLock<Option<Arc<Db>>>,
     folder: Folder,
+    told: OnceLock<Box<dyn Fn(Generation) + Send + Sync>>,
 }
 
 impl Store {
@@ -182,7 +185,8 @@ impl Store {
         let folder = Folder::open(dir)?;
         let db = open_db(&folder)?;
         folder.keep_spare();
-        let store = Store { ledger: Mutex::default(), db: RwLock::new(Some(Arc::new(db))), folder };
+        let store =
+            Store { ledger: Mutex::default(), db: RwLock::new(Some(Arc::new(db))), folder, told: OnceLock::new() };
         match store.meta(folder::FORMAT_KEY)? {
             Some(format) if format == folder::FORMAT => Ok(store),
             Some(format) => Err(StoreError::UnknownFormat(String::from_utf8_lossy(&format).trim_end().into())),
@@ -193,6 +197,31 @@ impl Store {
     /// The folder it lives in.
     pub fn dir(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Which store it is, and whichever folder it lies in; `None` if it does not say. A copy is the same store.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn id(&self) -> Result<Option<[u8; 16]>, StoreError> {
+        Ok(self.meta(ID_META)?.and_then(|id| id.try_into().ok()))
+    }
+
+    /// What its manifest says of the last commit, believed without its key.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn claimed_generation(&self) -> Result<Generation, StoreError> {
+        Ok(Generation(manifest::claimed_generation(&self.folder.read_manifest()?)))
+    }
+
+    /// Each commit is told from now on, and what is found when the store is verified. Never blocks. The first who asks is told.
+    pub fn tell_generations(&self, told: Box<dyn Fn(Generation) + Send + Sync>) {
+        let _ = self.told.set(told);
+    }
+
+    fn at(&self, generation: Generation) {
+        self.told.get().inspect(|told| told(generation));
     }
 
     /// A fact about the store.
@@ -266,7 +295,9 @@ impl Store {
         if ledger.needs_reopening() {
             self.reopen(&mut ledger)?;
         }
-        ledger.verify(&*self.db()?, &self.folder, manifest::Keys::derive(index_key), &open)
+        let verified = ledger.verify(&*self.db()?, &self.folder, manifest::Keys::derive(index_key), &open)?;
+        self.at(verified.0.generation);
+        Ok(verified)
     }
 
     /// Commits a batch as one transaction, and where the audit log is. All of it is on disk when this returns; after an
@@ -286,7 +317,7 @@ impl Store {
             ledger.repair(&*self.db()?, &self.folder)?;
         }
         let db = self.db()?;
-        let done = ledger.commit(&db, &self.folder, batch, anchor);
+        let done = ledger.commit(&db, &self.folder, batch, anchor).inspect(|generation| self.at(*generation));
         drop(db);
         if ledger.needs_reopening()
             && let Err(error) = self.reopen(&mut ledger)
@@ -311,7 +342,8 @@ impl Store {
     /// As [`Store::apply`].
     pub fn rekey(&self, batch: &Batch, anchor: &AuditAnchor, index_key: &Secret) -> Result<Generation, StoreError> {
         check(batch)?;
-        self.ledger().rekey(&*self.db()?, &self.folder, batch, anchor, manifest::Keys::derive(index_key))
+        let keys = manifest::Keys::derive(index_key);
+        self.ledger().rekey(&*self.db()?, &self.folder, batch, anchor, keys).inspect(|generation| self.at(*generation))
     }
 
     /// The last commit; `None` before [`Store::verify`]. Waits for a commit that is under way.

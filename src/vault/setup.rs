@@ -7,7 +7,7 @@ use super::unlock::INDEX_META;
 use crate::model::{CONTAINERS, Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
 use crate::seal::{self, Protection, RecordKey};
 use crate::secret::{Kek, Secret};
-use crate::store::{Batch, Store};
+use crate::store::{Batch, ID_META, Store};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -59,6 +59,9 @@ pub fn create_store(
         }),
     );
     batch.scopes.insert(Scope::Host.as_str().to_owned(), Some(seal::seal_key(&kek, &all)));
+    let mut id = vec![0; 16];
+    getrandom::getrandom(&mut id).map_err(|e| VaultError::Failed(e.to_string()))?;
+    batch.meta.insert(ID_META.to_owned(), Some(id));
     batch.meta.insert(INDEX_META.to_owned(), Some(seal::seal_key(&index, &all)));
     match protection {
         Protection::Passphrase(_) | Protection::Recipient(_) => {
