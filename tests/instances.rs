@@ -573,7 +573,7 @@ fn what_the_kernel_keeps_of_the_cut_off_is_to_go_and_of_nobody_else() {
     keyctl::revoke(rig.serial("pages-c")).unwrap();
     rig.vault().look_after_keys();
     let gone = told.0.lock().unwrap().iter().find_map(|c| if let Change::CutOff(ino) = c { Some(*ino) } else { None });
-    assert_eq!(rig.fs.mapped_by(gone.expect("it was cut off")), [rig.ino("containers/pages/mapped")]);
+    assert_eq!(rig.fs.mapped_by(gone.expect("it was cut off")), [rig.ino("containers/pages/mapped").into()]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! truncation included, at fsync or at the RELEASE of the handle that changed it. A shell's redirection closes a
 //! duplicate before it writes, and a forked child's exit flushes in mid-content: neither publishes anything.
 
-use super::handle::{is_writer, window};
+use super::handle::{Seat, is_writer, window};
 use super::held::{Charge, Payer};
 use super::{Fs, FsError, Opened};
 use crate::access::Denial;
@@ -207,7 +207,7 @@ impl Fs {
     pub(super) fn open_writer(
         &self,
         caller: &impl Caller,
-        tid: u32,
+        (tid, seat): (u32, Seat<'_>),
         right: WriteRight,
         read: Option<Option<VersionNo>>,
         truncate: bool,
@@ -218,7 +218,7 @@ impl Fs {
         let empty = if truncate { Some(Secret::zeroed(0)?) } else { None };
         let empty =
             empty.map(|e| self.held.copy(Payer::of(caller.uid(), right.holder()), 0).map(|c| (e, c))).transpose()?;
-        let number = self.new_writer();
+        let number = self.new_writer(seat, right.holder().instance());
         let copy = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             let open = copies.entry(ino).or_insert_with(|| Open {
@@ -410,6 +410,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`]; nobody hears it but the log.
     pub fn release_writer(&self, number: u64) -> Result<(), FsError> {
+        self.writer_released(number);
         let Some(writer) = self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number) else {
             return Ok(());
         };

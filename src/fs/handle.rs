@@ -4,20 +4,20 @@
 //! as it was decided if this is another daemon, by a fresh decision if the store was locked meanwhile. A write handle of another daemon is
 //! stale.
 //!
-//! Read:  0 ‖ the register's number. Write: 1 ‖ 31 bits of this daemon's start ‖ 32 bits of a counter.
+//! The register gives the numbers of both.
 
 use super::held::{Charge, Held, Payer};
-use super::register::{Entry as Registered, Register};
+use super::nodes::{Elsewhere, Node, Nodes, Place, Want};
+use super::register::{Entry as Registered, Register, WRITER};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
 use crate::model::{Ino, Uid};
 use crate::secret::Secret;
-use crate::vault::{Caller, Holder, Opened as VaultOpened, VaultError};
+use crate::vault::{Attr, Caller, Holder, Opened as VaultOpened, Showing, VaultError};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-const WRITER: u64 = 1 << 63;
 /// Read handles are spread over so many tables: opening one is the hot path.
 const SHARDS: usize = 16;
 
@@ -27,31 +27,60 @@ pub struct ReadHandle {
     holder: Holder,
     content: Secret,
     _charge: Charge,
-    /// Whether the kernel filled pages from it (a private mmap): they are dropped after the release.
-    mapped: AtomicBool,
 }
 
 /// All handles.
 pub(super) struct Handles {
     readers: [Mutex<HashMap<u64, Arc<ReadHandle>>>; SHARDS],
     next: AtomicU64,
-    started: u64,
     count: AtomicU64,
     held: Arc<Held>,
     register: Register,
+    pub(super) nodes: Nodes,
+}
+
+/// An open that was let in under a number of the kernel's, and is counted there: until it has a number of its own, or comes to nothing.
+pub(super) struct Seat<'a> {
+    nodes: &'a Nodes,
+    place: Option<Place>,
+}
+
+impl Seat<'_> {
+    fn place(&self) -> Place {
+        self.place.expect("it is taken out by keep and drop alone")
+    }
+
+    fn keep(mut self, number: u64, instance: Option<Ino>) {
+        if let Some(place) = self.place.take() {
+            self.nodes.keep(number, place, instance);
+        }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.nodes.take_back(place);
+        }
+    }
+}
+
+impl From<Elsewhere> for FsError {
+    fn from(_: Elsewhere) -> Self {
+        FsError::Stale
+    }
 }
 
 impl Handles {
     pub fn new(held: Arc<Held>, register: Register) -> Self {
-        let mut started = [0; 4];
-        getrandom::getrandom(&mut started).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
+        let nodes = Nodes::of(&register);
         Handles {
             readers: std::array::from_fn(|_| Mutex::default()),
             next: AtomicU64::new(1),
-            started: u64::from(u32::from_ne_bytes(started) >> 1),
             count: AtomicU64::new(0),
             held,
             register,
+            nodes,
         }
     }
 
@@ -64,9 +93,24 @@ impl Handles {
     }
 
     /// A number for a handle on the dirty copy.
-    pub fn writer(&self) -> u64 {
+    pub fn writer(&self, seat: Seat<'_>, instance: Option<Ino>) -> u64 {
         self.count.fetch_add(1, Ordering::Relaxed);
-        WRITER | self.started << 32 | (self.next.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX))
+        let Place { node, plain, .. } = seat.place();
+        let entry = Registered { node, blob: None, instance, locked_since: false, plain, filled: false };
+        let number = self.register.add(entry, true);
+        seat.keep(number, instance);
+        number
+    }
+
+    /// Lets an open in under the kernel's number.
+    pub fn seat(&self, node: Node, tid: u32, want: Want) -> Result<Seat<'_>, Elsewhere> {
+        let place = self.nodes.place(&self.register, node, tid, want)?;
+        Ok(Seat { nodes: &self.nodes, place: Some(place) })
+    }
+
+    /// For a file of pinfold's own: what it says differs from reader to reader.
+    pub fn own_seat(&self, node: Node) -> Seat<'_> {
+        Seat { nodes: &self.nodes, place: Some(Place::own(node)) }
     }
 
     pub fn writers_released(&self, how_many: usize) {
@@ -74,11 +118,14 @@ impl Handles {
     }
 
     /// Keeps content for a reader, under a new number.
-    pub fn keep(&self, ino: Ino, opened: VaultOpened, uid: Uid) -> Result<Opened, FsError> {
+    pub fn keep(&self, seat: Seat<'_>, opened: VaultOpened, uid: Uid) -> Result<Opened, FsError> {
         let charge = self.held.charge(Payer::of(uid, &opened.holder), opened.content.capacity())?;
-        let entry = Registered { ino, blob: opened.blob, instance: opened.holder.instance(), locked_since: false };
-        let number = self.register.add(entry);
-        self.insert(number, ino, opened, charge);
+        let Place { node, plain, .. } = seat.place();
+        let instance = opened.holder.instance();
+        let entry = Registered { node, blob: opened.blob, instance, locked_since: false, plain, filled: false };
+        let number = self.register.add(entry, false);
+        seat.keep(number, instance);
+        self.insert(number, node.ino, opened, charge);
         Ok(Opened::Reader(number))
     }
 
@@ -93,7 +140,7 @@ impl Handles {
         let mut shard = self.shard(number);
         let handle = shard.entry(number).or_insert_with(|| {
             self.count.fetch_add(1, Ordering::Relaxed);
-            Arc::new(ReadHandle { ino, holder, content, _charge: charge, mapped: AtomicBool::new(false) })
+            Arc::new(ReadHandle { ino, holder, content, _charge: charge })
         });
         Arc::clone(handle)
     }
@@ -102,12 +149,19 @@ impl Handles {
         self.shard(number).get(&number).cloned()
     }
 
-    /// Releases a reader. The inode, if the kernel filled pages from it.
-    fn release(&self, number: u64) -> Option<Ino> {
+    /// Releases a reader. The kernel's number, if the kernel filled pages from it.
+    fn release(&self, number: u64) -> Option<Node> {
+        let filled = self.gone(number);
+        if self.shard(number).remove(&number).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        filled
+    }
+
+    /// It is not open any more.
+    fn gone(&self, number: u64) -> Option<Node> {
         self.register.remove(number);
-        let handle = self.shard(number).remove(&number)?;
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        handle.mapped.load(Ordering::Relaxed).then_some(handle.ino)
+        self.nodes.release(number)
     }
 
     /// The inodes that somebody reads.
@@ -119,27 +173,14 @@ impl Handles {
         self.readers.iter().flat_map(inodes).collect()
     }
 
-    /// The inodes that the kernel filled pages from, for callers inside this instance.
-    pub fn mapped_by(&self, instance: Ino) -> HashSet<Ino> {
-        let mapped =
-            |handle: &&Arc<ReadHandle>| handle.holder.is_instance(instance) && handle.mapped.load(Ordering::Relaxed);
-        let inodes = |shard: &Mutex<HashMap<u64, Arc<ReadHandle>>>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.values().filter(mapped).map(|handle| handle.ino).collect::<Vec<_>>()
-        };
-        self.readers.iter().flat_map(inodes).collect()
-    }
-
-    /// Drops them all. The inodes of those that the kernel filled pages from.
-    pub fn clear(&self) -> Vec<Ino> {
+    /// Drops them all. The kernel's numbers of those that it filled pages from.
+    pub fn clear(&self) -> Vec<Node> {
         self.register.locked();
-        let mut mapped = Vec::new();
         for shard in &self.readers {
             let dropped: Vec<_> = shard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
             self.count.fetch_sub(dropped.len() as u64, Ordering::Relaxed);
-            mapped.extend(dropped.iter().filter(|(_, h)| h.mapped.load(Ordering::Relaxed)).map(|(_, h)| h.ino));
         }
-        mapped
+        self.nodes.filled(|_| true)
     }
 
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<ReadHandle>>> {
@@ -154,29 +195,106 @@ pub(super) fn is_writer(number: u64) -> bool {
 }
 
 impl Fs {
-    /// OPEN.
+    /// Opens by the name, as the kernel does: it looks the name up once more if it has to.
     ///
     /// # Errors
     /// [`FsError`]; the refusal is in the log.
     pub fn open(&self, caller: &impl Caller, tid: u32, ino: Ino, mode: OpenMode) -> Result<Opened, FsError> {
+        match self.open_at(caller, tid, self.node(ino, tid), mode) {
+            Err(FsError::Stale) => self.open_at(caller, tid, self.node(ino, tid), mode),
+            other => other,
+        }
+    }
+
+    /// OPEN.
+    ///
+    /// # Errors
+    /// [`FsError`]; the refusal is in the log. [`FsError::Stale`] if it does not fit under this number: after another look at the name the
+    /// kernel has the one that fits.
+    pub fn open_at(&self, caller: &impl Caller, tid: u32, node: Node, mode: OpenMode) -> Result<Opened, FsError> {
+        let ino = node.ino;
         if self.own.attr(ino).is_some() {
             self.own.refuse_writing(mode)?;
             let content = self.own.content(&self.vault, ino, caller.uid())?;
-            return self.handles.keep(ino, VaultOpened::own(content), caller.uid());
+            return self.handles.keep(self.handles.own_seat(node), VaultOpened::own(content), caller.uid());
         }
         if !mode.write && !mode.truncate {
-            let opened = self.vault.open_there(caller, ino)?;
-            return self.handles.keep(ino, opened, caller.uid());
+            return self.open_reader(caller, tid, node);
         }
         if mode == (OpenMode { read: false, write: true, truncate: false }) && self.vault.may_be_poked(caller, ino) {
             // Whoever watches a view hears of it when it is opened and closed for writing; nothing is ever written.
             let nothing = VaultOpened::own(Secret::zeroed(0)?);
-            return self.handles.keep(ino, nothing, caller.uid());
+            return self.handles.keep(self.handles.seat(node, tid, Want::Write)?, nothing, caller.uid());
         }
         let right = self.vault.open_write(caller, ino)?;
         self.vault.may_reach_to_write(caller, &right)?;
+        let seat = self.handles.seat(node, tid, if mode.read { Want::Plain } else { Want::Write })?;
         let read = if mode.read { Some(self.vault.open_there(caller, ino)?.version) } else { None };
-        self.open_writer(caller, tid, right, read, mode.truncate)
+        self.open_writer(caller, (tid, seat), right, read, mode.truncate)
+    }
+
+    fn open_reader(&self, caller: &impl Caller, tid: u32, node: Node) -> Result<Opened, FsError> {
+        let seat = |want| self.handles.seat(node, tid, want);
+        let mut taken = match self.vault.showing(node.ino)? {
+            Showing::Version(blob) => Some((seat(Want::Show(blob))?, blob)),
+            // What it shows is known when it is composed.
+            Showing::Composed { lasting: true } => None,
+            Showing::Composed { lasting: false } => {
+                let seat = seat(Want::Plain)?;
+                return self.handles.keep(seat, self.vault.open_there(caller, node.ino)?, caller.uid());
+            }
+        };
+        let opened = match taken.as_ref().and_then(|(seat, _)| seat.place().instead) {
+            None => self.vault.open_there(caller, node.ino)?,
+            Some(blob) => {
+                if let Some((_, expected)) = &mut taken {
+                    *expected = blob;
+                }
+                self.vault.open_blob_there(caller, node.ino, blob)?
+            }
+        };
+        let seat = match taken {
+            Some((seat, expected)) if expected == opened.blob => seat,
+            other => {
+                drop(other);
+                let seat = seat(Want::Show(opened.blob))?;
+                if seat.place().instead.is_some() {
+                    return Err(FsError::Stale);
+                }
+                seat
+            }
+        };
+        self.handles.keep(seat, opened, caller.uid())
+    }
+
+    /// By which number the kernel is to know it, if this thread looks the name up.
+    pub fn node(&self, ino: Ino, tid: u32) -> Node {
+        self.handles.nodes.named(ino, tid)
+    }
+
+    /// The same of whatever this is: only files have more than one.
+    pub fn node_of(&self, attr: &Attr, tid: u32) -> Node {
+        if attr.kind == Kind::File { self.node(attr.ino, tid) } else { attr.ino.into() }
+    }
+
+    /// By which numbers the kernel may know it.
+    pub fn nodes(&self, ino: Ino) -> Vec<Node> {
+        self.handles.nodes.all(ino)
+    }
+
+    /// The same without this one; none if there is no other.
+    pub fn other_nodes(&self, node: Node) -> Vec<Node> {
+        if self.handles.nodes.is_spread(node.ino) { self.handles.nodes.others(node) } else { Vec::new() }
+    }
+
+    /// Whether nothing may be mapped through this handle.
+    pub fn is_plain(&self, number: u64) -> bool {
+        self.handles.nodes.is_plain(number)
+    }
+
+    /// The kernel's numbers of what it has pages of, for callers inside this instance.
+    pub fn mapped_by(&self, instance: Ino) -> Vec<Node> {
+        self.handles.nodes.filled(|of| of == Some(instance))
     }
 
     /// READ: hands the bytes from `offset` on to `reply`, without a copy. `filling` says that the kernel fills its page
@@ -194,7 +312,12 @@ impl Fs {
         reply: impl FnOnce(&[u8]),
     ) -> Result<(), FsError> {
         if is_writer(number) {
-            return self.read_dirty(caller, number, (offset, size), reply);
+            // What changes, and is shown by fresh decisions, is kept in no page.
+            return if filling {
+                Err(FsError::Unsupported)
+            } else {
+                self.read_dirty(caller, number, (offset, size), reply)
+            };
         }
         let handle = match self.handles.get(number) {
             Some(handle) if handle.ino == ino => handle,
@@ -204,8 +327,8 @@ impl Fs {
             let alive = self.vault.still_alive(&handle.holder);
             self.recording_read(caller, ino, alive)?;
         }
-        if filling {
-            handle.mapped.store(true, Ordering::Relaxed);
+        if filling && !self.handles.nodes.fill(&self.handles.register, number) {
+            return Err(FsError::Unsupported);
         }
         reply(window(handle.content.expose(), offset, size));
         Ok(())
@@ -218,7 +341,7 @@ impl Fs {
             let content = self.own.content(&self.vault, ino, caller.uid())?;
             return self.handles.keep_on(number, ino, VaultOpened::own(content), caller.uid());
         }
-        let entry = self.handles.register.get(number).filter(|entry| entry.ino == ino).ok_or(FsError::Stale)?;
+        let entry = self.handles.register.get(number).filter(|entry| entry.node.ino == ino).ok_or(FsError::Stale)?;
         let opened = match entry.locked_since {
             true => self.vault.open_blob(caller, ino, entry.blob),
             false => self.vault.resume(caller, ino, entry.blob, entry.instance),
@@ -233,6 +356,7 @@ impl Fs {
             other => other?,
         };
         self.handles.register.decided(number, opened.holder.instance());
+        self.handles.nodes.decided(number, opened.holder.instance());
         self.handles.keep_on(number, ino, opened, caller.uid())
     }
 
@@ -250,13 +374,18 @@ impl Fs {
         result
     }
 
-    /// RELEASE of a reader. The inode, if its pages are to be dropped.
-    pub fn release_reader(&self, number: u64) -> Option<Ino> {
+    /// RELEASE of a reader. The kernel's number, if its pages are to be dropped.
+    pub fn release_reader(&self, number: u64) -> Option<Node> {
         self.handles.release(number)
     }
 
-    pub(super) fn new_writer(&self) -> u64 {
-        self.handles.writer()
+    pub(super) fn new_writer(&self, seat: Seat<'_>, instance: Option<Ino>) -> u64 {
+        self.handles.writer(seat, instance)
+    }
+
+    /// The kernel has released a writer, perhaps one of another daemon.
+    pub(super) fn writer_released(&self, number: u64) {
+        self.handles.gone(number);
     }
 
     pub(super) fn writer_gone(&self) {

@@ -9,6 +9,7 @@ mod dirty;
 pub mod fuse;
 mod handle;
 mod held;
+mod nodes;
 mod orphan;
 mod own;
 pub mod register;
@@ -18,6 +19,7 @@ mod wait;
 pub use again::Asked;
 pub use directory::{DirHandle, Snapshot};
 pub use handle::ReadHandle;
+pub use nodes::Node;
 pub use own::OWN_NAME;
 
 use crate::model::{Ino, Kind, Name, PathError};
@@ -26,6 +28,7 @@ use directory::Directories;
 use dirty::Dirties;
 use handle::Handles;
 use held::Held;
+use nodes::Want;
 use orphan::Orphans;
 use own::Own;
 use register::Register;
@@ -234,12 +237,14 @@ impl Fs {
 
     /// The descriptor that comes with a new file.
     fn open_made(&self, caller: &impl Caller, tid: u32, ino: Ino, mode: OpenMode) -> Result<Opened, FsError> {
+        let node = self.node(ino, tid);
         if !mode.write {
             let empty = VaultOpened::own(crate::secret::Secret::zeroed(0)?);
-            return self.handles.keep(ino, empty, caller.uid());
+            return self.handles.keep(self.handles.seat(node, tid, Want::Show(None))?, empty, caller.uid());
         }
         let right = self.vault.open_new(caller, ino)?;
-        self.open_writer(caller, tid, right, mode.read.then_some(None), false)
+        let seat = self.handles.seat(node, tid, if mode.read { Want::Plain } else { Want::Write })?;
+        self.open_writer(caller, (tid, seat), right, mode.read.then_some(None), false)
     }
 
     /// UNLINK. Which node had the name.
@@ -330,14 +335,9 @@ impl Fs {
         Ok(self.vault.sync()?)
     }
 
-    /// The inodes whose pages the kernel has to drop, now that this instance opens nothing any more.
-    pub fn mapped_by(&self, instance: Ino) -> Vec<Ino> {
-        self.handles.mapped_by(instance).into_iter().collect()
-    }
-
-    /// The store was locked: no handle shows anything any more, and what was not committed is gone. The inodes whose
-    /// pages the kernel has to drop.
-    pub fn forget_all(&self) -> Vec<Ino> {
+    /// The store was locked: no handle shows anything any more, and what was not committed is gone. The kernel's numbers of what it has
+    /// pages of.
+    pub fn forget_all(&self) -> Vec<Node> {
         let (writers, lost) = self.dirties.clear();
         self.handles.writers_released(writers);
         for (who, path) in lost {

@@ -9,6 +9,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+/// `/dev/fuse` (linux/miscdevice.h).
+const FUSE_MAJOR: u64 = 10;
+const FUSE_MINOR: u64 = 229;
 /// FUSE_INIT (linux/fuse.h).
 const INIT: u32 = 26;
 /// FUSE_INIT_EXT: the flags have a second half.
@@ -75,6 +78,21 @@ pub fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
     header[4..8].copy_from_slice(&NOTIFY_RESEND.to_ne_bytes());
     nix::unistd::write(device, &header)?;
     Ok(())
+}
+
+/// Whether the descriptor is `/dev/fuse`, and, where the kernel says so (fdinfo, Linux ≥ 6.5), of the connection mounted with this device number.
+///
+/// # Errors
+/// What fstat(2) says.
+pub fn is_of(device: BorrowedFd<'_>, dev: u64) -> io::Result<bool> {
+    let stat = nix::sys::stat::fstat(device)?;
+    let character = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    if !character || stat.st_rdev != nix::sys::stat::makedev(FUSE_MAJOR, FUSE_MINOR) {
+        return Ok(false);
+    }
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", device.as_raw_fd())).unwrap_or_default();
+    let number = info.lines().find_map(|line| line.strip_prefix("fuse_connection:")?.trim().parse::<u64>().ok());
+    Ok(number.is_none_or(|number| number == nix::sys::stat::minor(dev)))
 }
 
 /// Whether the connection is still mounted somewhere and was not aborted.

@@ -22,6 +22,10 @@ pub fn with(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
 /// EFBIG for more than `max` bytes; what read(2) says.
 pub fn read(fd: &OwnedFd, max: usize) -> io::Result<Vec<u8>> {
     let file = File::from(fd.try_clone()?);
+    // Of anything else a read may wait for ever.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if len > max {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
@@ -41,5 +45,7 @@ mod tests {
         assert_eq!(read(&fd, 7).unwrap(), b"content");
         assert_eq!(read(&fd, 7).unwrap(), b"content");
         assert_eq!(read(&fd, 6).unwrap_err().raw_os_error(), Some(libc::EFBIG));
+        let (pipe, _end) = io::pipe().unwrap();
+        assert_eq!(read(&pipe.into(), 7).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 }

@@ -7,6 +7,7 @@ pub mod arena;
 pub mod child;
 pub mod confine;
 pub mod connection;
+pub mod file_handle;
 pub mod keyctl;
 pub mod keyring_child;
 pub mod memfd;
@@ -21,6 +22,7 @@ pub mod secretmem;
 pub mod socket;
 pub mod table;
 pub mod trust;
+pub mod unmappable;
 pub mod wait;
 
 pub use mountinfo::MountInfo;

@@ -67,6 +67,15 @@ pub fn unmount_detach(path: &Path) -> io::Result<()> {
     Ok(umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
 }
 
+/// Cuts the connection of the topmost mount at `path`, and takes the mount out of the tree: whoever waits for an answer, or asks anything
+/// later, gets ENOTCONN or ECONNABORTED.
+///
+/// # Errors
+/// What umount2(2) says.
+pub fn unmount_cut(path: &Path) -> io::Result<()> {
+    Ok(umount2(path, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
 /// Makes a directory immutable (chattr(1), `+i`) or changeable again: not even root makes a file in it then. What is
 /// mounted on it is not touched by that.
 ///

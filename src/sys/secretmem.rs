@@ -44,7 +44,11 @@ impl SecretMemory {
     /// # Errors
     /// EINVAL if it is not of that size, or no such descriptor.
     pub fn of(fd: OwnedFd) -> io::Result<Self> {
-        if nix::sys::stat::fstat(&fd)?.st_size != BYTES.get() as i64 {
+        // The memory's own filesystem: a file that somebody else can read, or cut, is none. (magic.h)
+        const SECRETMEM_MAGIC: i64 = 0x5345_434d;
+        let stat = nix::sys::stat::fstat(&fd)?;
+        if nix::sys::statfs::fstatfs(&fd)?.filesystem_type().0 != SECRETMEM_MAGIC || stat.st_size != BYTES.get() as i64
+        {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok(SecretMemory(fd))

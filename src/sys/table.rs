@@ -2,6 +2,7 @@
 //!
 //! Owns the mapping. What the numbers mean is the caller's business; they are no secret.
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
@@ -28,17 +29,20 @@ impl Table {
     /// # Errors
     /// What memfd_create(2), ftruncate(2) or mmap(2) say.
     pub fn new(name: &str, len: NonZeroUsize) -> io::Result<Self> {
-        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
+        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         nix::unistd::ftruncate(&fd, i64::try_from(bytes(len)?.get()).map_err(|_| too_large())?)?;
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(sealed()))?;
         Self::map(fd, len)
     }
 
     /// One that another process made and left.
     ///
     /// # Errors
-    /// EINVAL if it is of another size; what mmap(2) says.
+    /// EINVAL if it is of another size, or no memory that keeps its size; what mmap(2) says.
     pub fn of(fd: OwnedFd, len: NonZeroUsize) -> io::Result<Self> {
-        if usize::try_from(nix::sys::stat::fstat(&fd)?.st_size) != Ok(bytes(len)?.get()) {
+        // Whoever has the descriptor could cut another, and who reads beyond its end is killed.
+        let seals = SealFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GET_SEALS)?);
+        if !seals.contains(sealed()) || usize::try_from(nix::sys::stat::fstat(&fd)?.st_size) != Ok(bytes(len)?.get()) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Self::map(fd, len)
@@ -73,6 +77,10 @@ impl Drop for Table {
     }
 }
 
+fn sealed() -> SealFlag {
+    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL
+}
+
 fn bytes(len: NonZeroUsize) -> io::Result<NonZeroUsize> {
     len.checked_mul(NonZeroUsize::new(size_of::<AtomicU64>()).expect("8 is not 0")).ok_or_else(too_large)
 }
@@ -96,5 +104,9 @@ mod tests {
         drop(table);
         assert_eq!(other.words()[999].load(Ordering::Relaxed), 7);
         assert!(Table::of(other.fd().try_clone().unwrap(), NonZeroUsize::new(1001).unwrap()).is_err());
+        assert!(nix::unistd::ftruncate(other.fd(), 8).is_err(), "nobody cuts it");
+        let plain = memfd_create("test", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        nix::unistd::ftruncate(&plain, 8000).unwrap();
+        assert!(Table::of(plain, len).is_err(), "one that can be cut");
     }
 }

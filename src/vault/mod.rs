@@ -68,7 +68,7 @@ pub use instances::{Attach, InstanceInfo};
 pub use look::{Attempt, Look};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
-pub use open::{ModeIs, Opened, WriteRight};
+pub use open::{ModeIs, Opened, Showing, WriteRight};
 pub use rekey::{NextIdentity, Rekeyed};
 pub use scopes::Holder;
 pub use setup::{Recovery, create_store};
@@ -81,7 +81,7 @@ use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event, Log};
 use crate::caller::{Callers, Control, Daemon, Process, Registry};
 use crate::meter::{Meter, Payer, Shares};
-use crate::model::{Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
+use crate::model::{Generation, Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Store};
 use clock::Clock;
@@ -292,6 +292,20 @@ impl Vault {
     /// With the bounds of what callers can use up; without it they are the defaults.
     pub fn with_meter(self, meter: Arc<Meter>) -> Self {
         Vault { meter, ..self }
+    }
+
+    /// Which store this is over, and the last commit that it knows of: verified if it is unlocked, else what the store claims.
+    ///
+    /// # Errors
+    /// [`VaultError::Failed`], [`VaultError::Damaged`].
+    pub fn store_standing(&self) -> Result<(Option<[u8; 16]>, Generation), VaultError> {
+        let generation = self.store.generation().map_or_else(|| self.store.claimed_generation(), Ok)?;
+        Ok((self.store.id()?, generation))
+    }
+
+    /// Each commit is told from now on. Never blocks.
+    pub fn tell_generations(&self, told: Box<dyn Fn(Generation) + Send + Sync>) {
+        self.store.tell_generations(told);
     }
 
     /// The bounds of what callers can use up, and what is used.

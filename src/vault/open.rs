@@ -61,6 +61,18 @@ impl Opened {
     }
 }
 
+/// What a reader would be shown now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Showing {
+    /// This version's content; `None` before the first.
+    Version(Option<BlobKey>),
+    /// A view.
+    Composed {
+        /// Whether it says the same each time, as long as its sources do.
+        lasting: bool,
+    },
+}
+
 /// That somebody may change a secret's content, and by whose entry it opens. What is true of the secret changes while he
 /// writes: it is decided again at each write and at the commit, for him as he was when he opened it.
 #[derive(Debug)]
@@ -106,7 +118,24 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open_read`].
     pub fn open_there(&self, caller: &impl Caller, ino: Ino) -> Result<Opened, VaultError> {
-        self.open_granted(caller, ino, Wanted::Current, audit::Operation::Open, |node| {
+        self.open_reached(caller, ino, Wanted::Current)
+    }
+
+    /// As [`Vault::open_there`], of the version with this content; `None` for a file that was never written.
+    ///
+    /// # Errors
+    /// As [`Vault::open_blob`].
+    pub fn open_blob_there(
+        &self,
+        caller: &impl Caller,
+        ino: Ino,
+        blob: Option<BlobKey>,
+    ) -> Result<Opened, VaultError> {
+        self.open_reached(caller, ino, blob.map_or(Wanted::Nothing, Wanted::Blob))
+    }
+
+    fn open_reached(&self, caller: &impl Caller, ino: Ino, wanted: Wanted) -> Result<Opened, VaultError> {
+        self.open_granted(caller, ino, wanted, audit::Operation::Open, |node| {
             let granted = self.grant(caller, ino, node, Operation::Read)?;
             match self.reach(caller, ino, node, Stands::InItsScope) {
                 Ok(()) => Ok(granted),
@@ -216,6 +245,18 @@ impl Vault {
     /// [`VaultError::NotFound`], [`VaultError::Locked`].
     pub fn current_version(&self, ino: Ino) -> Result<u64, VaultError> {
         Ok(self.node(ino)?.current().map_or(0, |v| v.number.0))
+    }
+
+    /// What whoever opens a secret for reading now is shown, if it is allowed to.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::Locked`].
+    pub fn showing(&self, ino: Ino) -> Result<Showing, VaultError> {
+        let node = self.node(ino)?;
+        Ok(match &node.view {
+            Some(view) => Showing::Composed { lasting: view.is_deterministic() },
+            None => Showing::Version(node.current().map(|v| v.blob)),
+        })
     }
 
     /// As [`Vault::open_write`], for the descriptor that made the file: its own mode does not count yet.

@@ -152,6 +152,14 @@ impl Held {
         writeln!(stdin, "go on").unwrap_or_else(|e| panic!("{}\ndoes not listen: {e}", self.what));
     }
 
+    /// Tells it a line, and returns the one that it answers.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> String {
+        let stdin = self.stdin.as_mut().expect("it still listens");
+        writeln!(stdin, "{line}").unwrap_or_else(|e| panic!("{}\ndoes not listen: {e}", self.what));
+        self.line()
+    }
+
     /// Lets it run to its end: exit status and what it said since.
     #[track_caller]
     pub fn end(mut self) -> (i32, String) {

@@ -1,7 +1,7 @@
 //! Between the words of FUSE and those of [`Fs`](crate::fs::Fs): flags, kinds, times and attributes, and the answers.
 
 use super::errno;
-use crate::fs::{FsError, OpenMode, Opened, Seen};
+use crate::fs::{FsError, Node, OpenMode, Opened, Seen};
 use crate::model::{Ino, Kind, Name, Timestamp};
 use crate::vault::{Attr, NewNode, TimeChange, VaultError};
 use fuser::{
@@ -32,11 +32,13 @@ pub(super) fn answer_node(reply: ReplyEmpty, result: Result<(), FsError>) {
     }
 }
 
-pub(super) fn answer_entry(reply: ReplyEntry, found: Result<Seen, Errno>) {
+/// fuser knows one number for both, the node and `st_ino`. Where they differ the attributes last no moment: the kernel asks for them before
+/// anybody sees them, and then they have the inode's own.
+pub(super) fn answer_entry(reply: ReplyEntry, found: Result<(Seen, Node), Errno>) {
     match found {
-        Ok(seen) => {
-            let attr_ttl = if seen.lasting { LASTING } else { Duration::ZERO };
-            reply.entry_with_ttls(&attr_ttl, &LASTING, &file_attr(&seen.attr), Generation(0));
+        Ok((seen, node)) => {
+            let attr_ttl = if seen.lasting && node == seen.attr.ino.into() { LASTING } else { Duration::ZERO };
+            reply.entry_with_ttls(&attr_ttl, &LASTING, &entry_attr(&seen.attr, node), Generation(0));
         }
         Err(errno) => reply.error(errno),
     }
@@ -106,6 +108,10 @@ pub(super) fn file_type(kind: Kind) -> FileType {
         Kind::File => FileType::RegularFile,
         Kind::Symlink => FileType::Symlink,
     }
+}
+
+pub(super) fn entry_attr(attr: &Attr, node: Node) -> FileAttr {
+    FileAttr { ino: INodeNo(node.id()), ..file_attr(attr) }
 }
 
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {

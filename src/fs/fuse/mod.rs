@@ -12,18 +12,19 @@ mod served;
 mod session;
 #[cfg(test)]
 mod tests;
+mod unmappable;
 
 pub use session::{Connect, Mounted, SOURCE};
 
 use super::wait::{Outcome, Waiting};
-use super::{Asked, Fs, FsError, Seen};
+use super::{Asked, Fs, FsError, Node, Seen};
 use crate::audit;
 use crate::caller::Process;
 use crate::model::{Gid, Ino, Kind, Name, Uid};
 use crate::sys::connection::Offer;
 use crate::vault::{NewNode, Rename, SetAttr, VaultError, XattrMode};
 use answer::{
-    answer, answer_attr, answer_content, answer_entry, answer_node, answer_xattr, file_attr, file_type, new_node,
+    answer, answer_attr, answer_content, answer_entry, answer_node, answer_xattr, entry_attr, file_type, new_node,
     open_flags, open_mode, time_change, xattr_name,
 };
 use fuser::{
@@ -41,6 +42,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 #[cfg(test)]
 pub(super) use tests::done_and_not_answered;
+use unmappable::Unmappable;
 
 /// Capabilities that the tree needs: ACLs as the daemon keeps them, umask left to the daemon, truncation within open,
 /// and look-ups side by side: otherwise one that waits for an unlock stops all others in the same directory.
@@ -63,6 +65,7 @@ pub struct Adapter {
     patience: Option<Duration>,
     /// What the kernel offers in its handshake, for a daemon that takes the connection over.
     offered: Arc<OnceLock<Offer>>,
+    unmappable: Arc<Unmappable>,
 }
 
 impl Adapter {
@@ -113,10 +116,22 @@ impl Adapter {
         }
     }
 
-    fn make(&self, req: &Request, new: NewNode<'_>) -> Result<Seen, FsError> {
+    fn make(&self, req: &Request, new: NewNode<'_>) -> Result<(Seen, Node), FsError> {
         let attr = self.fs.make_once(asked(req), &self.caller(req), new)?;
         self.saw(new.parent, new.name);
-        Ok(Seen { attr, lasting: true })
+        Ok((Seen { attr, lasting: true }, self.fs.node_of(&attr, req.pid())))
+    }
+
+    /// Does it; what the kernel knows of the same secret by other numbers is asked for anew afterwards.
+    fn changing<R>(&self, node: Node, act: impl FnOnce() -> R) -> R {
+        let version = || self.fs.vault().current_version(node.ino).ok();
+        let before = version();
+        let result = act();
+        let others = self.fs.other_nodes(node);
+        if !others.is_empty() {
+            self.teller.changed_for(others, version() != before);
+        }
+        result
     }
 
     fn saw(&self, parent: Ino, name: &Name) {
@@ -143,12 +158,23 @@ fn asked(req: &Request) -> Asked {
     Asked { number: number & !SENT_AGAIN, again: number & SENT_AGAIN != 0 }
 }
 
+fn node(number: INodeNo) -> Node {
+    Node::of(number.0)
+}
+
 /// The requests, as fuser has them, from whoever asks.
 #[allow(clippy::too_many_arguments, reason = "the kernel's")]
 impl Adapter {
     fn init(&mut self, config: &mut KernelConfig) -> std::io::Result<()> {
         let version = config.kernel_abi();
-        let _ = self.offered.set(Offer { minor: version.1, flags: config.capabilities().bits() });
+        let mut flags = config.capabilities();
+        // What was not agreed on at the beginning is never offered to a daemon that takes the connection over.
+        let unmappable = Unmappable::agree(config);
+        if unmappable.is_none() {
+            flags -= unmappable::FLAGS;
+        }
+        self.unmappable = Arc::new(unmappable.unwrap_or_default());
+        let _ = self.offered.set(Offer { minor: version.1, flags: flags.bits() });
         for flag in NEEDED {
             config.add_capabilities(flag).map_err(|_| std::io::Error::other(format!("the kernel lacks {flag:?}")))?;
         }
@@ -157,14 +183,15 @@ impl Adapter {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guard("lookup", || {
-            let (parent, bytes) = (Ino(parent.0), name.as_bytes().to_vec());
+            let (parent, bytes) = (node(parent).ino, name.as_bytes().to_vec());
             let (again, teller) = (bytes.clone(), Arc::clone(&self.teller));
+            let tid = req.pid();
             let act = move |fs: &Fs| {
                 let found = fs.lookup(parent, &again)?;
                 if let (Ino::ROOT, Ok(name)) = (parent, Name::parse(&again)) {
                     teller.saw_root_name(&name);
                 }
-                Ok(found)
+                Ok((found, fs.node_of(&found.attr, tid)))
             };
             self.when_unlocked(req, (parent, Some(&bytes)), errno::of, act, |found| answer_entry(reply, found));
         });
@@ -172,7 +199,7 @@ impl Adapter {
 
     fn getattr(&self, req: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.guard("getattr", || {
-            let ino = Ino(ino.0);
+            let ino = node(ino).ino;
             let caller = self.caller(req);
             // Before the reply: afterwards the thread may be doing something else.
             self.fs.vault().probe(&caller, ino, || probe::attempts(&caller));
@@ -199,7 +226,8 @@ impl Adapter {
         reply: ReplyAttr,
     ) {
         self.guard("setattr", || {
-            let (ino, caller) = (Ino(ino.0), self.caller(req));
+            let (node, caller) = (node(ino), self.caller(req));
+            let ino = node.ino;
             let set = SetAttr {
                 mode: mode.map(|m| (m & 0o7777) as u16),
                 uid: uid.map(Uid),
@@ -208,10 +236,12 @@ impl Adapter {
                 atime: atime.filter(|_| size.is_none()).map(time_change),
                 mtime: mtime.filter(|_| size.is_none()).map(time_change),
             };
-            let sized = size.map_or(Ok(()), |size| self.fs.truncate(&caller, ino, fh.map(|f| f.0), size));
-            let result = sized.and_then(|()| match set == SetAttr::default() {
-                true => self.fs.attr(ino, req.pid()),
-                false => self.fs.set_attr(&caller, req.pid(), ino, set),
+            let result = self.changing(node, || {
+                let sized = size.map_or(Ok(()), |size| self.fs.truncate(&caller, ino, fh.map(|f| f.0), size));
+                sized.and_then(|()| match set == SetAttr::default() {
+                    true => self.fs.attr(ino, req.pid()),
+                    false => self.fs.set_attr(&caller, req.pid(), ino, set),
+                })
             });
             if let Err(error) = &result {
                 self.note(req, ino, error);
@@ -221,10 +251,10 @@ impl Adapter {
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.guard("readlink", || match self.fs.read_link(&self.caller(req), Ino(ino.0)) {
+        self.guard("readlink", || match self.fs.read_link(&self.caller(req), node(ino).ino) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => {
-                self.note(req, Ino(ino.0), &error);
+                self.note(req, node(ino).ino, &error);
                 reply.error(errno::of_node(&error));
             }
         });
@@ -234,7 +264,7 @@ impl Adapter {
         self.guard("mknod", || {
             if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
                 let reason = "no devices, FIFOs or sockets";
-                let path = self.fs.vault().path_of(Ino(parent.0), Some(&name.to_string_lossy()));
+                let path = self.fs.vault().path_of(node(parent).ino, Some(&name.to_string_lossy()));
                 self.fs.vault().record_refusal(audit::Operation::Mknod, &path, &self.caller(req).who(), reason);
                 return reply.error(errno::of(&VaultError::NotPermitted(reason).into()));
             }
@@ -267,7 +297,7 @@ impl Adapter {
     fn link(&self, req: &Request, ino: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
         self.guard("link", || {
             let reason = "a secret has one name";
-            let path = self.fs.vault().path_of(Ino(ino.0), None);
+            let path = self.fs.vault().path_of(node(ino).ino, None);
             self.fs.vault().record_refusal(audit::Operation::Link, &path, &self.caller(req).who(), reason);
             reply.error(errno::of(&VaultError::NotPermitted(reason).into()));
         });
@@ -278,7 +308,7 @@ impl Adapter {
             let name = Name::parse(name.as_bytes()).map_err(FsError::from);
             answer(
                 reply,
-                name.and_then(|name| self.fs.unlink_once(asked(req), &self.caller(req), Ino(parent.0), &name)),
+                name.and_then(|name| self.fs.unlink_once(asked(req), &self.caller(req), node(parent).ino, &name)),
             );
         });
     }
@@ -288,7 +318,7 @@ impl Adapter {
             let name = Name::parse(name.as_bytes()).map_err(FsError::from);
             answer(
                 reply,
-                name.and_then(|name| self.fs.rmdir_once(asked(req), &self.caller(req), Ino(parent.0), &name)),
+                name.and_then(|name| self.fs.rmdir_once(asked(req), &self.caller(req), node(parent).ino, &name)),
             );
         });
     }
@@ -310,9 +340,9 @@ impl Adapter {
                 }
                 let (name, new_name) = (Name::parse(name.as_bytes())?, Name::parse(new_name.as_bytes())?);
                 let rename = Rename {
-                    parent: Ino(parent.0),
+                    parent: node(parent).ino,
                     name: &name,
-                    new_parent: Ino(new_parent.0),
+                    new_parent: node(new_parent).ino,
                     new_name: &new_name,
                     replace: flags.is_empty(),
                 };
@@ -329,10 +359,11 @@ impl Adapter {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.guard("open", || {
-            let (ino, mode, tid) = (Ino(ino.0), open_mode(flags.0), req.pid());
+            let (node, mode, tid) = (node(ino), open_mode(flags.0), req.pid());
+            let ino = node.ino;
             let caller = self.caller(req);
             let act = move |fs: &Fs| {
-                let result = fs.open(&caller, tid, ino, mode);
+                let result = fs.open_at(&caller, tid, node, mode);
                 let told = |error: &VaultError| {
                     matches!(error, VaultError::Denied(_) | VaultError::Damaged(_) | VaultError::NotComposed(_))
                 };
@@ -343,8 +374,16 @@ impl Adapter {
                 }
                 result
             };
-            self.when_unlocked(req, (ino, None), errno::of_node, act, |opened| match opened {
-                Ok(opened) => reply.opened(FileHandle(opened.number()), open_flags(opened)),
+            let unmappable = Arc::clone(&self.unmappable);
+            let act = move |fs: &Fs| act(fs).map(|opened| (opened, fs.is_plain(opened.number())));
+            self.when_unlocked(req, (ino, None), errno::of_node, act, move |opened| match opened {
+                Ok((opened, plain)) => {
+                    let (fh, how) = (FileHandle(opened.number()), open_flags(opened));
+                    match unmappable.backing(plain, flags.0, |file| reply.open_backing(file)) {
+                        Some(backing) => reply.opened_passthrough(fh, how, backing),
+                        None => reply.opened(fh, how),
+                    }
+                }
                 Err(errno) => reply.error(errno),
             });
         });
@@ -369,9 +408,14 @@ impl Adapter {
             });
             match result {
                 Ok((attr, opened)) => {
-                    let ttl = Duration::ZERO;
-                    let fh = FileHandle(opened.number());
-                    reply.created(&ttl, &file_attr(&attr), Generation(0), fh, open_flags(opened));
+                    let (ttl, fh) = (Duration::ZERO, FileHandle(opened.number()));
+                    // At a new file's first open nobody was sent elsewhere, so this is what it was opened as.
+                    let attr = entry_attr(&attr, self.fs.node(attr.ino, req.pid()));
+                    let (plain, none) = (self.fs.is_plain(opened.number()), Generation(0));
+                    match self.unmappable.backing(plain, flags, |file| reply.open_backing(file)) {
+                        Some(backing) => reply.created_passthrough(&ttl, &attr, none, fh, open_flags(opened), backing),
+                        None => reply.created(&ttl, &attr, none, fh, open_flags(opened)),
+                    }
                 }
                 Err(error) => reply.error(errno::of(&error)),
             }
@@ -393,7 +437,7 @@ impl Adapter {
             // Only a read into the page cache, for a private mmap, comes without its owner.
             let filling = owner.is_none();
             let mut reply = Some(reply);
-            let result = self.fs.read(&self.caller(req), Ino(ino.0), fh.0, (offset, size), filling, |bytes| {
+            let result = self.fs.read(&self.caller(req), node(ino).ino, fh.0, (offset, size), filling, |bytes| {
                 if let Some(reply) = reply.take() {
                     answer_content(reply, bytes);
                     crate::secret::wipe_stack();
@@ -433,13 +477,16 @@ impl Adapter {
     }
 
     fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
-        self.guard("flush", || answer(reply, self.fs.flush_once(asked(req), Ino(ino.0), fh.0, owner.0)));
+        self.guard("flush", || {
+            let flush = || self.fs.flush_once(asked(req), node(ino).ino, fh.0, owner.0);
+            answer(reply, if super::handle::is_writer(fh.0) { self.changing(node(ino), flush) } else { flush() });
+        });
     }
 
     fn release(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
@@ -448,24 +495,26 @@ impl Adapter {
     ) {
         self.guard("release", || {
             if super::handle::is_writer(fh.0) {
-                answer(reply, self.fs.release_writer(fh.0));
+                answer(reply, self.changing(node(ino), || self.fs.release_writer(fh.0)));
             } else {
                 let pages = self.fs.release_reader(fh.0);
                 reply.ok();
-                if let Some(ino) = pages {
-                    self.teller.drop_pages(ino);
+                if let Some(node) = pages {
+                    self.teller.drop_pages(node);
                 }
             }
         });
     }
 
     fn fsync(&self, req: &Request, ino: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.guard("fsync", || answer(reply, self.fs.fsync_once(asked(req), Ino(ino.0), fh.0)));
+        self.guard("fsync", || {
+            answer(reply, self.changing(node(ino), || self.fs.fsync_once(asked(req), node(ino).ino, fh.0)));
+        });
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.guard("opendir", || {
-            let (ino, caller) = (Ino(ino.0), self.caller(req));
+            let (ino, caller) = (node(ino).ino, self.caller(req));
             let act = move |fs: &Fs| {
                 let opened = fs.open_dir(&caller, ino);
                 if let Err(error @ FsError::Vault(VaultError::Denied(_))) = &opened {
@@ -481,7 +530,7 @@ impl Adapter {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        self.guard("readdir", || match self.fs.dir(Ino(ino.0), fh.0) {
+        self.guard("readdir", || match self.fs.dir(node(ino).ino, fh.0) {
             Ok(dir) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX);
                 for (i, (ino, kind, name)) in (from..).zip(dir.snapshot.from(from)) {
@@ -517,17 +566,19 @@ impl Adapter {
 
     fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
         self.guard("setxattr", || {
-            let ino = Ino(ino.0);
+            let node = node(ino);
             let mode = match flags {
                 0 => XattrMode::Set,
                 libc::XATTR_CREATE => XattrMode::Create,
                 libc::XATTR_REPLACE => XattrMode::Replace,
                 _ => return reply.error(errno::of(&FsError::Unsupported)),
             };
-            let result = xattr_name(name)
-                .and_then(|name| self.fs.set_xattr_once(asked(req), &self.caller(req), (ino, name), value, mode));
+            let result = xattr_name(name).and_then(|name| {
+                let set = || self.fs.set_xattr_once(asked(req), &self.caller(req), (node.ino, name), value, mode);
+                self.changing(node, set)
+            });
             if let Err(error) = &result {
-                self.note(req, ino, error);
+                self.note(req, node.ino, error);
             }
             answer_node(reply, result);
         });
@@ -535,7 +586,7 @@ impl Adapter {
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.guard("getxattr", || {
-            let (ino, caller) = (Ino(ino.0), self.caller(req));
+            let (ino, caller) = (node(ino).ino, self.caller(req));
             let asks = || probe::asks_for_attributes(&caller);
             let value = xattr_name(name).and_then(|name| self.fs.get_xattr(&caller, ino, name, asks));
             if let Err(error) = &value {
@@ -547,9 +598,9 @@ impl Adapter {
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         self.guard("listxattr", || {
-            let names = self.fs.list_xattr(&self.caller(req), Ino(ino.0));
+            let names = self.fs.list_xattr(&self.caller(req), node(ino).ino);
             if let Err(error) = &names {
-                self.note(req, Ino(ino.0), error);
+                self.note(req, node(ino).ino, error);
             }
             let names = names.map(|names| names.iter().flat_map(|n| n.bytes().chain(std::iter::once(0))).collect());
             answer_xattr(reply, size, names);
@@ -573,11 +624,13 @@ impl Adapter {
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("removexattr", || {
-            let ino = Ino(ino.0);
-            let result =
-                xattr_name(name).and_then(|n| self.fs.remove_xattr_once(asked(req), &self.caller(req), ino, n));
+            let node = node(ino);
+            let result = xattr_name(name).and_then(|n| {
+                let remove = || self.fs.remove_xattr_once(asked(req), &self.caller(req), node.ino, n);
+                self.changing(node, remove)
+            });
             if let Err(error) = &result {
-                self.note(req, ino, error);
+                self.note(req, node.ino, error);
             }
             answer_node(reply, result);
         });

@@ -3,6 +3,7 @@
 //! From a thread of its own: a notification made inside a handler waits for a lock that the request holds.
 
 use super::poke::Poker;
+use crate::fs::Node;
 use crate::fs::wait::Waiting;
 use crate::model::{Ino, Name};
 use crate::sys::mount;
@@ -23,7 +24,12 @@ const MAX_NAMES: usize = 65_536;
 
 enum Task {
     Change(Change),
-    Pages(Ino),
+    Pages(Node),
+    /// One number's attributes changed, and those of the others with them; `content` says that a version came.
+    Others {
+        nodes: Vec<Node>,
+        content: bool,
+    },
     /// Whoever waits for this has all before it behind him.
     Mark(SyncSender<()>),
     Forget,
@@ -32,10 +38,12 @@ enum Task {
 
 /// What is asked of the filesystem's handles.
 pub(super) struct Handles {
-    /// What a lock leaves of them: the inodes whose pages are to go.
-    pub on_lock: Box<dyn Fn() -> Vec<Ino> + Send + Sync>,
-    /// The inodes whose pages are to go with an instance.
-    pub mapped_by: Box<dyn Fn(Ino) -> Vec<Ino> + Send + Sync>,
+    /// What a lock leaves of them: the numbers whose pages are to go.
+    pub on_lock: Box<dyn Fn() -> Vec<Node> + Send + Sync>,
+    /// The numbers whose pages are to go with an instance.
+    pub mapped_by: Box<dyn Fn(Ino) -> Vec<Node> + Send + Sync>,
+    /// All numbers by which the kernel may know an inode.
+    pub nodes: Box<dyn Fn(Ino) -> Vec<Node> + Send + Sync>,
     /// How many are open.
     pub count: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -71,9 +79,14 @@ impl Teller {
         }
     }
 
-    /// Pages that the kernel filled for a private mmap are to go.
-    pub fn drop_pages(&self, ino: Ino) {
-        self.send(Task::Pages(ino));
+    /// Pages that the kernel filled for a mapping are to go.
+    pub fn drop_pages(&self, node: Node) {
+        self.send(Task::Pages(node));
+    }
+
+    /// What the kernel knows by these numbers was changed through another one; `content` says that a version came.
+    pub fn changed_for(&self, nodes: Vec<Node>, content: bool) {
+        self.send(Task::Others { nodes, content });
     }
 
     /// Everything the kernel remembers is to be asked for anew.
@@ -118,16 +131,23 @@ impl Teller {
                     self.poker.get().inspect(|poker| poker.entry(parent, name));
                 }
                 Task::Change(Change::Node(ino)) => {
-                    let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
-                    self.poker.get().inspect(|poker| poker.node(ino));
+                    let nodes = (self.handles.nodes)(ino);
+                    forget_nodes(notifier, &nodes);
+                    self.poker.get().inspect(|poker| {
+                        poker.node(ino);
+                        nodes.iter().filter(|_| nodes.len() > 1).for_each(|node| poker.other(*node));
+                    });
                 }
-                Task::Pages(ino) => {
-                    let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
+                Task::Pages(node) => forget_nodes(notifier, &[node]),
+                Task::Others { nodes, content } => {
+                    for node in &nodes {
+                        // The attributes alone: what is mapped under them is of another version, and stays.
+                        let _ = notifier.inval_inode(INodeNo(node.id()), -1, 0);
+                        self.poker.get().filter(|_| content).inspect(|poker| poker.other(*node));
+                    }
                 }
                 Task::Change(Change::Nodes(inodes)) => {
-                    for ino in inodes {
-                        let _ = notifier.inval_inode(INodeNo(ino.0), 0, 0);
-                    }
+                    inodes.into_iter().for_each(|ino| forget_nodes(notifier, &(self.handles.nodes)(ino)));
                 }
                 // Its pages were told one by one.
                 Task::Change(Change::CutOff(_)) => {}
@@ -159,17 +179,23 @@ impl Teller {
     }
 }
 
+fn forget_nodes(notifier: &Notifier, nodes: &[Node]) {
+    for node in nodes {
+        let _ = notifier.inval_inode(INodeNo(node.id()), 0, 0);
+    }
+}
+
 impl Observer for Teller {
     fn changed(&self, change: Change) {
         match change {
             Change::Locked => {
-                (self.handles.on_lock)().into_iter().for_each(|ino| self.drop_pages(ino));
+                (self.handles.on_lock)().into_iter().for_each(|node| self.drop_pages(node));
                 // Here too, so that nobody knows a name once `pinfold lock` is back.
                 self.forget_names();
             }
             Change::Unlocked => self.waiting.unlocked(),
             Change::CutOff(instance) => {
-                return (self.handles.mapped_by)(instance).into_iter().for_each(|ino| self.drop_pages(ino));
+                return (self.handles.mapped_by)(instance).into_iter().for_each(|node| self.drop_pages(node));
             }
             Change::Entry { .. } | Change::Node(_) | Change::Nodes(_) => {}
         }

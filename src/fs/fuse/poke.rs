@@ -2,6 +2,7 @@
 //!
 //! Owns the thread that waits for short-lived children, which do it: no thread of the daemon touches its own mount.
 
+use crate::fs::Node;
 use crate::model::{Ino, Kind, Name};
 use crate::sys::child;
 use crate::vault::Vault;
@@ -25,6 +26,7 @@ pub(super) struct Poker(SyncSender<What>);
 enum What {
     Node(Ino),
     Entry(Ino, Name),
+    Other(Node),
 }
 
 impl Poker {
@@ -42,6 +44,11 @@ impl Poker {
         let _ = self.0.try_send(What::Node(ino));
     }
 
+    /// The same of a number by which the kernel knows a file, and nobody who looks the name up: who has watched it for long does.
+    pub fn other(&self, node: Node) {
+        let _ = self.0.try_send(What::Other(node));
+    }
+
     /// A name came, or went: of a removal watchers hear nothing.
     pub fn entry(&self, parent: Ino, name: Name) {
         let _ = self.0.try_send(What::Entry(parent, name));
@@ -51,14 +58,19 @@ impl Poker {
 fn run(changes: &Receiver<What>, vault: &Weak<Vault>, mountpoint: &Path) {
     while let Ok(first) = changes.recv() {
         let Some(vault) = vault.upgrade() else { return };
-        let ino = |what| match what {
-            What::Node(ino) => Some(ino),
-            What::Entry(parent, name) => vault.lookup(parent, name.as_str()).ok().map(|attr| attr.ino),
-        };
-        let all: BTreeSet<Ino> = std::iter::once(first).chain(changes.try_iter()).filter_map(ino).collect();
+        let mut nodes = BTreeSet::new();
+        let mut all = BTreeSet::new();
+        for what in std::iter::once(first).chain(changes.try_iter()) {
+            match what {
+                What::Node(ino) => drop(all.insert(ino)),
+                What::Entry(parent, name) => all.extend(vault.lookup(parent, name.as_str()).map(|attr| attr.ino)),
+                What::Other(node) => drop(nodes.insert(node.id())),
+            }
+        }
         let paths: Vec<PathBuf> = all.into_iter().filter_map(|ino| path(&vault, ino, mountpoint)).collect();
+        let nodes: Vec<u64> = nodes.into_iter().collect();
         drop(vault);
-        if let Err(error) = in_child(&paths) {
+        if let Err(error) = in_child(mountpoint, &paths, &nodes) {
             tracing::warn!(%error, "watchers do not hear of {} changed files", paths.len());
         }
     }
@@ -70,8 +82,8 @@ fn path(vault: &Vault, ino: Ino, mountpoint: &Path) -> Option<PathBuf> {
     (attr.kind == Kind::File && !path.is_empty()).then(|| mountpoint.join(path))
 }
 
-fn in_child(paths: &[PathBuf]) -> std::io::Result<()> {
-    if paths.is_empty() {
+fn in_child(mountpoint: &Path, paths: &[PathBuf], nodes: &[u64]) -> std::io::Result<()> {
+    if paths.is_empty() && nodes.is_empty() {
         return Ok(());
     }
     // This very program, whatever its file is called by now.
@@ -79,9 +91,12 @@ fn in_child(paths: &[PathBuf]) -> std::io::Result<()> {
     let mut child = command.arg("poke").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         use std::os::unix::ffi::OsStrExt;
-        for path in paths {
+        for path in std::iter::once(mountpoint).chain(paths.iter().map(PathBuf::as_path)) {
             stdin.write_all(path.as_os_str().as_bytes())?;
             stdin.write_all(b"\0")?;
+        }
+        for node in nodes {
+            write!(stdin, "{node}\0")?;
         }
     }
     let begun = Instant::now();

@@ -4,8 +4,8 @@
 //! as a change under way of whoever made it, and beyond its bound waits in a queue instead.
 
 use super::{Adapter, answer, errno};
-use crate::fs::FsError;
 use crate::fs::turns::{Refusable, Turns};
+use crate::fs::{FsError, Node};
 use crate::meter::{Payer, Resource};
 use crate::model::{Gid, Uid};
 use crate::secret::Secret;
@@ -188,7 +188,7 @@ impl Filesystem for Served {
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let asker = Asker::of(req);
         let mode = answer::open_mode(flags.0);
-        if (mode.write || mode.truncate) && self.adapter.fs.is_being_committed(ino.0) {
+        if (mode.write || mode.truncate) && self.adapter.fs.is_being_committed(Node::of(ino.0).ino.0) {
             return in_turn!(self, self.payer(&asker), reply, |adapter| adapter.open(&asker, ino, flags, reply));
         }
         // Who else is inside a container counts for its uid: to look where everybody is would cost each open.

@@ -8,7 +8,7 @@ use super::poke::Poker;
 use super::served::Served;
 use super::{Adapter, Waiting};
 use crate::fs::Fs;
-use crate::fs::register::Register;
+use crate::fs::register::{Register, Standing};
 use crate::fs::turns::Turns;
 use crate::meter::Resource;
 use crate::sys::connection::{self, Offer, Stage};
@@ -78,15 +78,22 @@ impl Mounted {
         let fs = Arc::new(Fs::new(Arc::clone(vault), register));
         let waiting = Waiting::start(vault.meter())?;
         let turns = Turns::start(vault.meter(), enter)?;
-        let (forget, mapped, count) = (Arc::clone(&fs), Arc::clone(&fs), Arc::clone(&fs));
+        let (forget, mapped, nodes, count) = (Arc::clone(&fs), Arc::clone(&fs), Arc::clone(&fs), Arc::clone(&fs));
         let (teller, tasks) = Teller::new(
             Arc::clone(&waiting),
             Handles {
                 on_lock: Box::new(move || forget.forget_all()),
                 mapped_by: Box::new(move |instance| mapped.mapped_by(instance)),
+                nodes: Box::new(move |ino| nodes.nodes(ino)),
                 count: Box::new(move || count.open_handles()),
             },
         );
+        let (store, generation) = vault.store_standing().map_err(io::Error::other)?;
+        fs.register().stands(Standing { store, generation: generation.0 });
+        let noting = Arc::downgrade(&fs);
+        vault.tell_generations(Box::new(move |generation| {
+            noting.upgrade().inspect(|fs| fs.register().committed(generation.0));
+        }));
         let offered = Arc::new(OnceLock::new());
         let ours = Arc::clone(&fs);
         let adapter = Adapter {
@@ -95,6 +102,7 @@ impl Mounted {
             waiting: Arc::clone(&waiting),
             patience,
             offered: Arc::clone(&offered),
+            unmappable: Arc::default(),
         };
         let adapter = Served { adapter: Arc::new(adapter), turns: Arc::clone(&turns) };
         let mut config = Config::default();
