@@ -124,6 +124,8 @@ operations! {
     Control = "control",
     /// The daemon began to serve.
     Start = "start",
+    /// What the daemon before this one left was not taken over.
+    HandOver = "hand_over",
     /// The daemon ended.
     Stop = "stop",
     /// What opens the store's identity was changed, or the identity itself.

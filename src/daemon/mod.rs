@@ -20,6 +20,7 @@ use crate::config::{AuditFull, Config, ConfigError, WhenLocked};
 use crate::control::Server;
 use crate::credentials::Credentials;
 use crate::fs::fuse::{Connect, Mounted};
+use crate::fs::register::Standing;
 use crate::keyring::noted;
 use crate::meter::Meter;
 use crate::secret::Secret;
@@ -27,7 +28,7 @@ use crate::store::{Store, StoreError};
 use crate::sys::{arena, keyctl, process};
 use crate::vault::{Keeper, Limits, UnlockBy, Vault, VaultError};
 use crate::wire::Fault;
-use handover::{Inherited, Kept};
+use handover::{Inherited, Kept, Left};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -69,8 +70,15 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     let memory = ARENA.max(LARGEST_AT_ONCE * config.max_secret_size as usize) + crate::control::locked_bytes(&config);
     arena::init(memory).map_err(|e| Fault::Failed(e.to_string()))?;
 
-    let taken = inherited.connection(&config.mountpoint)?;
+    // First: two that are started at once are told apart by the store's lock, and the second touches nothing.
     let vault = Arc::new(open_vault(&config)?);
+    let (store, generation) = vault.store_standing().map_err(|e| Fault::Failed(e.to_string()))?;
+    let standing = Standing { store, generation: generation.0 };
+    let (taken, cut) = match inherited.connection(&config.mountpoint, &standing)? {
+        Left::Nothing => (None, None),
+        Left::Tree(connect) => (Some(connect), None),
+        Left::Cut(why) => (None, Some(why)),
+    };
     let kept = if hand_over { inherited.identity().map(|(by, memory)| (by, Arc::new(Kept(memory)))) } else { None };
     if let Some((_, keeper)) = &kept {
         vault.keep_with(Arc::clone(keeper) as Arc<dyn Keeper>);
@@ -84,6 +92,11 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         .map_err(|e| Fault::Failed(e.to_string()))?;
     let listener = server.listener().map_err(system("cannot keep the control socket"))?;
     note(&vault, audit::Operation::Start);
+    if let Some(why) = cut {
+        let reason = format!("the tree of the last daemon was cut: {why}. What was open in it is to be opened anew");
+        tracing::error!("{reason}");
+        note_because(&vault, audit::Operation::HandOver, audit::Decision::Denied, &reason);
+    }
     let mut unlocking = Unlocking::default();
     if let Some(identity) = unlocked_by {
         unlock_with_kept(&vault, identity);
@@ -317,16 +330,12 @@ fn after_unlock(vault: &Arc<Vault>) {
 }
 
 fn note(vault: &Vault, op: audit::Operation) {
+    note_because(vault, op, audit::Decision::Allowed, env!("CARGO_PKG_VERSION"));
+}
+
+fn note_because(vault: &Vault, op: audit::Operation, decision: audit::Decision, reason: &str) {
     let who = Daemon.who();
-    let event = Event {
-        op,
-        path: "",
-        version: None,
-        who: &who,
-        decision: audit::Decision::Allowed,
-        reason: env!("CARGO_PKG_VERSION"),
-        errno: None,
-    };
+    let event = Event { op, path: "", version: None, who: &who, decision, reason, errno: None };
     if let Err(error) = vault.audit_log().allowed(&event) {
         tracing::error!(%error, "cannot be recorded");
     }

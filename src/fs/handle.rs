@@ -11,7 +11,7 @@ use super::nodes::{Elsewhere, Node, Nodes, Place, Want};
 use super::register::{Entry as Registered, Register, WRITER};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
-use crate::model::{Ino, Uid};
+use crate::model::{Ino, Kind, Uid};
 use crate::secret::Secret;
 use crate::vault::{Attr, Caller, Holder, Opened as VaultOpened, Showing, VaultError};
 use std::collections::{HashMap, HashSet};
@@ -32,7 +32,6 @@ pub struct ReadHandle {
 /// All handles.
 pub(super) struct Handles {
     readers: [Mutex<HashMap<u64, Arc<ReadHandle>>>; SHARDS],
-    next: AtomicU64,
     count: AtomicU64,
     held: Arc<Held>,
     register: Register,
@@ -74,14 +73,7 @@ impl From<Elsewhere> for FsError {
 impl Handles {
     pub fn new(held: Arc<Held>, register: Register) -> Self {
         let nodes = Nodes::of(&register);
-        Handles {
-            readers: std::array::from_fn(|_| Mutex::default()),
-            next: AtomicU64::new(1),
-            count: AtomicU64::new(0),
-            held,
-            register,
-            nodes,
-        }
+        Handles { readers: std::array::from_fn(|_| Mutex::default()), count: AtomicU64::new(0), held, register, nodes }
     }
 
     pub fn register(&self) -> &Register {

@@ -125,12 +125,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::open_blob`].
-    pub fn open_blob_there(
-        &self,
-        caller: &impl Caller,
-        ino: Ino,
-        blob: Option<BlobKey>,
-    ) -> Result<Opened, VaultError> {
+    pub fn open_blob_there(&self, caller: &impl Caller, ino: Ino, blob: Option<BlobKey>) -> Result<Opened, VaultError> {
         self.open_reached(caller, ino, blob.map_or(Wanted::Nothing, Wanted::Blob))
     }
 

@@ -155,8 +155,8 @@ impl Mounted {
     }
 
     /// What is open, for the process that is to take it over.
-    pub fn register(&self) -> BorrowedFd<'_> {
-        self.fs.register().fd()
+    pub fn register(&self) -> &Register {
+        self.fs.register()
     }
 
     /// The connection and what the kernel offered for it, for the process that is to take it over.
