@@ -22,7 +22,7 @@ use pinfold::wire::{
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -173,7 +173,10 @@ impl Rig {
 
     fn open(&self, uid: u32, at: &str) -> Result<u64, FsError> {
         let mode = OpenMode { read: true, ..OpenMode::default() };
-        self.fs.open(&self.somebody(uid), 1, self.ino(at), mode).map(|opened| opened.number())
+        // Each from a thread of its own, as the kernel has it: by that it is known again when it was sent to another number.
+        static THREAD: AtomicU32 = AtomicU32::new(1);
+        let tid = THREAD.fetch_add(1, Ordering::Relaxed);
+        self.fs.open(&self.somebody(uid), tid, self.ino(at), mode).map(|opened| opened.number())
     }
 
     fn read_on(&self, uid: u32, ino: Ino, handle: u64) -> Result<Vec<u8>, FsError> {
