@@ -31,7 +31,7 @@ deps:
 # rustfmt and clippy are components of a toolchain, not always there.
 lint: deps
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; fi
-	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --all-targets --features lab -- -D warnings; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --lib --bins --tests --benches --examples --test lab -- -D warnings; fi
 
 test-host: deps lint
 	$(CARGO) test --locked --no-fail-fast
