@@ -163,6 +163,39 @@ fn who_opens_without_end_fills_no_disk_that_others_need() {
 }
 
 #[test]
+fn opens_beyond_the_rate_are_delayed_and_those_of_others_are_not() {
+    let daemon = daemon("[limits]\nopens = 100");
+    enrol(&daemon, "hers", ALICE);
+    enrol(&daemon, "his", BOB);
+    let copies = attack(&daemon, ALICE, "opens.py", &format!("0 {}", daemon.path("hers"))).ok();
+    assert_eq!(numbers(&copies), [0, 0]);
+    // More at once than there are threads that answer.
+    let many = format!(
+        "for i in $(seq 24); do python3 {} 4 {} & done; wait",
+        daemon.file("opens.py").display(),
+        daemon.path("hers")
+    );
+    let (out, latency) = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| ALICE.sh(&many).ok());
+        wait_for("a line of the flood", PATIENCE, || {
+            daemon.audit().iter().any(|l| l["uid"] == ALICE.uid).then_some(())
+        });
+        let latency = attack(&daemon, BOB, "latency.py", &format!("100 {}", daemon.path("his"))).ok();
+        (flood.join().expect("it is no failure of the flood's"), latency)
+    });
+    let text = out.text();
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    let (done, failed) = pairs.fold((0u64, 0u64), |(done, failed), (d, f)| {
+        (done + d.parse::<u64>().unwrap_or(0), failed + f.parse::<u64>().unwrap_or(0))
+    });
+    assert_eq!(failed, 0, "none is refused: {text}");
+    // Four seconds and what may come at once, and the last of each, which began before the end.
+    assert!((100..=900).contains(&done), "{done} opens in four seconds");
+    let [median, greatest] = numbers(&latency)[..] else { panic!("{}", latency.text()) };
+    assert!(median < 20_000, "others wait: {median} µs at the median, {greatest} at most");
+}
+
+#[test]
 fn a_full_log_disk_is_announced_before_anything_is_refused() {
     let disk = Disk::new("1m");
     disk.put(512 << 10);
