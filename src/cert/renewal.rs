@@ -88,7 +88,7 @@ mod tests {
     fn a_try_that_a_clock_ahead_noted_is_none() {
         let ahead = 4_000 * DAY;
         for tried in [Tried::default().failed(ahead, "no answer"), Tried::handed_out(ahead)] {
-            assert_eq!(due(0, 1_000, 2 * DAY, Some(&tried), 500), Due::Now, "{tried:?}");
+            assert_eq!(due(0, 1_000, 2 * DAY, Some(&tried), 700), Due::Now, "{tried:?}");
             assert_eq!(due(0, 1_000, 2 * DAY, Some(&tried), ahead), Due::Waiting(tried.next), "{tried:?}");
         }
     }
