@@ -312,7 +312,10 @@ impl Vault {
             ModeIs::AsFound => right.grant.operation(),
             ModeIs::HisOwn => Operation::WriteNew,
         };
-        self.judge(&right.known, right.ino(), node, ScopeState::Alive, operation)
+        self.judge(&right.known, right.ino(), node, ScopeState::Alive, operation).map_err(|denial| {
+            // Whoever was cut off is nobody inside any more: that is the reason then.
+            self.kek(&right.holder).err().map_or(denial, denial_of)
+        })
     }
 
     /// The content a change begins with, and its version, 0 for none. The grant is one for writing: whether it may be
