@@ -339,7 +339,7 @@ fn a_process_that_was_taken_over_cannot_let_anything_through() {
     let key = trust.key.fingerprint();
     let lie = format!(
         "echo '{{\"refused\":{{\"trust-revoked\":{{\"console\":\"console.example\",\"key\":\"{key}\",\"signer\":\"{key}\",\
-         \"full\":\"{}\",\"revoked\":[\"{key}\"]}}}}}}'",
+         \"full\":\"{}\",\"revoked\":{{\"all\":[\"{key}\"],\"led\":[\"{key}\"]}}}}}}}}'",
         trust.key
     );
     let (_folder, checker) = instead(&lie);
