@@ -141,6 +141,12 @@ impl Acl {
         perm(Tag::UserObj) << 6 | group << 3 | perm(Tag::Other)
     }
 
+    /// The nine mode bits that give nobody more once the list is gone: the group's are its own, as far as the mask let them count.
+    pub fn mode_alone(&self) -> u16 {
+        let group = self.perm(Tag::GroupObj).unwrap_or(0) & self.perm(Tag::Mask).unwrap_or(7);
+        self.mode() & 0o707 | u16::from(group) << 3
+    }
+
     /// The list after chmod(2): owner, mask (or, without one, group) and other follow the mode.
     pub fn chmod(&self, mode: u16) -> Self {
         self.with_class_bits(|_, bits| bits, mode)

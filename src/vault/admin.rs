@@ -559,7 +559,9 @@ impl Vault {
         let result = match owner {
             Owner::AsBefore(meta) => {
                 let (uid, gid) = (Some(meta.uid), Some(meta.gid));
-                let set = SetAttr { mode: Some(meta.mode), uid, gid, ..SetAttr::default() };
+                // The list does not come back, so its mask must not become the right of the group.
+                let mode = meta.acl.as_ref().map_or(meta.mode, |acl| meta.mode & !0o777 | acl.mode_alone());
+                let set = SetAttr { mode: Some(mode), uid, gid, ..SetAttr::default() };
                 self.set_attr(caller, ino, set).and_then(|_| self.put_content(caller, ino, put))
             }
             Owner::Kept | Owner::Asked => self.put_content(caller, ino, put),

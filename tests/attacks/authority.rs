@@ -2,7 +2,7 @@
 //!
 //! The programs of these attacks speak to a real daemon as other uids. Nothing of the machine is touched.
 
-use crate::common::process::{Out, ROOT, User, run};
+use crate::common::process::{Out, ROOT, User, run, sh};
 use crate::common::{Daemon, Setup, wait_for};
 use pinfold::wire::{METHODS, Right};
 use std::io::{BufRead, BufReader, Write};
@@ -161,6 +161,21 @@ fn a_name_keeps_its_owner_under_an_operator() {
     let listing = daemon.json(&["ls", "-d", "svc/pin", "--json"]);
     let file = &listing[0];
     assert_eq!((file["uid"].as_u64(), file["mode"].as_u64()), (Some(OWNER.uid.into()), Some(0o400)), "{listing}");
+}
+
+#[test]
+fn the_mask_of_a_list_that_went_is_no_right_of_the_group() {
+    let daemon = start("");
+    enrol(&daemon, "svc/pin", "root's first");
+    let (path, group) = (daemon.path("svc/pin"), 1_990_077);
+    let member = User { uid: 1_990_078, gid: group, groups: &[] };
+    sh(&format!("chgrp {group} {path}; chmod 600 {path}; setfacl -m u:{}:r {path}", OPERATOR.uid)).ok();
+    assert_ne!(member.sh(&format!("cat {path}")).code, 0);
+    cli(&daemon, OPERATOR, &["rm", "svc/pin"], b"").ok();
+    cli(&daemon, OPERATOR, &["put", "svc/pin"], b"another").ok();
+    assert_ne!(member.sh(&format!("cat {path}")).code, 0);
+    let listing = daemon.json(&["ls", "-d", "svc/pin", "--json"]);
+    assert_eq!(listing[0]["mode"].as_u64(), Some(0o600), "{listing}");
 }
 
 #[test]
