@@ -41,7 +41,7 @@ pub struct Settings {
     pub max_size: u64,
     /// What happens when it cannot be written.
     pub when_full: WhenFull,
-    /// How many bytes the log may take in all, four times `max_size` at the least: old files are compressed, then removed. `None` keeps
+    /// How many bytes the log may take in all, six times `max_size` at the least: old files are compressed, then removed. `None` keeps
     /// all as it is. Evidence is removed only where this says so.
     pub space: Option<u64>,
 }

@@ -294,8 +294,8 @@ impl Config {
         if self.mountpoint.starts_with(&self.store) || self.audit_log.starts_with(&self.store) {
             return Err(ConfigError::Conflict("'mountpoint' and 'audit_log' may not lie below 'store'".into()));
         }
-        if self.audit_space / 4 < self.audit_max_size {
-            return Err(ConfigError::Conflict("'audit_space' must be four times 'audit_max_size' at the least".into()));
+        if self.audit_space / 6 < self.audit_max_size {
+            return Err(ConfigError::Conflict("'audit_space' must be six times 'audit_max_size' at the least".into()));
         }
         Ok(())
     }
@@ -390,7 +390,9 @@ mod tests {
     fn the_log_has_room_for_more_than_one_file() {
         let config = Config { audit_max_size: 1 << 30, ..Config::default() };
         assert!(matches!(config.check_paths(), Err(ConfigError::Conflict(m)) if m.contains("audit_space")));
-        Config { audit_space: 4 << 30, ..config }.check_paths().unwrap();
+        let config = Config { audit_space: 5 << 30, ..config };
+        assert!(config.check_paths().is_err(), "nothing would be left for old files");
+        Config { audit_space: 6 << 30, ..config }.check_paths().unwrap();
     }
 
     #[test]

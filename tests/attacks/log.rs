@@ -199,7 +199,7 @@ fn opens_beyond_the_rate_are_delayed_and_those_of_others_are_not() {
 fn a_full_log_disk_is_announced_before_anything_is_refused() {
     let disk = Disk::new("1m");
     disk.put(512 << 10);
-    let config = "audit_max_size = \"64KiB\"\naudit_space = \"256KiB\"".into();
+    let config = "audit_max_size = \"64KiB\"\naudit_space = \"384KiB\"".into();
     let daemon = serving(Setup { audit_log: Some(disk.log()), config, ..Setup::default() });
     enrol(&daemon, "his", BOB);
     let files = enrol_many(&daemon, ALICE, 15);
