@@ -78,7 +78,7 @@ pub fn answer(
     out: &mut Replies<'_>,
 ) -> Result<(), Stop> {
     match right_of(&call.method) {
-        Some(right) => admin.permit(actor, right)?,
+        Some(right) => admin.permit(actor, right, &call.method)?,
         // What every Varlink service answers.
         None if call.method.starts_with("org.varlink.service.") => admin.enter(actor)?,
         None => return Err(call.unknown().into()),

@@ -23,7 +23,7 @@ impl Admin for Fake {
     fn enter(&self, _: &Actor) -> Result<(), Fault> {
         Ok(())
     }
-    fn permit(&self, actor: &Actor, right: Right) -> Result<(), Fault> {
+    fn permit(&self, actor: &Actor, right: Right, _: &str) -> Result<(), Fault> {
         right.permits(actor.uid == 0, actor.proven)
     }
     fn prove(&self, _: &Actor, with: UnlockWith) -> Result<(), Fault> {

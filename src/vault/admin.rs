@@ -36,8 +36,8 @@ impl Admin for Vault {
         self.admin(actor).map(|_| ())
     }
 
-    fn permit(&self, actor: &Actor, right: wire::Right) -> Result<(), Fault> {
-        Vault::permit(self, actor, right)
+    fn permit(&self, actor: &Actor, right: wire::Right, method: &str) -> Result<(), Fault> {
+        Vault::permit(self, actor, right, method)
     }
 
     fn prove(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault> {

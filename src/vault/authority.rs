@@ -43,10 +43,11 @@ impl Vault {
         Control::new(&self.callers, Uid(actor.uid), Gid(actor.gid), pid, member)
     }
 
-    pub(super) fn permit(&self, actor: &Actor, right: Right) -> Result<(), Fault> {
+    pub(super) fn permit(&self, actor: &Actor, right: Right, method: &str) -> Result<(), Fault> {
         let caller = self.admin(actor)?;
         right.permits(actor.uid == 0, actor.proven).inspect_err(|fault| {
-            self.refuse(audit::Operation::Control, "", None, &caller.who(), fault.reason());
+            let reason = format!("{}: {}", method.trim_start_matches("org.pinfold."), fault.reason());
+            self.refuse(audit::Operation::Control, "", None, &caller.who(), &reason);
         })
     }
 

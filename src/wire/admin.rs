@@ -75,8 +75,8 @@ pub enum UnlockWith {
 pub trait Admin: Send + Sync {
     /// Whether he may be answered at all: uid 0 or an operator, and where that counts. A refusal is recorded.
     fn enter(&self, actor: &Actor) -> Result<(), Fault>;
-    /// Whether he has a right. A refusal is recorded.
-    fn permit(&self, actor: &Actor, right: Right) -> Result<(), Fault>;
+    /// Whether the caller has the right that this method needs. A refusal is recorded, with the method.
+    fn permit(&self, actor: &Actor, right: Right, method: &str) -> Result<(), Fault>;
     /// Whether that opens the store; [`Fault::Refused`] if not. Either is recorded.
     fn prove(&self, actor: &Actor, with: UnlockWith) -> Result<(), Fault>;
     /// How the daemon is; works while locked.
