@@ -18,6 +18,9 @@ const DEFAULT: &str = "system.posix_acl_default";
 const MAX_COUNT: usize = 64;
 /// The most bytes they have in all, names included.
 const MAX_BYTES: usize = 16 * 1024;
+/// What of both is kept for conditions and publications: whoever owns a secret could fill it up, and nothing could bind it any more.
+const KEPT_COUNT: usize = 8;
+const KEPT_BYTES: usize = 4 * 1024;
 /// The longest name (xattr(7)).
 const NAME_MAX: usize = 255;
 
@@ -207,11 +210,14 @@ pub(super) fn set_user(node: &mut Node, name: &str, value: &[u8], mode: XattrMod
             "{name}: a secret with {CONDITION_PREFIX}unit, exe or label cannot be published as a key"
         )));
     }
-    let bytes: usize = node.meta.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
-    if node.meta.xattrs.len() > MAX_COUNT || bytes > MAX_BYTES {
-        return Err(VaultError::NoSpace("64 attributes of 16 KiB in all"));
+    let within = |count: usize, bytes: usize, own_only: bool| {
+        let counted = || node.meta.xattrs.iter().filter(|(n, _)| !own_only || !n.starts_with(CONDITION_PREFIX));
+        counted().count() <= count && counted().map(|(n, v)| n.len() + v.len()).sum::<usize>() <= bytes
+    };
+    if within(MAX_COUNT, MAX_BYTES, false) && within(MAX_COUNT - KEPT_COUNT, MAX_BYTES - KEPT_BYTES, true) {
+        return Ok(());
     }
-    Ok(())
+    Err(VaultError::NoSpace("64 attributes of 16 KiB in all, 8 of them and 4 KiB for user.pinfold.*"))
 }
 
 /// A condition that could never hold, or that this pinfold does not know, is refused when it is set: nobody should

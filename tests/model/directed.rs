@@ -660,6 +660,20 @@ fn an_admins_file_keeps_the_conditions_it_brings() {
 }
 
 #[test]
+fn an_owner_fills_up_no_room_for_conditions() {
+    let rig = rig();
+    rig.put(ROOT, "pin", b"x").unwrap();
+    for n in 0..56 {
+        rig.rule("pin", &format!("user.n{n}"), b"x");
+    }
+    let ino = rig.ino("pin");
+    let more = rig.fs.set_xattr(&ROOT, ino, "user.more", b"x", XattrMode::Set);
+    assert!(matches!(more, Err(FsError::Vault(VaultError::NoSpace(_)))), "{more:?}");
+    rig.rule("pin", EXPIRES, LATE);
+    rig.rule("pin", "user.pinfold.unit", b"a.service");
+}
+
+#[test]
 fn an_admins_file_takes_no_condition_away() {
     let rig = rig();
     let (unit, other) = ("user.pinfold.unit", "user.pinfold.on-change");
