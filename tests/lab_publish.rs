@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::{ALICE, BOB, Daemon, Out, User, sh, wait_for};
+use common::{ALICE, BOB, Daemon, Out, Setup, User, sh, wait_for};
 use std::time::{Duration, Instant};
 
 /// What alice is to find.
@@ -231,7 +231,8 @@ fn the_directory_server_s_drop_in_brings_the_pin_and_takes_it_away() {
 
 #[test]
 fn the_doctor_looks_and_says_what_to_do() {
-    let daemon = Daemon::start();
+    // On a disk: of a store in memory it warns.
+    let daemon = Daemon::with(Setup { base: Some("/scratch".into()), ..Setup::default() });
     let out = daemon.cli(&["doctor", "--json"]);
     let checks: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
     let checks = checks.as_array().expect("a list");
