@@ -88,7 +88,7 @@ impl Copy {
     }
 }
 
-/// All of them. Lock order: `writers`, then `copies`, then a copy; the vault's locks after those.
+/// All of them. Lock order: `writers`, then a copy, then `copies`; the vault's locks after a copy's.
 #[derive(Default)]
 pub(super) struct Dirties {
     writers: Mutex<HashMap<u64, Arc<Writer>>>,
@@ -416,6 +416,8 @@ impl Fs {
         };
         self.writer_gone();
         let ino = writer.right.ino();
+        // Looked at under the copy's lock: whoever opens it meanwhile has not cut it yet, or is counted.
+        let mut copy = lock(&writer.copy);
         let last = {
             let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
             match copies.get_mut(&ino) {
@@ -430,7 +432,6 @@ impl Fs {
                 Some(_) | None => true,
             }
         };
-        let mut copy = lock(&writer.copy);
         let result = if copy.changed && !copy.refused && (last || copy.through.contains(&number)) {
             self.commit(number, &writer, &mut copy)
         } else {
