@@ -448,7 +448,13 @@ impl Reference {
             check(&mut wrong, valid, Failure::Invalid);
         }
         let others: usize = node.xattrs.iter().filter(|(n, _)| *n != name).map(|(n, v)| n.len() + v.len()).sum();
-        check(&mut wrong, others + name.len() + value.len() <= 16 * 1024, Failure::NoSpace);
+        // The last quarter is for conditions.
+        let plain = |name: &str| !name.starts_with("user.pinfold.");
+        let others_plain: usize =
+            node.xattrs.iter().filter(|(n, _)| *n != name && plain(n)).map(|(n, v)| n.len() + v.len()).sum();
+        let this = name.len() + value.len();
+        let room = others + this <= 16 * 1024 && others_plain + if plain(name) { this } else { 0 } <= 12 * 1024;
+        check(&mut wrong, room, Failure::NoSpace);
         wrong
     }
 

@@ -563,12 +563,14 @@ impl Run {
             DEFAULT => node.default_acl.is_some(),
             _ => node.xattrs.contains_key(name),
         };
-        if !there {
+        // A list that is not there can be taken away: then nothing changes.
+        let is_list = name == ACCESS || name == DEFAULT;
+        if !there && !is_list {
             wrong.push(Failure::NoAttribute);
         } else if name.starts_with("user.pinfold.") {
             wrong.push(Failure::NotPermitted);
         }
-        if agree(self.fs().remove_xattr(&who, Ino(ino), name), &wrong)?.is_some() {
+        if agree(self.fs().remove_xattr(&who, Ino(ino), name), &wrong)?.is_some() && there {
             let now = Stamp::Since(self.model.now);
             let node = self.model.nodes.get_mut(&ino).unwrap();
             node.ctime = now;
