@@ -202,17 +202,32 @@ impl Keeper for Kept {
     }
 }
 
-/// Gives everything to the supervisor. It keeps what it has already only once.
+/// Gives everything to the supervisor. It keeps what it has already only once. A daemon killed between any two of these messages leaves
+/// either a tree that can be taken over or none: of a tree that was `taken` over nothing is taken back, and of one that was not the
+/// supervisor has the rest when it gets the device, without which the mount ends with this process.
 ///
 /// # Errors
 /// What makes the description impossible; a supervisor that does not keep descriptors is none.
 pub fn store(
     mountpoint: &Path,
+    taken: bool,
     (device, offer): (BorrowedFd<'_>, Offer),
     handles: &Register,
     control: &UnixListener,
     identity: Option<BorrowedFd<'_>>,
 ) -> std::io::Result<()> {
+    if !taken {
+        forget(&[DEVICE, HANDLES, DESCRIPTION]);
+        let description = describe(mountpoint, offer, handles.standing())?;
+        keep(DESCRIPTION, description.as_fd())?;
+    }
+    keep(HANDLES, handles.fd())?;
+    keep(CONTROL, control.as_fd())?;
+    identity.map_or(Ok(()), |identity| keep(IDENTITY, identity))?;
+    keep(DEVICE, device)
+}
+
+fn describe(mountpoint: &Path, offer: Offer, standing: Standing) -> std::io::Result<OwnedFd> {
     let mounted = mount::mount_at(mountpoint)?.ok_or_else(|| std::io::Error::other("it is not mounted any more"))?;
     let description = Description {
         format: FORMAT,
@@ -221,22 +236,19 @@ pub fn store(
         mountpoint: mountpoint.into(),
         minor: offer.minor,
         flags: offer.flags,
-        store: handles.standing().store.map(hex),
-        generation: handles.standing().generation,
+        store: standing.store.map(hex),
+        generation: standing.generation,
     };
-    let description = memfd::with(DESCRIPTION, &serde_json::to_vec(&description)?)?;
-    // Of what an earlier daemon stored under this name there is nothing left to keep.
-    sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(DESCRIPTION)])?;
-    keep(DEVICE, device)?;
-    keep(CONTROL, control.as_fd())?;
-    keep(HANDLES, handles.fd())?;
-    keep(DESCRIPTION, description.as_fd())?;
-    identity.map_or(Ok(()), |identity| keep(IDENTITY, identity))
+    memfd::with(DESCRIPTION, &serde_json::to_vec(&description)?)
 }
 
 /// Takes everything back: the next daemon begins anew.
 pub fn withdraw() {
-    for name in [DEVICE, CONTROL, HANDLES, DESCRIPTION, IDENTITY] {
+    forget(&[DEVICE, CONTROL, HANDLES, DESCRIPTION, IDENTITY]);
+}
+
+fn forget(names: &[&str]) {
+    for name in names {
         let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 }

@@ -112,6 +112,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     };
     on_change::start(&vault, config.on_change.allow.clone()).map_err(system("cannot start a thread"))?;
     let enter = if config.confine { confine::enter } else { confine::not_at_all };
+    let was_taken = taken.is_some();
     let connect = taken.unwrap_or(Connect::New);
     let mounted = Mounted::start(&vault, &config.mountpoint, connect, patience, enter, move || {
         // Nobody listens any more if the daemon is stopping already.
@@ -136,7 +137,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     };
     if hand_over {
         let identity = kept.as_ref().map(|(_, keeper)| keeper.0.fd().as_fd());
-        handover::store(&config.mountpoint, mounted.connection(), mounted.register(), &listener, identity)
+        handover::store(&config.mountpoint, was_taken, mounted.connection(), mounted.register(), &listener, identity)
             .map_err(system("cannot hand the mount over"))?;
     }
     drop((listener, kept));

@@ -280,6 +280,33 @@ fn a_successor_that_is_killed_leaves_all_to_the_next() {
 }
 
 #[test]
+fn a_daemon_killed_between_any_two_messages_to_its_supervisor_leaves_a_tree_to_the_next() {
+    let mut site = Site::new();
+    site.write("pin", "shown", "444");
+    let mut held = site.open("pin");
+    let rounds = (1..30).take_while(|messages| {
+        site.expect("kill", "ended");
+        let said = site.ask(&format!("killed_after {messages}"));
+        if said == "ended" {
+            site.expect("start", "ready");
+        }
+        assert!(!site.is_locked(), "after {messages} messages");
+        assert_eq!(held.ask("read"), "shown", "after {messages} messages");
+        said == "ended"
+    });
+    let rounds = rounds.count();
+    assert!((3..29).contains(&rounds), "it said {rounds} times something");
+    // The first of all, which leaves nothing to begin with.
+    for messages in 1..=rounds {
+        site.expect("stop", "ended");
+        site.expect("forget pinfold-fuse", "ok");
+        site.expect(&format!("killed_after {messages}"), "ended");
+        site.expect("start", "ready");
+        assert_eq!(sh(&format!("cat {}", site.daemon.path("pin"))).text(), "shown\n", "after {messages} messages");
+    }
+}
+
+#[test]
 fn a_version_that_fewer_are_kept_of_is_not_replaced_by_another() {
     let mut site = Site::new();
     site.write("pin", "1", "444");

@@ -20,10 +20,13 @@ os.chmod(where, 0o600)
 store = {}
 ready = set()
 children = []
+# After how many more messages of a daemon it is killed; what it says after that is not heard.
+deaf_after = None
 changed = threading.Condition()
 
 
 def listen():
+    global deaf_after
     while True:
         data, ancillary, _, _ = notify.recvmsg(4096, socket.CMSG_SPACE(16 * 4))
         fds = array.array("i")
@@ -34,6 +37,10 @@ def listen():
             fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         lines = dict(line.split("=", 1) for line in data.decode().splitlines() if "=" in line)
         with changed:
+            if deaf_after == 0:
+                for fd in fds:
+                    os.close(fd)
+                continue
             name = lines.get("FDNAME", "")
             if "FDSTOREREMOVE" in lines:
                 for fd in store.pop(name, []):
@@ -45,6 +52,10 @@ def listen():
                     os.close(fd) if kept else kept.append(fd)
             if "READY" in lines:
                 ready.add(len(children))
+            if deaf_after:
+                deaf_after -= 1
+                if deaf_after == 0:
+                    os.kill(children[-1], signal.SIGKILL)
             changed.notify_all()
 
 
@@ -144,6 +155,21 @@ def killed(delay="0"):
     return end(signal.SIGKILL, pid)
 
 
+def killed_after(messages):
+    """Starts the next and kills it when it has said so much: "ended", or "ready" if it has no more to say."""
+    global deaf_after
+    with changed:
+        deaf_after = int(messages)
+    spawn()
+    said = await_ready()
+    with changed:
+        was_killed = deaf_after == 0
+        deaf_after = None
+    if was_killed and said != "ended":
+        said = end(signal.SIGKILL)
+    return said
+
+
 def forget(name):
     with changed:
         for fd in store.pop(name, []):
@@ -208,6 +234,7 @@ commands = {
     "stop": lambda: end(signal.SIGTERM),
     "kill": lambda: end(signal.SIGKILL),
     "killed": killed,
+    "killed_after": killed_after,
     "forget": forget,
     "swap": swap,
     "back": back,
