@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use crate::common;
 use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::{Callers, Daemon};
 use pinfold::config::{Config, ProgramOptions};
@@ -226,4 +227,22 @@ fn no_output_is_an_answer_only_where_that_was_said() {
         Verdict::Wrong
     });
     assert_eq!(lengths, [0]);
+}
+
+/// What the other tests' stores are spared: the work of the passphrase, twice.
+#[test]
+fn a_store_made_with_a_passphrase_opens_with_that_alone() {
+    let binary = Some(env!("CARGO_BIN_EXE_pinfold").into());
+    let mut daemon = common::Daemon::initialised(common::Setup { unlock: false, binary, ..common::Setup::default() });
+    std::fs::remove_dir_all(daemon.file("store")).unwrap();
+    std::fs::remove_file(daemon.file("recovery.key")).unwrap();
+    let [passphrase, recovery] = ["passphrase", "recovery.key"].map(|name| daemon.file(name).display().to_string());
+    daemon.cli(&["init", "--passphrase-file", &passphrase, "--recovery-out", &recovery]).ok();
+    let identity = std::fs::read(daemon.file("store/identity.age")).unwrap();
+    let stanza = String::from_utf8_lossy(&identity).lines().nth(1).unwrap().to_owned();
+    assert!(stanza.starts_with("-> scrypt ") && stanza.ends_with(" 17"), "{stanza}");
+    daemon.serve();
+    daemon.cli_with(&["unlock", "--passphrase-file", "-"], b"another").refused("does not open");
+    daemon.cli(&["unlock", "--passphrase-file", &passphrase]).ok();
+    daemon.cli_with(&["put", "pin"], b"x").ok();
 }

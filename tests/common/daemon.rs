@@ -2,6 +2,8 @@
 //!
 //! Owns one temporary folder. It speaks to the daemon through the command line and the tree alone, as an admin does.
 
+mod made;
+
 use super::process::{Out, doing, run, wait};
 use super::wait_for;
 use serde_json::Value;
@@ -12,7 +14,6 @@ use std::time::Duration;
 
 /// How long the daemon may take to serve, to unlock, to end.
 const PATIENCE: Duration = Duration::from_secs(30);
-const PASSPHRASE: &str = "correct horse battery staple\n";
 
 /// The binary under test.
 pub fn binary() -> PathBuf {
@@ -75,30 +76,6 @@ impl Daemon {
         daemon
     }
 
-    /// The host's own binary on a store that a key file opens by itself at each start: no passphrase's work.
-    #[track_caller]
-    pub fn keyed(config: &str) -> Self {
-        Self::keyed_with(Setup { config: config.into(), ..Setup::default() })
-    }
-
-    /// The same, set up so.
-    #[track_caller]
-    pub fn keyed_with(setup: Setup) -> Self {
-        let binary = setup.binary.or_else(|| Some(env!("CARGO_BIN_EXE_pinfold").into()));
-        let config = format!("{}\n[unlock]\n", setup.config);
-        let mut daemon = Self::initialised(Setup { config, unlock: false, binary, ..setup });
-        std::fs::remove_dir_all(daemon.file("store")).expect("it is ours");
-        std::fs::remove_file(daemon.file("recovery.key")).expect("it is ours");
-        let file = daemon.file("pinfold.toml");
-        let mut lines = std::fs::read_to_string(&file).expect("its configuration");
-        let (keyfile, recovery) = (daemon.file("identity.key"), daemon.file("recovery.key"));
-        lines += &format!("keyfile = {keyfile:?}\n");
-        std::fs::write(&file, lines).expect("its configuration");
-        daemon.cli(&["init", "--keyfile", text(&keyfile), "--recovery-out", text(&recovery)]).ok();
-        daemon.serve_unlocked();
-        daemon
-    }
-
     /// Starts a daemon that unlocks by itself, and waits until it has.
     #[track_caller]
     pub fn serve_unlocked(&mut self) {
@@ -106,38 +83,6 @@ impl Daemon {
         wait_for("the daemon to unlock", PATIENCE, || {
             (self.json(&["status", "--json"])["locked"] == Value::Bool(false)).then_some(())
         });
-    }
-
-    /// A new store that nobody serves yet.
-    #[track_caller]
-    pub fn initialised(setup: Setup) -> Self {
-        let binary = setup.binary.clone().unwrap_or_else(|| {
-            super::in_the_lab();
-            binary()
-        });
-        let base = setup.base.clone().unwrap_or_else(std::env::temp_dir);
-        let home = tempfile::Builder::new().prefix("pinfold-").tempdir_in(base).expect("a temporary folder");
-        // Others must be able to walk to the mount in it.
-        std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).expect("the folder is ours");
-        let mountpoint = setup.mountpoint.unwrap_or_else(|| home.path().join("secrets"));
-        std::fs::create_dir_all(&mountpoint).expect("a mount point");
-        let audit_log = setup.audit_log.unwrap_or_else(|| home.path().join("audit.log"));
-        let daemon =
-            Daemon { home, binary, mountpoint, audit_log, child: None, unlock: setup.unlock, connections: Vec::new() };
-        let config = format!(
-            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\n{}\n",
-            daemon.file("store"),
-            daemon.mountpoint,
-            daemon.file("control.sock"),
-            daemon.audit_log,
-            setup.config
-        );
-        std::fs::write(daemon.file("pinfold.toml"), config).expect("the configuration");
-        std::fs::write(daemon.file("passphrase"), PASSPHRASE).expect("the passphrase");
-        std::fs::set_permissions(daemon.file("passphrase"), PermissionsExt::from_mode(0o600)).expect("it is ours");
-        let (passphrase, recovery) = (daemon.file("passphrase"), daemon.file("recovery.key"));
-        daemon.cli(&["init", "--passphrase-file", text(&passphrase), "--recovery-out", text(&recovery)]).ok();
-        daemon
     }
 
     /// A file beside the store: `store`, `audit.log`, `pinfold.toml`, `passphrase`, `recovery.key`, `daemon.log`.

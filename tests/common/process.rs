@@ -3,6 +3,9 @@
 //! Owns how a test's commands are started and judged. A child that does not end is killed, and if the kernel will not
 //! let it go (it waits for a FUSE answer) the test fails without waiting for it.
 
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -145,15 +148,17 @@ fn drain(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
 
 /// Waits for a child; after `limit` it is killed, and the error says what it was doing.
 pub fn wait(child: &mut Child, limit: Duration) -> Result<i32, String> {
-    let begun = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    while begun.elapsed() < limit {
-        if let Some(status) = child.try_wait().expect("it is our child") {
-            use std::os::unix::process::ExitStatusExt;
-            return Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (sender, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        // It is seen at once, and left to be waited for.
+        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        let _ = sender.send(());
+    });
+    if ended.recv_timeout(limit).is_ok() {
+        use std::os::unix::process::ExitStatusExt;
+        let status = child.wait().expect("it is our child");
+        return Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
     }
     let state = doing(child.id());
     let _ = child.kill();
