@@ -2,9 +2,9 @@
 
 use super::rotated::Rotated;
 use super::tests::{FullDisk, allow, event, open, problems, records, settings, wait_until};
-use super::verify::ProblemKind::*;
 use super::*;
 use crate::model::Who;
+use crate::wire::LogProblemKind::*;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;

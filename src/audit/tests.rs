@@ -1,8 +1,8 @@
 //! The log as a whole: written, damaged, read again.
 
-use super::verify::ProblemKind::*;
 use super::*;
 use crate::model::Who;
+use crate::wire::LogProblemKind::{self as ProblemKind, *};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
 use std::io::Write;

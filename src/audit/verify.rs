@@ -8,9 +8,11 @@ use super::anchors::{Anchors, Removed};
 use super::file::{self, Header};
 use super::line::{self, Anchor, LINE_MAX, Parts, own};
 use super::rotated;
-use serde::{Deserialize, Serialize};
+use crate::wire::{
+    LogMark as Mark, LogNote as Note, LogProblem as Problem, LogProblemKind as ProblemKind, LogReport as Report,
+};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::ops::RangeInclusive;
@@ -18,164 +20,10 @@ use std::path::{Path, PathBuf};
 
 /// How often the files are listed anew because one went while they were being opened.
 const LISTS: u32 = 20;
-
-/// What a check found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// The files, oldest first.
-    pub files: Vec<PathBuf>,
-    /// Lines read.
-    pub lines: u64,
-    /// The first line.
-    pub first: Option<Mark>,
-    /// The last line.
-    pub last: Option<Mark>,
-    /// What is wrong, in the order of the files. Empty: the log is whole.
-    pub problems: Vec<Problem>,
-    /// What is worth knowing and is not wrong.
-    pub notes: Vec<Note>,
-}
-
-impl Report {
-    /// Whether nothing is wrong.
-    pub fn is_whole(&self) -> bool {
-        self.problems.is_empty()
-    }
-}
-
-/// A line by its number and time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Mark {
-    /// Its `seq`.
-    pub seq: u64,
-    /// Its `time`.
-    pub time: String,
-}
-
-/// Something wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// The file.
-    pub file: PathBuf,
-    /// The line in it, from 1: the first at which it shows.
-    pub line: u64,
-    /// What.
-    #[serde(flatten)]
-    pub kind: ProblemKind,
-}
-
-/// What can be wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum ProblemKind {
-    /// The line, or its hash, or the hash of the line before was changed.
-    Altered {
-        /// Its number.
-        seq: u64,
-    },
-    /// Lines before this one are not there.
-    Removed {
-        /// The first that is missing.
-        from: u64,
-        /// The last that is missing.
-        to: u64,
-    },
-    /// The line stood elsewhere.
-    Reordered {
-        /// Its number.
-        seq: u64,
-    },
-    /// A line of that number was there before.
-    Repeated {
-        /// Its number.
-        seq: u64,
-    },
-    /// Bytes that are no line and that no power cut explains.
-    NotALine {
-        /// How many.
-        bytes: u64,
-    },
-    /// The file does not begin where the one before it ends.
-    CarryOver {
-        /// The last line of the file before.
-        ends: u64,
-        /// The line this file says it follows.
-        follows: u64,
-    },
-    /// Files are missing, and nothing says that they were removed by rule.
-    FilesMissing {
-        /// The first line that is missing.
-        from: u64,
-        /// The last line that is missing.
-        to: u64,
-    },
-    /// What is noted of files that were removed by rule is not what the log vouches for.
-    AnchorsAltered,
-    /// A compressed file that does not unpack.
-    Damaged {
-        /// Why.
-        reason: String,
-    },
-    /// The end is missing: the anchor knows of later lines.
-    CutTail {
-        /// How many lines.
-        missing: u64,
-    },
-    /// The line is not the one the anchor vouches for: the chain was written anew.
-    NotAnchored {
-        /// Its number.
-        seq: u64,
-    },
-    /// The daemon itself found the log cut when it started or while it ran.
-    FoundCut {
-        /// What it says of it.
-        reason: String,
-    },
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
-        match &self.kind {
-            ProblemKind::Altered { seq } => write!(f, "line {seq} or the hash before it was altered"),
-            ProblemKind::Removed { from, to } if from == to => write!(f, "line {from} was removed before this one"),
-            ProblemKind::Removed { from, to } => write!(f, "lines {from} to {to} were removed before this one"),
-            ProblemKind::Reordered { seq } => write!(f, "line {seq} is out of order"),
-            ProblemKind::Repeated { seq } => write!(f, "there was a line {seq} before"),
-            ProblemKind::NotALine { bytes } => write!(f, "{bytes} bytes that are no line"),
-            ProblemKind::CarryOver { ends, follows } => {
-                write!(f, "the file says it follows line {follows}, the one before it ends with another line {ends}")
-            }
-            ProblemKind::FilesMissing { from, to } => {
-                write!(f, "the files with the lines {from} to {to} are missing, and were not removed by rule")
-            }
-            ProblemKind::AnchorsAltered => f.write_str(
-                "the file of anchors is not what this line vouches for: what was removed by rule is not known",
-            ),
-            ProblemKind::Damaged { reason } => write!(f, "the file does not unpack from here on: {reason}"),
-            ProblemKind::CutTail { missing } => write!(f, "the end was cut: {missing} lines are missing"),
-            ProblemKind::NotAnchored { seq } => write!(f, "line {seq} is not the one that was anchored"),
-            ProblemKind::FoundCut { reason } => write!(f, "the log had been cut: {reason}"),
-        }
-    }
-}
-
-/// Something worth knowing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Note {
-    /// The file.
-    pub file: PathBuf,
-    /// The line in it, from 1.
-    pub line: u64,
-    /// What.
-    pub text: String,
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file.display(), self.line, self.text)
-    }
-}
+/// How many problems, and how many notes, a check for somebody else lists.
+const LISTED: usize = 1000;
+/// How many lines are checked between two looks at whether anybody still wants to know.
+const LOOK_EVERY: u64 = 1024;
 
 /// Checks the log and all its rotated files; with an `anchor`, that it is a beginning of this log and not less.
 ///
@@ -183,13 +31,32 @@ impl fmt::Display for Note {
 /// [`AuditError::Open`] if a file cannot be read; [`AuditError::NotALog`], [`AuditError::UnknownFormat`] for a file
 /// that is something else. What is wrong with the lines is no error but in the report.
 pub fn verify(log: &Path, anchor: Option<Anchor>) -> Result<Report, AuditError> {
-    let mut check = Check::new(anchor);
+    let report = check(Check::new(anchor, usize::MAX), log, &mut || true)?;
+    Ok(report.expect("nothing ends it early"))
+}
+
+/// The same for somebody else: what is wrong is listed up to [`LISTED`] and counted beyond, and it ends, with `None`, when
+/// `wanted` says so.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_for(
+    log: &Path,
+    anchor: Option<Anchor>,
+    wanted: &mut dyn FnMut() -> bool,
+) -> Result<Option<Report>, AuditError> {
+    check(Check::new(anchor, LISTED), log, wanted)
+}
+
+fn check(mut check: Check, log: &Path, wanted: &mut dyn FnMut() -> bool) -> Result<Option<Report>, AuditError> {
     for piece in pieces(log)? {
-        check.file(&piece)?;
+        if !check.file(&piece, wanted)? {
+            return Ok(None);
+        }
     }
     // After the files: what they vouch for is then there.
     check.judge_gaps(&Anchors::read(log)?);
-    Ok(check.finish())
+    Ok(Some(check.finish()))
 }
 
 /// A file of the log, opened.
@@ -243,6 +110,9 @@ struct Check {
     line: u64,
     /// For sorting: a removed line is only known as removed at the end.
     found: Vec<(usize, u64, ProblemKind)>,
+    /// How much is listed, and what of it was only counted.
+    most: usize,
+    more: u64,
 }
 
 /// What is not there between two files.
@@ -262,7 +132,7 @@ struct Odd {
 }
 
 impl Check {
-    fn new(anchor: Option<Anchor>) -> Self {
+    fn new(anchor: Option<Anchor>, most: usize) -> Self {
         let report = Report { files: vec![], lines: 0, first: None, last: None, problems: vec![], notes: vec![] };
         Check {
             report,
@@ -276,10 +146,13 @@ impl Check {
             file: 0,
             line: 0,
             found: vec![],
+            most,
+            more: 0,
         }
     }
 
-    fn file(&mut self, piece: &Piece) -> Result<(), AuditError> {
+    /// `false` if nobody wants to know any more.
+    fn file(&mut self, piece: &Piece, wanted: &mut dyn FnMut() -> bool) -> Result<bool, AuditError> {
         let name = &piece.name;
         let io = |e| AuditError::open(name, e);
         self.end_of_file(false);
@@ -290,12 +163,15 @@ impl Check {
         let mut bytes = vec![];
         loop {
             bytes.clear();
+            if self.line.is_multiple_of(LOOK_EVERY) && !wanted() {
+                return Ok(false);
+            }
             match from_start.by_ref().take(LINE_MAX as u64).read_until(b'\n', &mut bytes) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(true),
                 Err(error) if piece.compressed => {
                     self.line += 1;
                     self.problem(ProblemKind::Damaged { reason: error.to_string() });
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) => return Err(io(error)),
                 Ok(_) => {}
@@ -358,8 +234,10 @@ impl Check {
                 self.problem(ProblemKind::Altered { seq: parts.seq });
             }
         } else if parts.seq > expected {
-            self.missing.push((expected..=parts.seq - 1, self.file, self.line));
-            self.jump = Some(self.at.count);
+            if self.has_room() {
+                self.missing.push((expected..=parts.seq - 1, self.file, self.line));
+                self.jump = Some(self.at.count);
+            }
         } else {
             let kind = match self.take_missing(parts.seq) {
                 true => ProblemKind::Reordered { seq: parts.seq },
@@ -464,7 +342,8 @@ impl Check {
                 );
                 self.report.notes.push(Note { file: self.name(), line: odd.line, text });
             }
-            _ => self.found.push((self.file, odd.line, ProblemKind::NotALine { bytes: odd.bytes })),
+            _ if self.has_room() => self.found.push((self.file, odd.line, ProblemKind::NotALine { bytes: odd.bytes })),
+            _ => {}
         }
     }
 
@@ -488,6 +367,9 @@ impl Check {
             self.found.push((file, line, ProblemKind::Removed { from: *lines.start(), to: *lines.end() }));
         }
         self.found.sort_by_key(|(file, line, _)| (*file, *line));
+        if self.more > 0 {
+            self.found.push((self.file, self.line, ProblemKind::More { problems: self.more }));
+        }
         for (file, line, kind) in self.found {
             self.report.problems.push(Problem { file: self.report.files[file].clone(), line, kind });
         }
@@ -507,11 +389,22 @@ impl Check {
     }
 
     fn problem(&mut self, kind: ProblemKind) {
-        self.found.push((self.file, self.line, kind));
+        if self.has_room() {
+            self.found.push((self.file, self.line, kind));
+        }
+    }
+
+    /// Whether one more problem is listed; it is counted if not.
+    fn has_room(&mut self) -> bool {
+        let room = self.found.len() + self.missing.len() < self.most;
+        self.more += u64::from(!room);
+        room
     }
 
     fn note(&mut self, text: String) {
-        self.report.notes.push(Note { file: self.name(), line: self.line, text });
+        if self.report.notes.len() < self.most {
+            self.report.notes.push(Note { file: self.name(), line: self.line, text });
+        }
     }
 
     fn name(&self) -> PathBuf {

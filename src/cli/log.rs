@@ -1,6 +1,7 @@
 //! `pinfold log`: showing, following, checking and rotating the audit log.
 //!
-//! Owns its lines as people read them. The file is read by the command itself; the daemon says where it should end.
+//! Owns its lines as people read them. Whoever may open the files, root, reads and checks them by this command itself, with or without a
+//! daemon, which only says where the log should end; for an operator the daemon does both.
 
 use super::args::{Log, LogAction};
 use super::names::Names;
@@ -10,8 +11,12 @@ use crate::audit::{self, Anchor, AuditError, Follow, Record};
 use crate::config::Config;
 use crate::control::client::{Client, ClientError};
 use crate::exit::Exit;
-use crate::wire::{CallError, Fault, LogAnchor, LogPosition, LogRotate};
+use crate::wire::{CallError, Fault, LogAnchor, LogLines, LogPosition, LogRead, LogRotate, LogVerify};
 use std::io::{self, Write};
+use std::time::Duration;
+
+/// How often an operator who follows the log asks for more.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl From<AuditError> for Failure {
     fn from(error: AuditError) -> Self {
@@ -41,7 +46,6 @@ pub fn log(config: &Config, args: Log) -> Result<Exit, Failure> {
         return verify(config, args.json);
     }
     let mut names = Names::default();
-    let mut follow = Follow::open(&config.audit_log, args.lines)?;
     let mut out = io::stdout().lock();
     let mut show = |line: &str| -> Result<(), Failure> {
         match Record::parse(line.as_bytes()) {
@@ -52,6 +56,10 @@ pub fn log(config: &Config, args: Log) -> Result<Exit, Failure> {
         }
         Ok(())
     };
+    let mut follow = match Follow::open(&config.audit_log, args.lines) {
+        Err(error) if is_roots(&error) => return through(config, &args, error.into(), show),
+        other => other?,
+    };
     for line in follow.read()? {
         show(&line)?;
     }
@@ -61,6 +69,44 @@ pub fn log(config: &Config, args: Log) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Whether the log cannot be opened because it is root's.
+fn is_roots(error: &AuditError) -> bool {
+    matches!(error, AuditError::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// The daemon, for an operator; `denied` is what is said where there is none.
+fn daemon(config: &Config, denied: Failure) -> Result<Client, Failure> {
+    match Client::connect(config) {
+        Err(ClientError::Unreachable { .. }) => Err(denied),
+        other => Ok(other?),
+    }
+}
+
+/// The lines as the daemon reads them.
+fn through(
+    config: &Config,
+    args: &Log,
+    denied: Failure,
+    mut show: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<Exit, Failure> {
+    let mut client = daemon(config, denied)?;
+    let mut read = LogRead { last: Some(args.lines as u64), from: None };
+    loop {
+        let asked = read;
+        client.stream(&asked, |part: LogLines| {
+            part.lines.iter().try_for_each(|line| show(line))?;
+            if part.next.is_some() {
+                read = LogRead { last: None, from: part.next };
+            }
+            Ok::<_, Failure>(())
+        })?;
+        if !args.follow {
+            return Ok(Exit::Ok);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// One line: when, what, by whom, and why.
@@ -107,7 +153,13 @@ fn tell(record: &Record, names: &mut Names) -> String {
 
 fn verify(config: &Config, json: bool) -> Result<Exit, Failure> {
     let anchor = anchor(config)?;
-    let report = audit::verify(&config.audit_log, anchor)?;
+    let (report, anchored) = match audit::verify(&config.audit_log, anchor) {
+        Err(error) if is_roots(&error) => {
+            let checked = daemon(config, error.into())?.call(&LogVerify {})?;
+            (checked.report, Some(checked.anchored))
+        }
+        other => (other?, anchor.map(|anchor| anchor.count)),
+    };
     with_stdout(|out| {
         if json {
             return show::json(out, &report);
@@ -123,8 +175,8 @@ fn verify(config: &Config, json: bool) -> Result<Exit, Failure> {
         if let (Some(first), Some(last)) = (&report.first, &report.last) {
             writeln!(out, "from line {} of {} to line {} of {}", first.seq, first.time, last.seq, last.time)?;
         }
-        if let Some(anchor) = &anchor {
-            writeln!(out, "the store vouches for the first {} lines", anchor.count)?;
+        if let Some(anchored) = anchored {
+            writeln!(out, "the store vouches for the first {anchored} lines")?;
         }
         Ok(())
     })?;

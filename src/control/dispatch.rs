@@ -3,6 +3,8 @@
 //! Owns the one list of what can be called. Before anything of a request is read but its method, it asks whether the caller has
 //! the right that the table of the interface names; what has no row there is no method.
 
+use super::gate::Gate;
+use super::log;
 use super::session::{Replies, Standing};
 use crate::model::SecretPath;
 use crate::secret::Secret;
@@ -11,9 +13,9 @@ use crate::wire::{Accounts, Consoles, GetAccounts, GetConsoles, Import, Join, Le
 use crate::wire::{
     Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract,
     Extracted, Fault, Fsck, FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List, Listing,
-    Lock, LogAnchor, LogHead, LogRotate, Method, Problem, Put, Recipients, RecoveryAdd, RecoveryList, RecoveryRemove,
-    Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing, ScopeRemove, Unlock, UnlockWith,
-    Who, service,
+    Lock, LogAnchor, LogHead, LogRead, LogRotate, LogVerify, Method, Problem, Put, Recipients, RecoveryAdd,
+    RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing,
+    ScopeRemove, Unlock, UnlockWith, Who, service,
 };
 use crate::wire::{
     Export, ExportPreview, ExportSign, GetHosts, HostListing, Previews, SignerInit, SignerList, SignerRevoke,
@@ -74,6 +76,7 @@ pub fn answer(
     admin: &dyn Admin,
     actor: &Actor,
     call: &Call<'_>,
+    gate: &Gate,
     standing: &mut Standing,
     out: &mut Replies<'_>,
 ) -> Result<(), Stop> {
@@ -247,6 +250,8 @@ pub fn answer(
             writable(&asked.path)?;
             admin.condition(actor, asked)
         })?,
+        LogRead::NAME => log::read(admin, actor, call, gate, out)?,
+        LogVerify::NAME => log::verify(admin, actor, call, gate, out)?,
         _ => return super::certs::answer(admin, actor, call, out).unwrap_or_else(|| Err(call.unknown().into())),
     }
     Ok(())

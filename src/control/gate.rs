@@ -1,6 +1,6 @@
 //! How many at once: connections, and large messages.
 //!
-//! Owns whose turn it is for a large message. The counts and bounds are the [`meter`](crate::meter)'s; a place is given back when its
+//! Owns whose turn it is for a large message and for reading the log. The counts and bounds are the [`meter`](crate::meter)'s; a place is given back when its
 //! guard is dropped, also by a thread that panics.
 
 use crate::meter::{Charge, Exhausted, Meter, Payer, Resource, Whose};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Who may come in.
 pub struct Gate {
     meter: Arc<Meter>,
-    /// Counts the places for large messages that were given back.
+    /// Counts the places that were waited for and given back.
     freed: Mutex<u64>,
     changed: Condvar,
 }
@@ -20,8 +20,8 @@ pub struct Slot {
     _charge: Charge,
 }
 
-/// A large message's place.
-pub struct Large<'g> {
+/// The place of a large message, or of who reads the log.
+pub struct Turn<'g> {
     gate: &'g Gate,
     charge: Option<Charge>,
 }
@@ -42,12 +42,21 @@ impl Gate {
     }
 
     /// A place for a large message of this user; waits for one, `patience` at most.
-    pub fn large(&self, uid: u32, patience: Duration) -> Option<Large<'_>> {
+    pub fn large(&self, uid: u32, patience: Duration) -> Option<Turn<'_>> {
+        self.turn(Resource::ControlLarge, uid, patience)
+    }
+
+    /// A place for reading the log; waits for one, `patience` at most.
+    pub fn log(&self, uid: u32, patience: Duration) -> Option<Turn<'_>> {
+        self.turn(Resource::ControlLog, uid, patience)
+    }
+
+    fn turn(&self, resource: Resource, uid: u32, patience: Duration) -> Option<Turn<'_>> {
         let deadline = Instant::now() + patience;
         let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Ok(charge) = self.meter.charge(Resource::ControlLarge, Payer::Uid(uid), 1) {
-                return Some(Large { gate: self, charge: Some(charge) });
+            if let Ok(charge) = self.meter.charge(resource, Payer::Uid(uid), 1) {
+                return Some(Turn { gate: self, charge: Some(charge) });
             }
             let left = deadline.checked_duration_since(Instant::now())?;
             freed = self.changed.wait_timeout(freed, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -55,7 +64,7 @@ impl Gate {
     }
 }
 
-impl Drop for Large<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut freed = self.gate.freed.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.charge.take());

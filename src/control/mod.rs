@@ -8,6 +8,7 @@ pub mod client;
 mod dispatch;
 mod gate;
 mod listen;
+mod log;
 mod peer;
 mod session;
 

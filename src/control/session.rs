@@ -8,16 +8,18 @@ use super::peer::Peer;
 use crate::wire::{
     Actor, Admin, Call, CallError, Fault, FrameError, FrameReader, FrameWriter, write_error, write_reply,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// A message, its silence before included, and a reply may each take this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a large message waits for its turn.
-const LARGE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a large message, or who reads the log, waits for a turn.
+pub(super) const LARGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a connection needs to be served.
 pub struct Session<'a> {
@@ -82,7 +84,8 @@ impl Session<'_> {
             self.admin.denied(actor, reason);
             return replies.error(&Fault::Refused(reason.into()).into());
         }
-        let done = catch_unwind(AssertUnwindSafe(|| dispatch::answer(self.admin, actor, call, standing, replies)));
+        let done =
+            catch_unwind(AssertUnwindSafe(|| dispatch::answer(self.admin, actor, call, self.gate, standing, replies)));
         match done {
             Ok(Ok(())) => Ok(()),
             Ok(Err(dispatch::Stop::Answer(error))) => replies.error(&error),
@@ -109,7 +112,13 @@ pub struct Replies<'s> {
     quiet: bool,
 }
 
-impl Replies<'_> {
+impl<'s> Replies<'s> {
+    /// Says whether somebody is there to take a reply: neither he nor the daemon has closed the connection.
+    pub fn wanted(&self) -> impl Fn() -> bool + use<'s> {
+        let stream = self.to.stream;
+        move || !matches!(poll(&mut [PollFd::new(stream.as_fd(), PollFlags::empty())], PollTimeout::ZERO), Ok(1..))
+    }
+
     /// A reply without secrets.
     pub fn plain<T: Serialize>(&mut self, reply: &T, continues: bool) -> io::Result<()> {
         let mut bytes = Vec::new();

@@ -43,6 +43,8 @@ pub enum Resource {
     Control,
     /// Large messages on the control socket.
     ControlLarge,
+    /// Readings and checks of the audit log over the control socket.
+    ControlLog,
     /// Keys that are being made for request_key(2).
     Upcalls,
 }
@@ -205,7 +207,7 @@ use Share::{Fixed, Number, OfMemory, OfSecrets};
 
 impl Resource {
     /// How many there are.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
 
     /// The table, in the order of the enum.
     pub const TABLE: [Row; Resource::COUNT] = [
@@ -257,6 +259,9 @@ impl Resource {
         row(Resource::ControlLarge, "control_large", "large messages at a time", Held, Number(1))
             .root(1)
             .together(4, 4),
+        row(Resource::ControlLog, "control_log", "readings of the audit log at a time", Held, Number(1))
+            .root(2)
+            .together(3, 4),
         row(Resource::Upcalls, "upcalls", "keys being made", Held, Number(4)).root(4).instance(2).together(12, 16),
     ];
 

@@ -20,7 +20,7 @@ use crate::wire::{
     LogPosition, Problem, Put, Remove, Removed, Reveal, Rollback, Rotated, ScopeStatus, Status, UnlockWith,
     VersionInfo, WhoReply,
 };
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 /// The most entries one listing has.
@@ -208,6 +208,22 @@ impl Admin for Vault {
         self.record(audit::Operation::Rotate, "", None, &caller.who(), "admin")?;
         let rotated = self.audit.rotate().map_err(|e| Fault::Failed(e.to_string()))?;
         Ok(Rotated { rotated: rotated.display().to_string() })
+    }
+
+    fn log_read(
+        &self,
+        actor: &Actor,
+        read: wire::LogRead,
+        wanted: &mut dyn FnMut() -> bool,
+        each: &mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> Result<wire::LogPlace, Fault> {
+        self.admin(actor)?;
+        self.read_log(read, wanted, each)
+    }
+
+    fn log_verify(&self, actor: &Actor, wanted: &mut dyn FnMut() -> bool) -> Result<wire::LogVerified, Fault> {
+        self.admin(actor)?;
+        self.verify_log(wanted)
     }
 
     fn recovery_add(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault> {

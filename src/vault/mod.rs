@@ -28,6 +28,7 @@ mod import;
 mod instances;
 mod kept;
 mod links;
+mod log;
 mod look;
 #[cfg(test)]
 mod many_test;

@@ -16,6 +16,7 @@ use super::{
 };
 use super::{HeldKey, KeyRequest, PublicationInfo, Publish, Unpublish};
 use super::{IdentityAdd, ProtectorInfo, Rekey, Rekeyed};
+use super::{LogPlace, LogRead, LogVerified};
 use super::{
     PasswordEntry, PasswordList, PasswordPut, PasswordRemove, PasswordShow, RotationBegin, RotationEnd, RotationMark,
     RotationOpen, RotationOpened, ShownPassword,
@@ -23,7 +24,7 @@ use super::{
 use super::{ViewAdd, ViewAdded, ViewInfo};
 use crate::model::SecretPath;
 use crate::secret::Secret;
-use std::io::Write;
+use std::io::{self, Write};
 
 /// Who is at the other end of the socket, from SO_PEERCRED: as it was when it connected, in the namespaces of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,21 @@ pub trait Admin: Send + Sync {
     fn log_anchor(&self, actor: &Actor) -> Result<LogPosition, Fault>;
     /// Begins a new file.
     fn log_rotate(&self, actor: &Actor) -> Result<Rotated, Fault>;
+    /// Hands the log's lines to `each` and says where the next will begin. `each` blocks for as long as its reader takes; an error of
+    /// it, or `wanted` that says no, ends the reading.
+    fn log_read(
+        &self,
+        _: &Actor,
+        _: LogRead,
+        _wanted: &mut dyn FnMut() -> bool,
+        _each: &mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> Result<LogPlace, Fault> {
+        Err(no_log())
+    }
+    /// Checks the log; what is wrong is in the report, not a fault. It ends when `wanted` says no.
+    fn log_verify(&self, _: &Actor, _wanted: &mut dyn FnMut() -> bool) -> Result<LogVerified, Fault> {
+        Err(no_log())
+    }
     /// Adds a recovery recipient; how many blobs were sealed anew.
     fn recovery_add(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault>;
     /// Removes a recovery recipient; how many blobs were sealed anew.
@@ -270,6 +286,11 @@ pub trait Admin: Send + Sync {
     }
     /// Somebody was turned away at the socket. Never blocks.
     fn denied(&self, actor: &Actor, reason: &str);
+}
+
+/// For a core that keeps none.
+fn no_log() -> Fault {
+    Fault::Failed("no audit log is kept here".into())
 }
 
 /// For a core that is nobody's console.

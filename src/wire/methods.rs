@@ -7,6 +7,7 @@ use super::conditions::*;
 use super::containers::*;
 use super::export::*;
 use super::import::*;
+use super::log::{LogLines, LogRead, LogVerified, LogVerify};
 use super::passwords::*;
 use super::publish::*;
 use super::replies::*;
@@ -55,6 +56,8 @@ methods! {
     LogHead => "LogHead", Operator, LogPosition;
     LogAnchor => "LogAnchor", Operator, LogPosition;
     LogRotate => "LogRotate", Operator, Rotated;
+    LogRead => "LogRead", Operator, LogLines;
+    LogVerify => "LogVerify", Operator, LogVerified;
     RecoveryAdd => "RecoveryAdd", Proof, Resealed;
     RecoveryRemove => "RecoveryRemove", Proof, Resealed;
     RecoveryList => "RecoveryList", Operator, Recipients;

@@ -29,7 +29,7 @@ fn unstarted() -> Daemon {
 }
 
 /// `pinfold` as somebody.
-fn cli(daemon: &Daemon, user: User, args: &[&str], input: &[u8]) -> Out {
+pub(super) fn cli(daemon: &Daemon, user: User, args: &[&str], input: &[u8]) -> Out {
     let mut command = user.command(BINARY);
     command.arg("--config").arg(daemon.file("pinfold.toml")).args(args);
     run(command, input, &format!("uid {}: pinfold {}", user.uid, args.join(" ")))
@@ -40,7 +40,7 @@ pub(super) fn program(name: &str) -> String {
 }
 
 /// What the daemon answers somebody, a line each; nothing if it closed the connection without a word.
-fn speak(daemon: &Daemon, user: User, messages: &[&str]) -> Vec<String> {
+pub(super) fn speak(daemon: &Daemon, user: User, messages: &[&str]) -> Vec<String> {
     let mut command = user.command("/usr/bin/python3");
     command.arg(program("varlink.py")).arg(daemon.file("control.sock")).args(messages);
     run(command, b"", "varlink.py").ok().text().lines().map(str::to_owned).collect()

@@ -225,6 +225,26 @@ fn exhaust(resource: Resource) {
             });
             assert_eq!(limit(&daemon, resource)["used"], 0);
         }
+        Resource::ControlLog => {
+            let daemon = limited("");
+            // More lines than a socket holds that nobody reads.
+            assert_eq!(uses(ALICE, &daemon, "files", "alice", 1000), "1000 ok");
+            let ask = || {
+                let mut stream =
+                    std::os::unix::net::UnixStream::connect(daemon.file("control.sock")).expect("it listens");
+                let call = b"{\"method\":\"org.pinfold.LogRead\",\"parameters\":{\"last\":100000},\"more\":true}\0";
+                stream.write_all(call).expect("it listens");
+                stream
+            };
+            let held: Vec<_> = (0..2).map(|_| ask()).collect();
+            wait_for("two readers", LIMIT, || (limit(&daemon, resource)["used"] == 2).then_some(()));
+            let mut said = vec![];
+            BufReader::new(ask()).read_until(0, &mut said).expect("an answer");
+            assert!(String::from_utf8_lossy(&said).contains("others are reading the audit log"), "{said:?}");
+            drop(held);
+            wait_for("their places", LIMIT, || (limit(&daemon, resource)["used"] == 0).then_some(()));
+            met(&daemon, resource);
+        }
         // Only systemd's own processes, and the kernel's, come that far: these rows are walked where they are counted.
         Resource::Credentials | Resource::Upcalls => {}
     }

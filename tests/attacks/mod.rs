@@ -11,6 +11,7 @@ mod directories;
 mod fleet;
 mod handover;
 mod log;
+mod looking;
 mod maps;
 mod mounts;
 mod namespaces;

@@ -83,7 +83,8 @@ fn of_exhausted(exhausted: &Exhausted) -> Errno {
         | Resource::Refusals
         | Resource::Credentials
         | Resource::Control
-        | Resource::ControlLarge => Errno::EAGAIN,
+        | Resource::ControlLarge
+        | Resource::ControlLog => Errno::EAGAIN,
     }
 }
 

@@ -1,0 +1,64 @@
+//! The audit log, for those who may look and cannot open its files.
+//!
+//! Owns the size of a part, and that one user reads it once at a time: each reading has a thread and a decompressor.
+
+use super::dispatch::{Stop, one};
+use super::gate::{Gate, Turn};
+use super::session::{LARGE_PATIENCE, Replies};
+use crate::wire::{Actor, Admin, Call, CallError, Fault, LogLines, LogRead, LogVerify};
+use std::io;
+
+/// Lines in one part.
+const LINES_AT_ONCE: usize = 500;
+/// Bytes of lines in one part, about: the last line may exceed it.
+const BYTES_AT_ONCE: usize = 48 << 10;
+
+/// Serves [`LogRead`].
+pub fn read(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, gate: &Gate, out: &mut Replies<'_>) -> Result<(), Stop> {
+    let read: LogRead = call.parameters()?;
+    if !call.more {
+        return Err(CallError::ExpectedMore.into());
+    }
+    if read.last.is_some() == read.from.is_some() {
+        return Err(Fault::Usage("give exactly one of last and from".into()).into());
+    }
+    let _turn = turn(gate, actor)?;
+    let (mut part, mut bytes, mut broken) = (LogLines::default(), 0, None);
+    let wanted = out.wanted();
+    let next = admin.log_read(actor, read, &mut || wanted(), &mut |line| {
+        part.lines.push(line.to_owned());
+        bytes += line.len();
+        if part.lines.len() < LINES_AT_ONCE && bytes < BYTES_AT_ONCE {
+            return Ok(());
+        }
+        let sent = out.plain(&part, true);
+        part.lines.clear();
+        bytes = 0;
+        sent.map_err(|error| io::Error::from(broken.insert(error).kind()))
+    });
+    if let Some(error) = broken {
+        return Err(Stop::Connection(error));
+    }
+    part.next = Some(next?);
+    Ok(out.plain(&part, false)?)
+}
+
+/// Serves [`LogVerify`].
+pub fn verify(
+    admin: &dyn Admin,
+    actor: &Actor,
+    call: &Call<'_>,
+    gate: &Gate,
+    out: &mut Replies<'_>,
+) -> Result<(), Stop> {
+    let wanted = out.wanted();
+    one::<LogVerify>(call, out, |LogVerify {}| {
+        let _turn = turn(gate, actor)?;
+        admin.log_verify(actor, &mut || wanted())
+    })
+}
+
+fn turn<'g>(gate: &'g Gate, actor: &Actor) -> Result<Turn<'g>, Fault> {
+    let busy = || Fault::Failed("others are reading the audit log: try again".into());
+    gate.log(actor.uid, LARGE_PATIENCE).ok_or_else(busy)
+}
