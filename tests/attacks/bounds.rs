@@ -164,6 +164,11 @@ fn exhaust(resource: Resource) {
             let daemon = limited("[limits]\ncommit_rate = 2");
             let seconds: f64 = uses(ALICE, &daemon, "commits", "alice", 46).parse().expect("seconds");
             assert!(seconds > 1.5, "{seconds}");
+            // What changes no content counts as well: each leaves a line in the log.
+            for what in ["chmods", "times", "attributes", "lists"] {
+                let seconds: f64 = uses(ALICE, &daemon, what, "alice/pin", 4).parse().expect("seconds");
+                assert!(seconds > 1.2, "{what}: {seconds}");
+            }
             met(&daemon, resource);
         }
         Resource::CommitBytes => {

@@ -59,7 +59,10 @@ pub(super) struct Served {
 /// Does a request in its turn, or answers that there is no room to wait.
 macro_rules! in_turn {
     ($served:expr, $payer:expr, $reply:ident, |$adapter:ident| $act:expr) => {
-        $served.change($payer, Duration::ZERO, Refusable::Yes, move |$adapter| match $adapter {
+        in_turn!($served, $payer, Duration::ZERO, $reply, |$adapter| $act)
+    };
+    ($served:expr, $payer:expr, $delay:expr, $reply:ident, |$adapter:ident| $act:expr) => {
+        $served.change($payer, $delay, Refusable::Yes, move |$adapter| match $adapter {
             Some($adapter) => $act,
             None => $reply.error(Errno::EAGAIN),
         })
@@ -82,6 +85,11 @@ impl Served {
     ) {
         let adapter = Arc::clone(&self.adapter);
         self.turns.change(payer, delay, refusable, move |go| job(go.then_some(&adapter)));
+    }
+
+    /// How long whoever changes something beside content has to wait, with this change.
+    fn counted(&self, payer: Payer) -> Duration {
+        self.adapter.fs.vault().meter().pace(Resource::CommitRate, payer, 1, Instant::now())
     }
 
     /// How long whoever commits has to wait because of what he committed lately.
@@ -124,8 +132,12 @@ impl Filesystem for Served {
     ) {
         let asker = Asker::of(req);
         let payer = self.payer(&asker);
-        // A truncation by the name is a commit.
-        let delay = if size.is_some() && fh.is_none() { self.paced(payer) } else { Duration::ZERO };
+        let delay = match (size, fh) {
+            (None, _) => self.counted(payer),
+            // A truncation by the name is a commit.
+            (Some(_), None) => self.paced(payer),
+            (Some(_), Some(_)) => Duration::ZERO,
+        };
         self.change(payer, delay, Refusable::Yes, move |adapter| match adapter {
             Some(adapter) => adapter.setattr(
                 &asker, ino, mode, uid, gid, size, atime, mtime, ctime, fh, crtime, chgtime, bkuptime, flags, reply,
@@ -346,7 +358,8 @@ impl Filesystem for Served {
         reply: ReplyEmpty,
     ) {
         let (asker, name, value) = (Asker::of(req), name.to_owned(), value.to_owned());
-        in_turn!(self, self.payer(&asker), reply, |adapter| {
+        let payer = self.payer(&asker);
+        in_turn!(self, payer, self.counted(payer), reply, |adapter| {
             adapter.setxattr(&asker, ino, &name, &value, flags, position, reply);
         });
     }
@@ -375,6 +388,7 @@ impl Filesystem for Served {
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (asker, name) = (Asker::of(req), name.to_owned());
-        in_turn!(self, self.payer(&asker), reply, |adapter| adapter.removexattr(&asker, ino, &name, reply));
+        let payer = self.payer(&asker);
+        in_turn!(self, payer, self.counted(payer), reply, |adapter| adapter.removexattr(&asker, ino, &name, reply));
     }
 }

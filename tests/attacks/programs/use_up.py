@@ -122,6 +122,14 @@ match what:
         print("done")
     case "opens":
         timed(lambda n: os.close(os.open(path, os.O_RDONLY)))
+    case "chmods":
+        timed(lambda n: os.chmod(path, 0o600 if n % 2 else 0o640))
+    case "times":
+        timed(lambda n: os.utime(path, (n, n)))
+    case "attributes":
+        timed(lambda n: os.setxattr(path, "user.note", str(n).encode()))
+    case "lists":
+        timed(lambda n: os.system(f"setfacl -m u:{n + 1}:r {path}"))
     case "commits":
         timed(lambda n: commit(n, at=f"{path}/same"))
     case "at-once":
