@@ -221,7 +221,15 @@ impl Fs {
         let right = self.vault.open_write(caller, ino)?;
         self.vault.may_reach_to_write(caller, &right)?;
         let seat = self.handles.seat(node, tid, if mode.read { Want::Plain } else { Want::Write })?;
-        let read = if mode.read { Some(self.vault.open_there(caller, ino)?.version) } else { None };
+        let read = match mode.read {
+            true => Some(self.vault.open_there(caller, ino)?.version),
+            false => {
+                if !self.vault.is_waker(tid) {
+                    self.vault.record_open_to_write(caller, &right)?;
+                }
+                None
+            }
+        };
         self.open_writer(caller, (tid, seat), right, read, mode.truncate)
     }
 

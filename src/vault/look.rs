@@ -5,7 +5,6 @@
 
 use super::node::Node;
 use super::view::View;
-use super::world::SystemWorld;
 use super::{Caller, Vault, VaultError, WriteRight};
 use crate::access::{self, Denial, Object, Operation, Rule, ScopeState, Way};
 use crate::audit;
@@ -134,7 +133,7 @@ impl Vault {
             above.iter().zip(&lists).map(|((ino, node, view), acl)| node.object(*ino, view, acl.as_deref())).collect();
         let path = self.path_of(ino, None);
         let way = Way { directories: &directories, path: &path, scope: &node.scope };
-        access::may_reach(caller, &way, &SystemWorld { clock: &self.clock, mountpoint: &self.limits.mountpoint })
+        access::may_reach(caller, &way, &self.world())
     }
 
     /// Whether the uid alone says that every directory above may be searched: the usual case, without a look at anything

@@ -93,7 +93,7 @@ use publish::Publisher;
 use scopes::Scopes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use tree::Tree;
@@ -223,6 +223,8 @@ pub struct Vault {
     expiring: Mutex<Option<crate::wire::CertStatus>>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
     sealing_anew: Mutex<()>,
+    /// The process that wakes watchers for the daemon and has not been waited for; 0 for none.
+    waker: Arc<AtomicU32>,
     started: Instant,
 }
 
@@ -280,9 +282,20 @@ impl Vault {
             new_keys: OnceLock::new(),
             signing: Mutex::new(()),
             expiring: Mutex::default(),
+            waker: Arc::default(),
             sealing_anew: Mutex::new(()),
             started: Instant::now(),
         }
+    }
+
+    /// Where whoever starts the child that wakes watchers notes it, until it has been waited for.
+    pub fn waker(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Whether a thread is that child's: it writes nothing, and its opens are no decision of anybody's.
+    pub fn is_waker(&self, tid: u32) -> bool {
+        tid != 0 && self.waker.load(Ordering::SeqCst) == tid
     }
 
     /// With the attached instances that the callers are looked up in.
@@ -552,10 +565,14 @@ impl Vault {
         scope: ScopeState,
         operation: Operation,
     ) -> Result<Grant, Denial> {
-        let world = SystemWorld { clock: &self.clock, mountpoint: &self.limits.mountpoint };
         let view = self.view(&node.scope);
         let acl = node.meta.acl.as_ref().map(|acl| view.shown_acl(acl));
-        access::decide(subject, &node.object(ino, &view, acl.as_deref()), scope, &world, operation)
+        access::decide(subject, &node.object(ino, &view, acl.as_deref()), scope, &self.world(), operation)
+    }
+
+    /// What the judge asks beside who it is about.
+    fn world(&self) -> SystemWorld<'_> {
+        SystemWorld { clock: &self.clock, mountpoint: &self.limits.mountpoint }
     }
 
     /// Decides a change of the tree, and records a refusal. What is allowed is recorded by [`Vault::record`].

@@ -4,7 +4,6 @@ use super::look::Stands;
 use super::node::{Node, Version};
 use super::placed::Placed;
 use super::scopes::Holder;
-use super::world::SystemWorld;
 use super::{Caller, Vault, VaultError};
 use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit;
@@ -212,8 +211,7 @@ impl Vault {
         let wanted = blob.map_or(Wanted::Nothing, Wanted::Blob);
         self.open_granted(caller, ino, wanted, audit::Operation::Read, |node| {
             let holder = Holder { scope: node.scope.clone(), instance };
-            let world = SystemWorld { clock: &self.clock, mountpoint: &self.limits.mountpoint };
-            self.with_key(holder, |state| access::resume(ino, &node.meta.conditions(), state, &world))
+            self.with_key(holder, |state| access::resume(ino, &node.meta.conditions(), state, &self.world()))
         })
     }
 
@@ -268,6 +266,17 @@ impl Vault {
     /// [`VaultError::Denied`].
     pub fn open_write(&self, caller: &impl Caller, ino: Ino) -> Result<WriteRight, VaultError> {
         self.open_to_change(caller, ino, Operation::Write)
+    }
+
+    /// Records that a caller was let in to write: what comes of it is recorded when it is committed, and perhaps nothing does. Without the
+    /// version, so that who opens again and again leaves a line and a sum.
+    ///
+    /// # Errors
+    /// [`VaultError::NotRecorded`]: then it is not open.
+    pub fn record_open_to_write(&self, caller: &impl Caller, right: &WriteRight) -> Result<(), VaultError> {
+        let (_, path) = self.node_and_path(right.ino())?;
+        let reason = format!("{}, to write", right.grant.rule());
+        self.record(audit::Operation::Open, &path, None, &caller.who(), &reason)
     }
 
     fn open_to_change(&self, caller: &impl Caller, ino: Ino, operation: Operation) -> Result<WriteRight, VaultError> {

@@ -113,6 +113,35 @@ fn opening_a_secret_without_end_is_two_lines_a_second() {
 }
 
 #[test]
+fn opening_to_write_is_on_record_also_when_nothing_is_written_and_is_two_lines_a_second() {
+    let daemon = daemon("");
+    enrol(&daemon, "hers", ALICE);
+    let path = daemon.path("hers");
+    let begun = Instant::now();
+    let program = "import os, sys; [os.close(os.open(sys.argv[1], os.O_WRONLY)) for _ in range(500)]";
+    ALICE.sh(&format!("exec /usr/bin/python3 -c '{program}' {path}")).ok();
+    let hers = |l: &Value| l["op"] == "open" && l["uid"] == ALICE.uid && l["path"] == "hers";
+    wait_for("the last sum", PATIENCE, || (events(&daemon.audit(), hers) >= 500).then_some(()));
+    let lines: Vec<Value> = daemon.audit().into_iter().filter(hers).collect();
+    assert_eq!(events(&lines, hers), 500);
+    assert!(lines.len() as u64 <= 4 + 2 * begun.elapsed().as_secs(), "{} lines", lines.len());
+    assert_eq!(lines[0]["reason"], "owner, to write", "{}", lines[0]);
+    assert_eq!(daemon.versions("hers").len(), 1, "nothing was committed");
+    // With a line for what is read as well, one is enough; and who may not leaves what he left before.
+    ALICE.sh(&format!("exec 3<>{path}")).ok();
+    wait_for("the reading", PATIENCE, || events(&daemon.audit(), |l| hers(l) && l["reason"] == "owner").checked_sub(1));
+    BOB.sh(&format!("exec 3>{path}")).refused("");
+    // The daemon's own child, which wakes watchers by opening what was changed by command, leaves none.
+    for content in ["one", "two"] {
+        daemon.cli_with(&["put", "hers"], content.as_bytes()).ok();
+    }
+    ALICE.sh(&format!("exec 3>>{path}")).ok();
+    wait_for("the last opening", PATIENCE, || (events(&daemon.audit(), hers) >= 502).then_some(()));
+    let roots = |l: &Value| l["op"] == "open" && l["uid"] == 0 && l["path"] == "hers";
+    assert_eq!(events(&daemon.audit(), |l| roots(l) && l["exe"].as_str().is_some_and(|e| e.ends_with("/pinfold"))), 0);
+}
+
+#[test]
 fn refused_commits_flood_neither_the_log_nor_the_daemons_own() {
     let daemon = daemon("");
     sh(&format!("install -o {0} -g {0} -m 600 /dev/null {1}", ALICE.uid, daemon.path("hers.pem"))).quiet();
@@ -249,7 +278,7 @@ fn old_log_files_that_are_removed_or_tampered_with_are_named() {
     wait_for("old files are compressed", PATIENCE, || (compressed().len() == 3).then_some(()));
     daemon.cli(&["log", "--verify"]).ok();
     let shown = daemon.cli(&["log", "--lines", "1000"]).ok().text();
-    assert_eq!(shown.matches("allowed open hers").count(), 4, "{shown}");
+    assert_eq!(shown.matches("allowed open hers v1 ").count(), 4, "{shown}");
     let verdict = || {
         let out = daemon.cli(&["log", "--verify", "--json"]);
         (out.code, out.text())

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -69,10 +70,27 @@ fn run(changes: &Receiver<What>, vault: &Weak<Vault>, mountpoint: &Path) {
         }
         let paths: Vec<PathBuf> = all.into_iter().filter_map(|ino| path(&vault, ino, mountpoint)).collect();
         let nodes: Vec<u64> = nodes.into_iter().collect();
+        let waker = vault.waker();
         drop(vault);
-        if let Err(error) = in_child(mountpoint, &paths, &nodes) {
+        if let Err(error) = in_child(mountpoint, &paths, &nodes, &waker) {
             tracing::warn!(%error, "watchers do not hear of {} changed files", paths.len());
         }
+    }
+}
+
+/// Which process it is, for as long as it is not waited for.
+struct Waker<'a>(&'a AtomicU32);
+
+impl<'a> Waker<'a> {
+    fn new(waker: &'a AtomicU32, pid: u32) -> Self {
+        waker.store(pid, Ordering::SeqCst);
+        Waker(waker)
+    }
+}
+
+impl Drop for Waker<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::SeqCst);
     }
 }
 
@@ -82,13 +100,15 @@ fn path(vault: &Vault, ino: Ino, mountpoint: &Path) -> Option<PathBuf> {
     (attr.kind == Kind::File && !path.is_empty()).then(|| mountpoint.join(path))
 }
 
-fn in_child(mountpoint: &Path, paths: &[PathBuf], nodes: &[u64]) -> std::io::Result<()> {
+fn in_child(mountpoint: &Path, paths: &[PathBuf], nodes: &[u64], waker: &AtomicU32) -> std::io::Result<()> {
     if paths.is_empty() && nodes.is_empty() {
         return Ok(());
     }
     // This very program, whatever its file is called by now.
     let mut command = child::command("/proc/self/exe");
     let mut child = command.arg("poke").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    // Until it has been waited for, nobody else has that number; and it opens nothing before it was told what.
+    let _no_longer = Waker::new(waker, child.id());
     if let Some(mut stdin) = child.stdin.take() {
         use std::os::unix::ffi::OsStrExt;
         for path in std::iter::once(mountpoint).chain(paths.iter().map(PathBuf::as_path)) {
