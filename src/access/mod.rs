@@ -486,8 +486,8 @@ fn admin_or<S: Subject + ?Sized>(subject: &S, rule: impl FnOnce() -> Result<Rule
     if subject.is_admin()? { Ok(Rule::Admin) } else { rule() }
 }
 
-/// A time that does not parse has passed: doubt denies.
-fn expired(expires: Option<&str>, world: &impl World) -> bool {
+/// Whether what is good until then is good no more. A time that does not parse has passed: doubt denies.
+pub fn expired(expires: Option<&str>, world: &impl World) -> bool {
     expires.is_some_and(|text| match humantime::parse_rfc3339_weak(text) {
         Ok(at) => Timestamp::from(at) <= world.now(),
         Err(_) => true,

@@ -4,7 +4,7 @@ use super::containers::word;
 use super::node::Node;
 use super::view::View;
 use super::{Vault, VaultError};
-use crate::access::{Object, ScopeState};
+use crate::access::{Object, ScopeState, expired};
 use crate::model::{AclTag, Ino, Scope, Uid};
 use crate::wire::Rule;
 
@@ -35,7 +35,10 @@ impl Vault {
             }
         }
         if let Some(expires) = conditions.expires {
-            rules.add("all of these", &format!("until {expires}"), true);
+            match expired(Some(expires), &self.world()) {
+                false => rules.add("all of these", &format!("until {expires}"), true),
+                true => rules.add("nobody now", &format!("it expired: {expires}"), false),
+            }
         }
         Ok(rules.all)
     }
