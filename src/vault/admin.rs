@@ -357,8 +357,7 @@ impl Admin for Vault {
     }
 
     fn export(&self, actor: &Actor, export: wire::Export) -> Result<wire::Exported, Fault> {
-        self.admin(actor)?;
-        self.request_export(&export)
+        self.request_export(actor, &export)
     }
 
     fn export_preview(&self, actor: &Actor, asked: wire::ExportPreview) -> Result<Vec<wire::PreviewHost>, Fault> {
@@ -427,7 +426,11 @@ impl Admin for Vault {
     }
 
     fn condition(&self, actor: &Actor, asked: wire::Condition) -> Result<wire::Conditions, Fault> {
-        Ok(self.change_conditions(&self.admin(actor)?, &asked)?)
+        let caller = self.admin(actor)?;
+        if !asked.only_tells() {
+            self.only_with_proof(actor, audit::Operation::SetXattr, &asked.path)?;
+        }
+        Ok(self.change_conditions(&caller, &asked)?)
     }
 
     fn password_list(&self, actor: &Actor, list: wire::PasswordList) -> Result<Vec<wire::PasswordEntry>, Fault> {

@@ -29,6 +29,14 @@ pub struct Condition {
     pub clear: Vec<String>,
 }
 
+impl Condition {
+    /// Whether it changes nothing: it only tells.
+    pub fn only_tells(&self) -> bool {
+        let Condition { path: _, unit, exe, label, expires, on_change, clear } = self;
+        [unit, exe, label, expires, on_change].into_iter().all(Option::is_none) && clear.is_empty()
+    }
+}
+
 /// What holds of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Conditions {

@@ -79,7 +79,7 @@ methods! {
     IdentityRemove => "IdentityRemove", Root, Done;
     IdentityList => "IdentityList", Operator, Identities;
     Rekey => "Rekey", Carried, Rekeyed;
-    Export => "Export", Operator, Exported;
+    Export => "Export", Part, Exported;
     ExportPreview => "ExportPreview", Operator, Previews;
     ExportSign => "ExportSign", Root, Exported;
     GetHosts => "Hosts", Operator, HostListing;
@@ -114,7 +114,7 @@ methods! {
     ViewAdd => "ViewAdd", Root, ViewAdded;
     ViewList => "ViewList", Operator, ViewListing;
     ViewRemove => "ViewRemove", Operator, Done;
-    Condition => "Condition", Root, Conditions;
+    Condition => "Condition", Part, Conditions;
 }
 
 /// Who may call a method, by its full name; `None` for one that there is not.

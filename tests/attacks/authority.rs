@@ -262,6 +262,30 @@ fn a_descriptor_given_to_another_uid_opens_nothing_more() {
 }
 
 #[test]
+fn a_connection_given_away_speaks_for_who_made_it_and_only_while_it_runs() {
+    let daemon = start("");
+    let lock = r#"{"method":"org.pinfold.Backup","more":true}"#;
+    let script = format!(
+        "/usr/bin/python3 {} {} {} {GROUP} {} '{STATUS}' '{lock}'",
+        program("hand_over_connection.py"),
+        daemon.file("control.sock").display(),
+        OPERATOR.uid,
+        STRANGER.uid
+    );
+    let told = ROOT.sh(&script).ok().text();
+    let lines: Vec<&str> = told.lines().collect();
+    // An operator could as well have asked in the stranger's place; the stranger gets no more than he may, in his name.
+    assert!(lines[0].contains("mountpoint") && lines[1].contains("org.pinfold.Unproven"), "{told}");
+    assert!(lines[2].contains("org.pinfold.Refused") && lines[2].contains("has ended"), "{told}");
+    daemon.await_audit("the refused backup", |e| {
+        e["uid"] == OPERATOR.uid && e["reason"].as_str().is_some_and(|r| r.starts_with("Backup: "))
+    });
+    daemon.await_audit("what came after his end", |e| {
+        e["uid"] == OPERATOR.uid && e["reason"].as_str().is_some_and(|r| r.ends_with("has ended"))
+    });
+}
+
+#[test]
 fn ten_thousand_idle_connections_keep_nobody_out() {
     let daemon = start("");
     let mut child = Command::new("/usr/bin/python3")

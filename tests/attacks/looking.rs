@@ -124,3 +124,61 @@ fn a_stranger_gets_no_line_of_the_log() {
     cli(&daemon, ROOT, &["log"], b"").ok();
     std::fs::rename(daemon.file("elsewhere.sock"), &socket).expect("it is ours");
 }
+
+#[test]
+fn an_operator_sees_conditions_and_sets_none() {
+    let daemon = start("");
+    enrol(&daemon, "svc/pin", "4711");
+    cli(&daemon, ROOT, &["condition", "svc/pin", "--unit", "nut.service"], b"").ok();
+    let told = cli(&daemon, OPERATOR, &["condition", "svc/pin"], b"").ok().text();
+    assert_eq!(told.split_whitespace().collect::<Vec<_>>(), ["unit", "nut.service"]);
+    for args in [&["--clear", "unit"][..], &["--expires", "2099-01-01T00:00:00Z"], &["--on-change", "reload:x.service"]]
+    {
+        cli(&daemon, OPERATOR, &[&["condition", "svc/pin"], args].concat(), b"").refused("it needs root, or proof");
+    }
+    daemon.await_audit("the refusal", |e| {
+        (&e["op"], &e["decision"], &e["path"]) == (&"set_xattr".into(), &"denied".into(), &"svc/pin".into())
+    });
+    assert_eq!(cli(&daemon, OPERATOR, &["condition", "svc/pin"], b"").ok().text(), told);
+}
+
+#[test]
+fn who_says_that_a_secret_has_expired() {
+    let daemon = start("");
+    enrol(&daemon, "svc/pin", "4711");
+    let until = |time: &str| {
+        cli(&daemon, ROOT, &["condition", "svc/pin", "--expires", time], b"").ok();
+        cli(&daemon, OPERATOR, &["who", "svc/pin"], b"").ok().text()
+    };
+    let told = until("2099-01-01T00:00:00Z");
+    assert!(told.contains("until 2099-01-01T00:00:00Z") && !told.contains("expired"), "{told}");
+    let told = until("2020-01-01T00:00:00Z");
+    assert!(told.lines().any(|l| l.contains("nobody now") && l.contains("it expired: 2020-01-01T00:00:00Z")), "{told}");
+    assert!(OWNER.sh(&format!("cat {}", daemon.path("svc/pin"))).stderr.contains("Key has expired"));
+}
+
+/// A program that only creates a file leaves 0600. tar asks for the mode afterwards only where it gives the file an owner first, as root's does.
+#[test]
+fn a_user_s_tar_keeps_modes_when_it_keeps_owners_as_well() {
+    let daemon = start("");
+    daemon.cli_with(&["put", "-p", "own/x"], b"x").ok();
+    crate::common::sh(&format!("chown {} {}", OWNER.uid, daemon.path("own"))).ok();
+    let from = daemon.file("from");
+    std::fs::create_dir(&from).expect("the folder is ours");
+    std::fs::write(from.join("public"), "x").expect("the folder is ours");
+    crate::common::sh(&format!(
+        "cd {0} && chmod 644 public && tar --owner={1} --group={1} -cf ../own.tar public && chmod 755 . && chmod 644 ../own.tar",
+        from.display(),
+        OWNER.uid
+    ))
+    .ok();
+    let (archive, to) = (daemon.file("own.tar"), daemon.path("own"));
+    let mode = |how: &str| {
+        OWNER.sh(&format!("umask 022; rm -f {to}/public; {how}; stat -c %a {to}/public")).ok().text().trim().to_owned()
+    };
+    let tar = |flags: &str| mode(&format!("tar -C {to} {flags}f {}", archive.display()));
+    assert_eq!((tar("-x"), tar("-xp")), ("600".into(), "600".into()));
+    assert_eq!(tar("-xp --same-owner -"), "644");
+    let copy = |flags: &str| mode(&format!("cp {flags} {}/public {to}/", from.display()));
+    assert_eq!((copy(""), copy("-p")), ("600".into(), "644".into()));
+}

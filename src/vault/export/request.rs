@@ -15,9 +15,15 @@ use std::sync::Arc;
 
 impl Vault {
     /// Makes bundles now. In the policy's order.
-    pub(in crate::vault) fn request_export(&self, asked: &Export) -> Result<Exported, Fault> {
+    pub(in crate::vault) fn request_export(&self, actor: &Actor, asked: &Export) -> Result<Exported, Fault> {
+        let caller = self.admin(actor)?;
         let again = if asked.again == Some(true) { Again::Always } else { Again::IfChanged };
         let manual = self.exporter.settings()?.export.signer == SignWith::Manual;
+        if !actor.may_widen() && self.signer_current()?.is_none() {
+            let reason = "there is no signing key yet, and the first is root's to make: pinfold signer init";
+            self.refuse(Operation::Sign, "", None, &crate::vault::Caller::who(&caller), reason);
+            return Err(Fault::Unproven(reason.into()));
+        }
         self.signer_if_none()?;
         let signing = if manual { None } else { Some(self.signing(None)?) };
         self.export_now(asked.hosts.as_deref(), again, signing.as_ref())

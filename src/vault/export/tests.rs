@@ -96,7 +96,7 @@ impl Rig {
             keep_versions: 3,
             allow_reveal: true,
             mountpoint: "/nowhere".into(),
-            operator_gid: None,
+            operator_gid: Some(4),
         };
         let store = Store::open(&self.dir("store")).unwrap();
         let vault = Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits);
@@ -486,6 +486,22 @@ fn keys_and_numbers_survive_a_restart_and_a_rekeying() {
     put(&vault, "nut/pin", "later");
     assert_eq!(export(&vault), ["h1"]);
     assert!(rig.content(&vault, "h1").contains(&("nut/pin".into(), "later".into())));
+}
+
+#[test]
+fn an_operator_s_export_makes_no_first_signing_key() {
+    let rig = Rig::new();
+    let vault = filled(&rig);
+    let operator = Actor { uid: 1000, ..root() };
+    let told = Admin::export(&vault, &operator, Export::default()).unwrap_err();
+    assert!(matches!(&told, crate::wire::Fault::Unproven(why) if why.ends_with("pinfold signer init")), "{told:?}");
+    assert_eq!(vault.signer_listing().unwrap().signers.len(), 0);
+    vault.signer_init(&root(), SignerInit::default()).unwrap();
+    assert_eq!(made(Admin::export(&vault, &operator, Export::default()).unwrap().hosts).len(), 3);
+    // With proof it is as if root had asked.
+    let rig = Rig::new();
+    let vault = filled(&rig);
+    assert_eq!(made(Admin::export(&vault, &operator.with_proof(), Export::default()).unwrap().hosts).len(), 3);
 }
 
 #[test]
