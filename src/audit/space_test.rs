@@ -1,7 +1,7 @@
 //! The log as a whole, over time: compressed, removed by rule, on a disk that fills up, and with opens that repeat.
 
 use super::rotated::Rotated;
-use super::tests::{FullDisk, allow, event, open, problems, records, settings, wait_until};
+use super::tests::{FullDisk, allow, event, from_eight_threads, open, problems, records, settings, wait_until};
 use super::*;
 use crate::model::Who;
 use crate::wire::LogProblemKind::*;
@@ -279,16 +279,7 @@ fn sums_are_written_before_a_lock_at_the_end_and_for_who_takes_over() {
 fn many_threads_that_repeat_are_counted_each_and_none_twice() {
     let dir = TempDir::new().unwrap();
     let log = open(&dir);
-    std::thread::scope(|scope| {
-        for thread in 0..8 {
-            let log = &log;
-            scope.spawn(move || {
-                for i in 0..4000 {
-                    allow(log, &format!("svc/{}", (i + thread) % 3)).unwrap();
-                }
-            });
-        }
-    });
+    from_eight_threads(&log, 4000, |thread, i| format!("svc/{}", (i + thread) % 3), || {});
     log.shutdown();
     let lines: Vec<Record> = records(log.path()).into_iter().filter(|r| r.op == "open").collect();
     assert_eq!(lines.iter().map(|r| r.count.unwrap_or(1)).sum::<u64>(), 32_000);

@@ -66,6 +66,22 @@ fn after(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<(u64, ProblemKind)> {
     problems(&dir, Some(anchor))
 }
 
+/// Allows so many events from each of eight threads, and does something `beside` them.
+pub(super) fn from_eight_threads(
+    log: &Log,
+    events: usize,
+    path: impl Fn(usize, usize) -> String + Sync,
+    beside: impl FnOnce(),
+) {
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let path = &path;
+            scope.spawn(move || (0..events).for_each(|i| allow(log, &path(thread, i)).unwrap()));
+        }
+        beside();
+    });
+}
+
 pub(super) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !done() {
@@ -306,19 +322,8 @@ fn a_crash_within_a_rotation_is_mended() {
 fn many_threads_keep_the_order_and_lose_none() {
     let dir = TempDir::new().unwrap();
     let log = open(&dir);
-    std::thread::scope(|scope| {
-        for thread in 0..8 {
-            let log = &log;
-            scope.spawn(move || {
-                for i in 0..2000 {
-                    allow(log, &format!("{thread}/{i}")).unwrap();
-                }
-            });
-        }
-        for _ in 0..3 {
-            log.rotate().unwrap();
-        }
-    });
+    let rotate = || (0..3).for_each(|_| drop(log.rotate().unwrap()));
+    from_eight_threads(&log, 2000, |thread, i| format!("{thread}/{i}"), rotate);
     log.shutdown();
     let path = dir.path().join("audit.log");
     let report = verify(&path, Some(log.synced())).unwrap();
