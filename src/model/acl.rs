@@ -214,6 +214,11 @@ mod tests {
         assert_eq!(acl.chmod(0o600).perm(Tag::Mask), Some(0));
         assert_eq!(acl.chmod(0o600).perm(Tag::GroupObj), Some(4));
         assert_eq!(acl.inherit(0o444).mode(), 0o440);
+        // Without the list: what the group had of its own, as far as the mask let it.
+        assert_eq!(
+            [acl.mode_alone(), acl.chmod(0o600).mode_alone(), acl.chmod(0o670).mode_alone()],
+            [0o640, 0o600, 0o640]
+        );
     }
 
     #[test]

@@ -131,7 +131,14 @@ impl Vault {
         let grant = self.allow(caller, ino, &node, needed(name), event, &path)?;
         let mut next = (*node).clone();
         let was_there = match name {
-            ACCESS => next.meta.acl.take().map(|acl| drop_access(&mut next, &acl)).is_some(),
+            ACCESS => match next.meta.acl.take() {
+                // As setfacl -b does it: nobody may more afterwards than before, the group neither.
+                Some(acl) => {
+                    next.meta.mode = next.meta.mode & 0o1000 | acl.mode_alone();
+                    true
+                }
+                None => false,
+            },
             DEFAULT => next.meta.default_acl.take().is_some(),
             _ => next.meta.xattrs.remove(name).is_some(),
         };
@@ -186,12 +193,6 @@ fn needed(name: &str) -> Operation {
 fn set_access(node: &mut Node, acl: &Acl) {
     node.meta.mode = node.meta.mode & 0o1000 | acl.mode();
     node.meta.acl = (!acl.is_minimal()).then(|| acl.clone());
-}
-
-/// Without its list the group's bits are what the group's own entry said, not the mask.
-fn drop_access(node: &mut Node, acl: &Acl) {
-    let group = acl.perm(crate::model::AclTag::GroupObj).unwrap_or(0);
-    node.meta.mode = node.meta.mode & 0o1707 | u16::from(group) << 3;
 }
 
 /// Sets a `user.*` attribute to a value that was checked.

@@ -573,7 +573,7 @@ impl Reference {
     pub fn drop_acl(&mut self, ino: u64) {
         let node = self.nodes.get_mut(&ino).unwrap();
         let list = node.acl.take().unwrap();
-        node.mode = node.mode & 0o1707 | u16::from(list.group) << 3;
+        node.mode = node.mode & 0o1707 | u16::from(list.group & list.mask.unwrap_or(7)) << 3;
     }
 
     /// A name goes; whoever writes it keeps what he has.
