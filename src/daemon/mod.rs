@@ -44,6 +44,8 @@ const LARGEST_AT_ONCE: usize = 16;
 /// How often changes of metadata are made durable, and revoked keys looked for.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long a daemon that is told to end waits for what is being changed.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the thread that waits for the ends of containers sleeps at most.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -155,6 +157,9 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
         note(&vault, audit::Operation::Stop);
         server.leave();
+        if !mounted.hold_still(PATIENCE) {
+            tracing::warn!("a change was under way for too long to be waited for");
+        }
         // The log stays open to the end: until this process is gone, it answers.
         if let Err(error) = vault.hold_still()
             && !matches!(error, VaultError::Locked)

@@ -1,8 +1,10 @@
 //! Requests that are sent again: what the daemon before this one did and could not answer any more is not done twice.
 //!
-//! Owns the order: do it, note it in the [register](super::register), answer. What was noted is believed as far as the tree agrees: a
+//! Owns the order: do it, note it in the [register](super::register), answer; a daemon that leaves the tree to the next one lets
+//! what it [has begun](super::underway) come to the note. What was noted is believed as far as the tree agrees: a
 //! change of metadata that was not yet on the disk went with its daemon, and is made anew.
 
+use super::handle::is_writer;
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::model::{Ino, Name};
 use crate::vault::{Attr, Caller, NewNode, Rename, VaultError, XattrMode};
@@ -22,6 +24,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn make_once(&self, asked: Asked, caller: &impl Caller, new: NewNode<'_>) -> Result<Attr, FsError> {
+        let _going = self.underway.begin();
         if let Some(attr) = self.was_made(asked, new) {
             return Ok(attr);
         }
@@ -42,6 +45,7 @@ impl Fs {
         new: NewNode<'_>,
         mode: OpenMode,
     ) -> Result<(Attr, Opened), FsError> {
+        let _going = self.underway.begin();
         if let Some(attr) = self.was_made(asked, new) {
             return Ok((attr, self.open_made(caller, tid, attr.ino, mode)?));
         }
@@ -55,6 +59,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn unlink_once(&self, asked: Asked, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
+        let _going = self.underway.begin();
         if self.was_removed(asked, parent, name) {
             return Ok(());
         }
@@ -68,6 +73,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn rmdir_once(&self, asked: Asked, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
+        let _going = self.underway.begin();
         if self.was_removed(asked, parent, name) {
             return Ok(());
         }
@@ -81,6 +87,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn rename_once(&self, asked: Asked, caller: &impl Caller, rename: Rename<'_>) -> Result<(), FsError> {
+        let _going = self.underway.begin();
         let moved = self.vault.lookup(rename.parent, rename.name.as_str()).map(|attr| attr.ino);
         match (self.outcome(asked), &moved) {
             // Where it is now is the business of whoever came after; it is not where it was.
@@ -107,6 +114,7 @@ impl Fs {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), FsError> {
+        let _going = self.underway.begin();
         if self.outcome(asked) == Some(ino) && self.vault.get_xattr(ino, name).is_ok() {
             return self.set_xattr(caller, ino, name, value, XattrMode::Set);
         }
@@ -120,6 +128,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn remove_xattr_once(&self, asked: Asked, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), FsError> {
+        let _going = self.underway.begin();
         let gone = || matches!(self.vault.get_xattr(ino, name), Err(VaultError::NoAttribute));
         if self.outcome(asked) == Some(ino) && gone() {
             return Ok(());
@@ -134,6 +143,8 @@ impl Fs {
     /// # Errors
     /// [`FsError`]; close(2) returns it.
     pub fn flush_once(&self, asked: Asked, ino: Ino, number: u64, owner: u64) -> Result<(), FsError> {
+        // Of a reader nothing is changed.
+        let _going = is_writer(number).then(|| self.underway.begin());
         self.committing_once(asked, ino, || self.flush(number, owner))
     }
 
@@ -142,6 +153,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn fsync_once(&self, asked: Asked, ino: Ino, number: u64) -> Result<(), FsError> {
+        let _going = self.underway.begin();
         self.committing_once(asked, ino, || self.fsync(number))
     }
 

@@ -14,6 +14,7 @@ mod orphan;
 mod own;
 pub mod register;
 mod turns;
+mod underway;
 mod wait;
 
 pub use again::Asked;
@@ -33,7 +34,9 @@ use orphan::Orphans;
 use own::Own;
 use register::Register;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use thiserror::Error;
+use underway::Underway;
 
 /// Why an operation of the filesystem failed.
 #[derive(Debug, Error)]
@@ -119,6 +122,7 @@ pub struct Fs {
     own: Own,
     /// Held while a name is taken away, so that whose name it is does not change meanwhile. Lock order: before a copy's.
     names: Mutex<()>,
+    underway: Underway,
 }
 
 impl Fs {
@@ -134,12 +138,25 @@ impl Fs {
             orphans: Orphans::default(),
             own: Own::default(),
             names: Mutex::default(),
+            underway: Underway::default(),
         }
     }
 
     /// What is open, for the daemon after this one.
     pub fn register(&self) -> &Register {
         self.handles.register()
+    }
+
+    /// Lets nobody begin a change any more, and waits until what was begun is noted: for a daemon that the next one follows.
+    /// Whether it is.
+    pub fn hold_still(&self, within: Duration) -> bool {
+        self.underway.close(within)
+    }
+
+    /// As if this were the next one.
+    #[cfg(test)]
+    fn go_on(&self) {
+        self.underway.open();
     }
 
     /// The vault below.

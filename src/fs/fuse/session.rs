@@ -53,7 +53,7 @@ pub struct Mounted {
     session: Option<JoinHandle<io::Result<()>>>,
     device: OwnedFd,
     offer: Offer,
-    fs: Arc<Fs>,
+    pub(super) fs: Arc<Fs>,
 }
 
 impl Mounted {
@@ -162,6 +162,12 @@ impl Mounted {
     /// The connection and what the kernel offered for it, for the process that is to take it over.
     pub fn connection(&self) -> (BorrowedFd<'_>, Offer) {
         (self.device.as_fd(), self.offer)
+    }
+
+    /// Lets nobody begin a change any more, and waits for those under way: the next daemon would be asked for them again, and do
+    /// them a second time. Before [`Vault::hold_still`]. Whether all were done.
+    pub fn hold_still(&self, within: Duration) -> bool {
+        self.fs.hold_still(within)
     }
 
     /// Leaves the tree mounted, for another process to serve: to be followed by the end of this one. What it has taken

@@ -14,12 +14,14 @@ use crate::sys::{connection, mount};
 use crate::vault::{Limits, Recovery, UnlockBy, Vault, create_store};
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 
 /// The next request that is done waits here, after it was noted and before it is answered: it says so, and goes on when the other
 /// end is dropped.
 static NEXT: Mutex<Option<(Sender<()>, Receiver<()>)>> = Mutex::new(None);
+/// Whose turn it is to have that one: each test that changes something.
+static TURN: Mutex<()> = Mutex::new(());
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(in crate::fs) fn done_and_not_answered() {
@@ -86,8 +88,8 @@ impl Tree {
         String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).trim().to_owned()
     }
 
-    /// A script whose first change is done by a thread that then never answers, and is sent again.
-    fn unanswered(&self, script: &str) -> String {
+    /// A script whose first change is done and noted by a thread that goes on when what is given back is dropped.
+    fn held(&self, script: &str) -> (Child, Sender<()>) {
         let ((arrived, arrives), (release, released)) = (channel(), channel::<()>());
         *NEXT.lock().unwrap() = Some((arrived, released));
         let child = self.sh(script);
@@ -95,6 +97,12 @@ impl Tree {
             self.cut();
             panic!("{script}: it changes nothing: {}", self.said(child));
         }
+        (child, release)
+    }
+
+    /// A script whose first change is done by a thread that then never answers, and is sent again.
+    fn unanswered(&self, script: &str) -> String {
+        let (child, release) = self.held(script);
         let (device, _) = self.mounted.as_ref().unwrap().connection();
         connection::resend(device).unwrap();
         let said = self.said(child);
@@ -122,6 +130,7 @@ impl Drop for Tree {
 
 #[test]
 fn what_was_done_and_not_answered_is_answered_and_not_done_twice() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let tree = Tree::mounted();
     let prepared = "mkdir old; echo x > file; echo y > other; ln -s x link; setfattr -n user.a -v 1 file";
     assert_eq!(tree.said(tree.sh(prepared)), "");
@@ -149,6 +158,7 @@ fn what_was_done_and_not_answered_is_answered_and_not_done_twice() {
 
 #[test]
 fn a_commit_that_was_not_answered_is_no_lost_one() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
     let vault = vault(&dir);
     let fs = Fs::new(Arc::clone(&vault), Register::new().unwrap());
@@ -167,5 +177,40 @@ fn a_commit_that_was_not_answered_is_no_lost_one() {
     for unknown in [first(2), again(4)] {
         assert!(matches!(next.flush_once(unknown, attr.ino, opened.number(), 7), Err(FsError::Stale)));
         assert!(matches!(next.fsync_once(unknown, attr.ino, opened.number()), Err(FsError::Stale)));
+    }
+}
+
+/// Between what it did and the note of it a daemon once went: the next one was asked again, and did it a second time.
+#[test]
+fn who_leaves_the_tree_waits_for_the_note_of_what_was_done() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for script in [
+        "mkdir new",
+        "ln -s target link",
+        "set -C; : > new",
+        "rmdir old",
+        "rm file",
+        "mv file moved",
+        "setfattr -n user.b -v 2 file",
+        "setfattr -x user.a file",
+        "exec 3<> file; echo z >&3",
+    ] {
+        let tree = Tree::mounted();
+        assert_eq!(tree.said(tree.sh("mkdir old; echo x > file; setfattr -n user.a -v 1 file")), "");
+        let (child, release) = tree.held(script);
+        let mounted = tree.mounted.as_ref().unwrap();
+        let (ended, end) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || ended.send(mounted.hold_still(PATIENCE)));
+            assert!(end.recv_timeout(Duration::from_millis(100)).is_err(), "{script}: it goes at once");
+            drop(release);
+            assert_eq!(end.recv_timeout(PATIENCE), Ok(true), "{script}");
+        });
+        // What comes now is for the next daemon.
+        let mut later = tree.sh("mkdir later");
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(later.try_wait().unwrap(), None, "{script}");
+        mounted.fs.go_on();
+        assert_eq!((tree.said(child), tree.said(later)), Default::default(), "{script}");
     }
 }

@@ -1,0 +1,60 @@
+//! Changes under way, for the end of a daemon whose tree the next one takes over: what was done is noted before it goes.
+//!
+//! Owns how many there are, and that none begins any more once they are waited for.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How many, and whether others may begin.
+#[derive(Default)]
+pub(super) struct Underway {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    count: u64,
+    closed: bool,
+}
+
+/// One of them, until it is dropped.
+pub(super) struct Going<'a>(&'a Underway);
+
+impl Underway {
+    /// Begins one; for ever in vain after [`Underway::close`]: the next daemon is asked again.
+    pub fn begin(&self) -> Going<'_> {
+        let open = self.changed.wait_while(self.lock(), |state| state.closed);
+        open.unwrap_or_else(PoisonError::into_inner).count += 1;
+        Going(self)
+    }
+
+    /// Lets none begin any more, and waits for those that have. Whether all of them have ended.
+    pub fn close(&self, within: Duration) -> bool {
+        let mut state = self.lock();
+        state.closed = true;
+        let waited = self.changed.wait_timeout_while(state, within, |state| state.count > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.count == 0
+    }
+
+    /// As if the next daemon had come.
+    #[cfg(test)]
+    pub fn open(&self) {
+        self.lock().closed = false;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.count -= 1;
+        if state.closed && state.count == 0 {
+            self.0.changed.notify_all();
+        }
+    }
+}
