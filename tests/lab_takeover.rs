@@ -6,7 +6,7 @@ use crate::common;
 
 use common::load::{Makers, Readers, SlowWriter};
 use common::unshared::{self, Container, SAME, SHIFTED, instance};
-use common::{ALICE, BOB, Daemon, Held, ROOT, Setup, daemon, sh, wait_for};
+use common::{ALICE, BOB, CAROL, Daemon, Held, ROOT, Setup, daemon, sh, wait_for};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -283,12 +283,13 @@ fn a_published_key_is_found_at_every_moment_and_ends_with_the_stop() {
     let unit = Unit::start("");
     unit.daemon.unlock();
     let path = unit.daemon.path("pin");
-    sh(&format!("printf 1234 > {path}; chown 2001 {path}")).ok();
-    unit.daemon.cli(&["publish", "pin", "--to", "alice"]).ok();
+    // Whose keyring no other test uses: keyrings are the machine's, and there may be another lab on it.
+    sh(&format!("printf 1234 > {path}; chown {0} {path}", CAROL.uid)).ok();
+    unit.daemon.cli(&["publish", "pin", "--to", "carol"]).ok();
     sh("rm -f /tmp/searched").ok();
     let search = "keyctl search @u user pinfold:pin >/dev/null 2>&1";
     let script = format!("n=0; while [ ! -e /tmp/searched ]; do {search} || echo lost; n=$((n+1)); done; echo $n");
-    let searcher = std::thread::spawn(move || ALICE.sh(&script).text());
+    let searcher = std::thread::spawn(move || CAROL.sh(&script).text());
     let mut pid = unit.pid();
     for round in 0..6 {
         unit.systemctl(if round % 2 == 0 { "restart" } else { "kill --signal=KILL --kill-whom=main" });
@@ -297,15 +298,15 @@ fn a_published_key_is_found_at_every_moment_and_ends_with_the_stop() {
     // The last daemon's own key, and no other.
     let serial =
         wait_for("the publication", PATIENCE, || unit.daemon.json(&["published", "--json"])[0]["serial"].as_i64());
-    let found = ALICE.sh("keyctl search @u user pinfold:pin").quiet();
+    let found = CAROL.sh("keyctl search @u user pinfold:pin").quiet();
     assert_eq!(found.trim(), serial.to_string());
     sh("touch /tmp/searched").ok();
     let searched = searcher.join().expect("a searcher");
     assert!(!searched.contains("lost"), "{searched}");
     assert!(searched.trim().parse::<u32>().expect("a count") > 50, "{searched}");
     unit.systemctl("stop");
-    assert_ne!(ALICE.sh(search).code, 0, "a stop takes it back");
-    ALICE.sh(&format!("keyctl pipe {serial}")).refused("");
+    assert_ne!(CAROL.sh(search).code, 0, "a stop takes it back");
+    CAROL.sh(&format!("keyctl pipe {serial}")).refused("");
 }
 
 #[test]
