@@ -257,9 +257,11 @@ struct Stunnel {
 
 impl Stunnel {
     fn started(name: &str) -> Self {
-        let pid = std::fs::read_to_string(format!("/run/stunnel-{name}.pid")).expect("its pid file");
+        // It goes into the background first, and writes its number then.
+        let pid = wait_for("its pid file", Duration::from_secs(60), || {
+            std::fs::read_to_string(format!("/run/stunnel-{name}.pid")).ok()?.trim().parse().ok()
+        });
         let log = std::fs::File::open(format!("/tmp/stunnel-{name}.log")).expect("its log");
-        let pid = pid.trim().parse().expect("a pid");
         Stunnel { pid, log: BufReader::new(log), asked: 1, loaded: 0, refused: 0 }
     }
 
@@ -319,7 +321,9 @@ fn a_thousand_rotations_under_load_mix_no_key_with_another_certificate() {
     }
     sh(&format!("cat {from}/g0.key {from}/g0.pem {from}/ca.pem > /tmp/plain.pem && chmod 600 /tmp/plain.pem")).quiet();
     sh("nginx -c /tmp/nginx.conf && for each in views plain; do stunnel4 /tmp/stunnel-$each.conf 2>/dev/null || exit 1; done").ok();
-    let nginx = sh("cat /run/nginx-views.pid").text().trim().parse().expect("a pid");
+    let nginx = wait_for("nginx's pid file", Duration::from_secs(60), || {
+        std::fs::read_to_string("/run/nginx-views.pid").ok()?.trim().parse().ok()
+    });
     let mut stunnels = ["views", "plain"].map(Stunnel::started);
     let mut load = Load::begin("8443,8444,8445");
     // Key first or certificate first; in some rounds the services read in between. Each round ends when all three show the new pair.
