@@ -400,6 +400,13 @@ fn backups_and_sealed_files_are_written_whole() {
     assert_eq!(extract("svc/pin").stdout, b"age-encryption.org/v1\n\xff");
     ended(&extract("missing"), 6);
     ended(&rig.run(&["fsck", "--extract", "svc/pin"]), 2);
+    // What proves any other call proves this one.
+    let (prove, wrong) = (format!("--prove={proof}"), format!("--prove={}", rig.file("wrong", "no\n")));
+    assert_eq!(rig.run(&[&prove, "fsck", "--extract", "svc/pin"]).stdout, b"age-encryption.org/v1\n\xff");
+    ended(&rig.run(&[&wrong, "fsck", "--extract", "svc/pin"]), 3);
+    ended(&rig.run(&[&prove, "fsck", "--extract", "svc/pin", "--passphrase-file", &proof]), 2);
+    ended(&rig.run(&[&prove, "recovery", "add", "age1x"]), 0);
+    ended(&rig.run(&[&prove, "recovery", "rm", "age1x"]), 3);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 
 /// A connection whose next call comes with proof. The key is taken first: the daemon does not wait for who types.
 fn proven(key: &Key, config: &Config) -> Result<Client, Failure> {
-    let proof = take::key(key, config)?;
+    let proof = take::key_or_proof(key, config)?;
     let mut client = Client::connect(config)?;
     client.prove(&proof)?;
     Ok(client)
@@ -214,7 +214,7 @@ pub fn fsck(config: &Config, args: Fsck) -> Result<Exit, Failure> {
     let asked = wire::Fsck { open: args.deep };
     let report = match daemon_if_any(config)? {
         Some(mut client) => client.call(&asked)?,
-        None => offline::fsck(config, take::key(&args.key, config)?, asked)?,
+        None => offline::fsck(config, take::key_or_proof(&args.key, config)?, asked)?,
     };
     with_stdout(|out| if args.json { show::json(out, &report) } else { Ok(tell_fsck(out, &report)?) })?;
     match report.problems.len() {
@@ -244,7 +244,7 @@ fn extract(config: &Config, typed: &str, args: &Fsck) -> Result<Exit, Failure> {
     let asked = Extract { path: tree::path(typed, config)?, version: args.version };
     let blob = match daemon_if_any(config)? {
         Some(_) => proven(&args.key, config)?.call(&asked)?.blob,
-        None => offline::extract(config, take::key(&args.key, config)?, asked)?,
+        None => offline::extract(config, take::key_or_proof(&args.key, config)?, asked)?,
     };
     with_stdout(|out| Ok(out.write_all(&blob)?))?;
     Ok(Exit::Ok)

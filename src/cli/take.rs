@@ -6,6 +6,7 @@ use super::Failure;
 use super::args::{Key, OldKey};
 use super::prompt;
 use crate::config::Config;
+use crate::control::client;
 use crate::exit::Exit;
 use crate::secret::Secret;
 use crate::wire::UnlockWith;
@@ -130,6 +131,15 @@ pub fn key(key: &Key, config: &Config) -> Result<UnlockWith, Failure> {
     match named_or_configured(key, config)? {
         Some(with) => Ok(with),
         None => Ok(UnlockWith::Passphrase(prompt::ask("Passphrase: ")?)),
+    }
+}
+
+/// What proves it, or opens a store that nobody serves: what `--prove` and `--prove-keyfile` gave, else as [`key`].
+pub fn key_or_proof(options: &Key, config: &Config) -> Result<UnlockWith, Failure> {
+    match client::proof()? {
+        None => key(options, config),
+        Some(proof) if named(options)?.is_none() => Ok(proof),
+        Some(_) => Err(Failure::usage("what opens the store is given twice, once by --prove").hint("give one of them")),
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::secret::Secret;
+use crate::sys::arena::ArenaFull;
 use crate::wire::{
     CallError, Fault, Frame, FrameError, FrameReader, FrameWriter, Method, Prove, UnlockWith, limit_for, read_reply,
     write_call,
@@ -110,6 +111,22 @@ static PROOF: OnceLock<UnlockWith> = OnceLock::new();
 pub fn prove_with(proof: UnlockWith) {
     // One command, one proof.
     let _ = PROOF.set(proof);
+}
+
+/// A copy of it, for a call that is not made without.
+///
+/// # Errors
+/// There is no locked memory.
+pub fn proof() -> Result<Option<UnlockWith>, ArenaFull> {
+    let copy = |secret: &Secret| Secret::copy_of(secret.expose());
+    PROOF
+        .get()
+        .map(|proof| match proof {
+            UnlockWith::Passphrase(p) => Ok(UnlockWith::Passphrase(copy(p)?)),
+            UnlockWith::Identity(i) => Ok(UnlockWith::Identity(copy(i)?)),
+            UnlockWith::Recovery(r) => Ok(UnlockWith::Recovery(copy(r)?)),
+        })
+        .transpose()
 }
 
 impl Client {
