@@ -699,9 +699,11 @@ impl From<VaultError> for Fault {
             VaultError::BadName(_) | VaultError::BadAcl(_) => Fault::Usage(text),
             VaultError::Damaged(_) => Fault::Damaged(text),
             VaultError::NothingToDo(_) => Fault::NothingToDo(text),
-            VaultError::NoSpace(_) | VaultError::ArenaFull(_) | VaultError::NotRecorded(_) | VaultError::Failed(_) => {
-                Fault::Failed(text)
-            }
+            VaultError::NoSpace(_)
+            | VaultError::ArenaFull(_)
+            | VaultError::NotRecorded(_)
+            | VaultError::LockedUnrecorded(_)
+            | VaultError::Failed(_) => Fault::Failed(text),
         }
     }
 }

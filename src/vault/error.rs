@@ -81,6 +81,9 @@ pub enum VaultError {
     /// The audit log cannot be written, and nothing happens unrecorded.
     #[error("cannot record it: {0}")]
     NotRecorded(String),
+    /// It is locked, as was asked for, but the audit log does not say so.
+    #[error("it is locked, but that is not recorded: {0}")]
+    LockedUnrecorded(String),
     /// The store failed.
     #[error("{0}")]
     Failed(String),
@@ -111,6 +114,7 @@ impl VaultError {
             VaultError::Denied(_)
             | VaultError::Unproven(_)
             | VaultError::NotRecorded(_)
+            | VaultError::LockedUnrecorded(_)
             | VaultError::Locked
             | VaultError::NotFound
             | VaultError::Exists

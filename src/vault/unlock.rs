@@ -154,7 +154,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::NothingToDo`] if it is locked; the store's error if the last changes cannot be made durable, and
-    /// then it stays unlocked.
+    /// then it stays unlocked. [`VaultError::LockedUnrecorded`] if it is locked and that cannot be recorded: no full disk keeps it open.
     pub fn lock(&self, caller: &impl Caller) -> Result<(), VaultError> {
         {
             let mut writer = self.lock_writer();
@@ -166,7 +166,10 @@ impl Vault {
         }
         self.tell(Change::Locked);
         self.audit.sum_up();
-        self.record(audit::Operation::Lock, "", None, &caller.who(), "locked")
+        self.record(audit::Operation::Lock, "", None, &caller.who(), "locked").map_err(|error| match error {
+            VaultError::NotRecorded(why) => VaultError::LockedUnrecorded(why),
+            other => other,
+        })
     }
 
     /// Names, keys and KEKs leave the memory, and changes that are not on the disk.

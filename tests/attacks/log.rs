@@ -255,8 +255,12 @@ fn a_full_log_disk_is_announced_before_anything_is_refused() {
         (numbers(&out)[1] > 0).then_some(())
     });
     BOB.sh(&format!("cat {}", daemon.path("his"))).refused("Input/output error");
+    // No full disk keeps it open; it is said that the log does not have it.
+    daemon.cli(&["lock"]).refused("it is locked, but that is not recorded");
+    assert_eq!(daemon.json(&["status", "--json"])["locked"], true);
     disk.make_room();
     wait_for("room again", PATIENCE, || (!full()).then_some(()));
+    daemon.unlock();
     BOB.sh(&format!("cat {}", daemon.path("his"))).quiet();
     daemon.cli(&["log", "--verify"]).ok();
 }

@@ -57,7 +57,7 @@ fn of_vault(error: &VaultError) -> Errno {
         VaultError::Exhausted(exhausted) => of_exhausted(exhausted),
         VaultError::Damaged(_) => Errno::from_i32(libc::EBADMSG),
         VaultError::ArenaFull(_) => Errno::ENOMEM,
-        VaultError::NotRecorded(_) | VaultError::Failed(_) => Errno::EIO,
+        VaultError::NotRecorded(_) | VaultError::LockedUnrecorded(_) | VaultError::Failed(_) => Errno::EIO,
     }
 }
 
