@@ -7,7 +7,7 @@ use super::bell::Bell;
 use super::chain::Chain;
 use super::event::{Event, Operation};
 use super::line::{self, Anchor, Record};
-use super::queue::Refusals;
+use super::queue::{Refusals, Waiting};
 use super::repeats::{Repeats, Seen};
 use super::reserve::Room;
 use super::space::Space;
@@ -231,6 +231,11 @@ impl Log {
         if late.unrecorded > 0 {
             shared.write_batch(&late);
         }
+    }
+
+    /// How much of the room for refusals is used.
+    pub fn waiting(&self) -> Waiting {
+        self.shared.queue().refusals.waiting()
     }
 
     /// How far the chain goes in the file.

@@ -31,6 +31,7 @@ pub use event::{Decision, Event, Operation};
 pub use line::{Anchor, FORMAT, Record};
 pub use log::{Log, Settings, WhenFull};
 pub use part::{Reading, begin, read_from};
+pub use queue::Waiting;
 pub use read::{Follow, recent};
 pub use reserve::Room;
 pub use verify::{last, verify, verify_for};

@@ -51,6 +51,19 @@ pub(super) struct Refusals {
     hidden: usize,
     /// Whether something is ready.
     pub urgent: bool,
+    /// How many were not listed one by one, since the start.
+    beyond: u64,
+}
+
+/// How much of the room for refusals is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Kinds that are kept apart now.
+    pub kinds: u64,
+    /// Those of the uid that has most.
+    pub most: u64,
+    /// Refusals that were not listed one by one, since the start.
+    pub beyond: u64,
 }
 
 /// A kind of refusal that was seen within the window.
@@ -116,6 +129,12 @@ impl Refusals {
         self.urgent = true;
         self.kinds.insert(kind, Seen { uid, body: None, repeats: 0, since: at });
         self.kinds_due.push_back((now + WINDOW, kind));
+    }
+
+    /// How much of the room is used.
+    pub fn waiting(&self) -> Waiting {
+        let most = self.uids.values().map(|share| share.kinds).max().unwrap_or(0);
+        Waiting { kinds: self.kinds.len() as u64, most: most as u64, beyond: self.beyond }
     }
 
     /// When the next sum is to be written.
@@ -194,6 +213,7 @@ impl Refusals {
     }
 
     fn unlisted(&mut self, uid: Option<u32>, path: &str, now: Instant, at: SystemTime) {
+        self.beyond += 1;
         let path = self.hashers.of(path);
         let unlisted = match uid {
             Some(uid) => &mut self.uids.entry(uid).or_default().unlisted,
@@ -408,6 +428,8 @@ mod tests {
         for i in 0..250 {
             bench.add(1000, &format!("target/{}", i % 50));
         }
+        let most = KINDS_PER_UID as u64;
+        assert_eq!(bench.refusals.waiting(), Waiting { kinds: most, most, beyond: 250 });
         let records = bench.drain(true);
         let listed = records.iter().filter(|r| r.path.as_deref().is_some_and(|p| p.starts_with("decoy/"))).count();
         assert_eq!((listed, sum(&records)), (KINDS_PER_UID, KINDS_PER_UID as u64 + 250));

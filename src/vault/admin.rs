@@ -11,6 +11,7 @@ use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError}
 use crate::access::Denial;
 use crate::audit;
 use crate::caller::Control;
+use crate::meter::Resource;
 use crate::model::{Gid, Ino, Kind, Name, PasswordPattern, Scope, SecretPath, Timestamp, Uid};
 use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
@@ -658,12 +659,18 @@ impl Vault {
             let of = |tree: &super::tree::Tree| (tree.kept().all().get(resource), tree.kept().most(resource));
             self.with_tree(of).unwrap_or_default()
         };
+        let refusals = self.audit.waiting();
+        let kept = |resource| match resource {
+            // Counted by the log's own queue.
+            Resource::Refusals => (refusals.kinds, refusals.most),
+            _ => kept(resource),
+        };
         let status = |usage: crate::meter::Usage| LimitStatus {
             name: usage.resource.row().name.into(),
             used: usage.used,
             most: usage.most,
             limit: usage.share,
-            refused: usage.refused,
+            refused: if usage.resource == Resource::Refusals { refusals.beyond } else { usage.refused },
         };
         self.meter.usage(kept).into_iter().map(status).collect()
     }
