@@ -54,6 +54,11 @@ enum Wake {
     SessionEnded,
 }
 
+/// How much of the locked memory is for what is open and being written; the control socket's own is beside it.
+fn memory_of_content(config: &Config) -> usize {
+    ARENA.max(LARGEST_AT_ONCE * config.max_secret_size as usize)
+}
+
 /// Runs in the foreground until SIGTERM, SIGINT, or the end of the mount. With `hand_over` the supervisor keeps the
 /// descriptors (handover): at SIGTERM the tree stays mounted, for the next daemon to take over.
 ///
@@ -69,7 +74,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     log::start();
     let (wake, woken) = mpsc::channel();
     let signals = watch_signals(wake.clone()).map_err(system("cannot watch signals"))?;
-    let memory = ARENA.max(LARGEST_AT_ONCE * config.max_secret_size as usize) + crate::control::locked_bytes(&config);
+    let memory = memory_of_content(&config) + crate::control::locked_bytes(&config);
     arena::init(memory).map_err(|e| Fault::Failed(e.to_string()))?;
 
     // First: two that are started at once are told apart by the store's lock, and the second touches nothing.
@@ -213,7 +218,7 @@ pub(crate) fn open_vault(config: &Config) -> Result<Vault, Fault> {
         mountpoint: config.mountpoint.clone(),
         operator_gid: config.operator_gid().map_err(|e: ConfigError| Fault::Failed(e.to_string()))?,
     };
-    let meter = Meter::new(&config.limits, arena::usage().1 as u64, config.max_secrets);
+    let meter = Meter::new(&config.limits, memory_of_content(config) as u64, config.max_secrets);
     let vault = Vault::new(store, log, callers, limits).with_instances(instances).with_meter(meter);
     vault.with_imports(imports::settings(config));
     vault.set_pairs(config.certs.pair.clone());

@@ -11,8 +11,9 @@ use super::nodes::{Elsewhere, Node, Nodes, Place, Want};
 use super::register::{Entry as Registered, Register, WRITER};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
-use crate::model::{Ino, Kind, Uid};
+use crate::model::{Ino, Kind, Scope, Uid};
 use crate::secret::Secret;
+use crate::store::BlobKey;
 use crate::vault::{Attr, Caller, Holder, Opened as VaultOpened, Showing, VaultError};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,8 +26,25 @@ const SHARDS: usize = 16;
 pub struct ReadHandle {
     ino: Ino,
     holder: Holder,
-    content: Secret,
+    content: Content,
     _charge: Charge,
+}
+
+/// What a read handle shows.
+enum Content {
+    /// Plaintext, in locked memory.
+    Secret(Secret),
+    /// What one of pinfold's own files says: no secret. It must be told also where there is no more locked memory to be had, since it says why.
+    Own(Box<[u8]>),
+}
+
+impl Content {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Content::Secret(secret) => secret.expose(),
+            Content::Own(text) => text,
+        }
+    }
 }
 
 /// All handles.
@@ -112,27 +130,51 @@ impl Handles {
     /// Keeps content for a reader, under a new number.
     pub fn keep(&self, seat: Seat<'_>, opened: VaultOpened, uid: Uid) -> Result<Opened, FsError> {
         let charge = self.held.charge(Payer::of(uid, &opened.holder), opened.content.capacity())?;
+        let VaultOpened { content, blob, holder, .. } = opened;
+        Ok(self.keep_under_new(seat, (Content::Secret(content), blob, holder), charge))
+    }
+
+    /// Keeps what one of pinfold's own files says, under a new number.
+    pub fn keep_own(&self, node: Node, text: Box<[u8]>, uid: Uid) -> Result<Opened, FsError> {
+        let holder = Holder::daemon(&Scope::Host);
+        let charge = self.held.own(Payer::of(uid, &holder), text.len())?;
+        Ok(self.keep_under_new(self.own_seat(node), (Content::Own(text), None, holder), charge))
+    }
+
+    fn keep_under_new(
+        &self,
+        seat: Seat<'_>,
+        (content, blob, holder): (Content, Option<BlobKey>, Holder),
+        charge: Charge,
+    ) -> Opened {
         let Place { node, plain, .. } = seat.place();
-        let instance = opened.holder.instance();
-        let entry = Registered { node, blob: opened.blob, instance, locked_since: false, plain, filled: false };
+        let instance = holder.instance();
+        let entry = Registered { node, blob, instance, locked_since: false, plain, filled: false };
         let number = self.register.add(entry, false);
         seat.keep(number, instance);
-        self.insert(number, node.ino, opened, charge);
-        Ok(Opened::Reader(number))
+        self.insert(number, ReadHandle { ino: node.ino, holder, content, _charge: charge });
+        Opened::Reader(number)
     }
 
     /// The same under the number it has; another thread that reads through it may be first.
     fn keep_on(&self, number: u64, ino: Ino, opened: VaultOpened, uid: Uid) -> Result<Arc<ReadHandle>, FsError> {
         let charge = self.held.charge(Payer::of(uid, &opened.holder), opened.content.capacity())?;
-        Ok(self.insert(number, ino, opened, charge))
+        let VaultOpened { content, holder, .. } = opened;
+        Ok(self.insert(number, ReadHandle { ino, holder, content: Content::Secret(content), _charge: charge }))
     }
 
-    fn insert(&self, number: u64, ino: Ino, opened: VaultOpened, charge: Charge) -> Arc<ReadHandle> {
-        let VaultOpened { content, holder, .. } = opened;
+    /// The same of one of pinfold's own files.
+    fn keep_own_on(&self, number: u64, ino: Ino, text: Box<[u8]>, uid: Uid) -> Result<Arc<ReadHandle>, FsError> {
+        let holder = Holder::daemon(&Scope::Host);
+        let charge = self.held.own(Payer::of(uid, &holder), text.len())?;
+        Ok(self.insert(number, ReadHandle { ino, holder, content: Content::Own(text), _charge: charge }))
+    }
+
+    fn insert(&self, number: u64, handle: ReadHandle) -> Arc<ReadHandle> {
         let mut shard = self.shard(number);
         let handle = shard.entry(number).or_insert_with(|| {
             self.count.fetch_add(1, Ordering::Relaxed);
-            Arc::new(ReadHandle { ino, holder, content, _charge: charge })
+            Arc::new(handle)
         });
         Arc::clone(handle)
     }
@@ -208,7 +250,7 @@ impl Fs {
         if self.own.attr(ino).is_some() {
             self.own.refuse_writing(mode)?;
             let content = self.own.content(&self.vault, ino, caller.uid())?;
-            return self.handles.keep(self.handles.own_seat(node), VaultOpened::own(content), caller.uid());
+            return self.handles.keep_own(node, content, caller.uid());
         }
         if !mode.write && !mode.truncate {
             return self.open_reader(caller, tid, node);
@@ -330,7 +372,7 @@ impl Fs {
         if filling && !self.handles.nodes.fill(&self.handles.register, number) {
             return Err(FsError::Unsupported);
         }
-        reply(window(handle.content.expose(), offset, size));
+        reply(window(handle.content.bytes(), offset, size));
         Ok(())
     }
 
@@ -339,7 +381,7 @@ impl Fs {
     fn reopen(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Arc<ReadHandle>, FsError> {
         if super::own::is_own(ino) {
             let content = self.own.content(&self.vault, ino, caller.uid())?;
-            return self.handles.keep_on(number, ino, VaultOpened::own(content), caller.uid());
+            return self.handles.keep_own_on(number, ino, content, caller.uid());
         }
         let entry = self.handles.register.get(number).filter(|entry| entry.node.ino == ino).ok_or(FsError::Stale)?;
         let opened = match entry.locked_since {

@@ -42,6 +42,15 @@ impl Held {
         self.with(Resource::Handles, payer, bytes)
     }
 
+    /// Charges somebody for a handle on one of pinfold's own files, which is no secret and takes no locked memory.
+    ///
+    /// # Errors
+    /// He has as many as he may, or as much memory for what is no secret.
+    pub fn own(&self, payer: Payer, bytes: usize) -> Result<Charge, FsError> {
+        let one = self.0.charge(Resource::Handles, payer.0, 1)?;
+        Ok(Charge { bytes: self.snapshot(payer.0, bytes)?, _one: one })
+    }
+
     /// Charges somebody for a dirty copy.
     ///
     /// # Errors

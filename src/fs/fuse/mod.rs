@@ -144,7 +144,11 @@ impl Adapter {
         let told = matches!(
             error,
             FsError::Vault(
-                VaultError::Invalid(_) | VaultError::NotPermitted(_) | VaultError::Damaged(_) | VaultError::Denied(_)
+                VaultError::Invalid(_)
+                    | VaultError::NotPermitted(_)
+                    | VaultError::Damaged(_)
+                    | VaultError::Denied(_)
+                    | VaultError::Exhausted(_)
             )
         );
         if told {
@@ -365,7 +369,13 @@ impl Adapter {
             let act = move |fs: &Fs| {
                 let result = fs.open_at(&caller, tid, node, mode);
                 let told = |error: &VaultError| {
-                    matches!(error, VaultError::Denied(_) | VaultError::Damaged(_) | VaultError::NotComposed(_))
+                    matches!(
+                        error,
+                        VaultError::Denied(_)
+                            | VaultError::Damaged(_)
+                            | VaultError::NotComposed(_)
+                            | VaultError::Exhausted(_)
+                    )
                 };
                 if let Err(error @ FsError::Vault(inner)) = &result
                     && told(inner)
@@ -517,7 +527,7 @@ impl Adapter {
             let (ino, caller) = (node(ino).ino, self.caller(req));
             let act = move |fs: &Fs| {
                 let opened = fs.open_dir(&caller, ino);
-                if let Err(error @ FsError::Vault(VaultError::Denied(_))) = &opened {
+                if let Err(error @ FsError::Vault(VaultError::Denied(_) | VaultError::Exhausted(_))) = &opened {
                     fs.own().note_error(crate::model::Subject::uid(&caller).0, &fs.vault().path_of(ino, None), error);
                 }
                 opened

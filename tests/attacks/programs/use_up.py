@@ -93,14 +93,20 @@ def removed(n):
     os.unlink(f"{path}/{what}-{n}")
 
 
+def hold():
+    """Until it is told to go on, if it was asked to."""
+    if len(sys.argv) > 4:
+        sys.stdout.flush()
+        sys.stdin.readline()
+
+
 match what:
     case "handles":
         until_refused(lambda n: held.append(os.open(path, os.O_RDONLY)))
+        hold()
     case "directories":
         until_refused(lambda n: held.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY)))
-        if len(sys.argv) > 4:
-            sys.stdout.flush()
-            sys.stdin.readline()
+        hold()
     case "changed-directories":
         until_refused(changed_directory)
     case "dirty":
@@ -116,7 +122,7 @@ match what:
     case "guesses":
         for n in range(number):
             try:
-                os.open(f"{path}/guess-{n}", os.O_RDONLY)
+                os.open(f"{path}/guess-{n}", os.O_WRONLY | os.O_CREAT, 0o600)
             except OSError:
                 pass
         print("done")
