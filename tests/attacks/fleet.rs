@@ -6,7 +6,7 @@
 
 use crate::common::console::{Console, HOST, NAME, Parcel};
 use crate::common::sshd::{Login, Sshd};
-use crate::common::{Daemon, Out, Setup, User, sh};
+use crate::common::{Daemon, Out, Setup, User, sh, unshared_uid};
 use pinfold::bundle::Admin;
 use pinfold::model::Timestamp;
 use serde_json::Value;
@@ -150,6 +150,7 @@ fn what_is_served_by_path_stays_a_directory_of_root_s() {
 
 /// Takes away what a test made of accounts, also when it fails.
 struct Accounts {
+    first_uid: u32,
     prefix: String,
     group: String,
     home: PathBuf,
@@ -158,8 +159,11 @@ struct Accounts {
 impl Accounts {
     fn new() -> Accounts {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let tag = format!("{}{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let tag = format!("{}{count}", std::process::id());
         Accounts {
+            // Two at once that begin with the same would give the same one, and end each other's sessions.
+            first_uid: unshared_uid(700 + 10 * count),
             prefix: format!("pf{tag}-"),
             group: format!("pfg{tag}"),
             home: format!("/run/pinfold-home-{tag}").into(),
@@ -168,7 +172,11 @@ impl Accounts {
 
     fn config(&self, more: &str) -> String {
         let (group, home) = (&self.group, &self.home);
-        format!("[accounts]\ngroup = {group:?}\nhome = {home:?}\nshell = \"/bin/bash\"\nend_sessions = true\n{more}\n")
+        format!(
+            "[accounts]\ngroup = {group:?}\nhome = {home:?}\nshell = \"/bin/bash\"\nend_sessions = true\n\
+             first_uid = {}\n{more}\n",
+            self.first_uid
+        )
     }
 
     fn named(&self, user: &str) -> String {
@@ -292,7 +300,7 @@ fn a_name_that_somebody_takes_meanwhile_is_served_no_key() {
     let mut host = Host::new(&accounts.config(""), &[]);
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPdDn0bxVvVyzWxGOYzE8w3mLGLhxsMDzqOlZdF1uXJH ann";
     let parcel = Parcel { admins: vec![accounts.admin("ann", key)], ..Parcel::default() };
-    host.import(&parcel, &[]).ok();
+    host.import(&parcel, &[]).quiet();
     let name = accounts.named("ann");
     let served = format!("ssh/authorized_keys/{name}");
     assert!(host.stat(&served).is_some());
