@@ -6,7 +6,7 @@
 
 use super::db::{Db, Put, Tree};
 use super::folder::{self, Folder};
-use super::{MAX_KEY, MAX_VALUE, Store, StoreError, manifest};
+use super::{MAX_KEY, MAX_VALUE, Store, StoreError, journal, manifest};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use sha2::{Digest, Sha256};
 use std::io::{self, BufWriter, Read, Seek, Write};
@@ -15,13 +15,15 @@ use std::path::{Path, PathBuf};
 /// First and last entry of a backup.
 const BEGIN: &str = "pinfold-backup";
 const END: &str = "end";
-const BEGIN_CONTENT: &[u8] = b"pinfold backup 1\n";
+const BEGIN_CONTENT: &[u8] = b"pinfold backup 2\n";
 const BEGIN_FAMILY: &[u8] = b"pinfold backup ";
 const MANIFEST: &str = "manifest";
 const FORMAT: &str = "FORMAT";
 /// Before the names of extra files, and of the records' entries.
 const FILES: &str = "files/";
 const RECORDS: &str = "records/";
+/// Before the names of the journal's segments: only of a store that is locked, and was not when its daemon ended.
+const JOURNAL: &str = "journal/";
 /// An entry of records is closed once it has this many bytes.
 const CHUNK: usize = 1 << 20;
 /// The largest entry: a chunk that was nearly full when the largest record came.
@@ -82,27 +84,29 @@ pub struct Restored {
 /// # Errors
 /// [`StoreError::Damaged`] if a value cannot be read whole; [`StoreError::Io`], also for what `out` returned.
 pub fn backup(store: &Store, out: &mut dyn Write) -> Result<Written, StoreError> {
-    let ledger = store.ledger();
+    let mut ledger = store.ledger();
+    let mut head = store.head();
+    store.checkpoint_with(&mut ledger, &mut head)?;
     let db = store.db()?;
     let estimate = db.size_on_disk()?;
-    if store.folder.room_for(estimate, 0).is_err() {
-        let written = write_all(&db, &store.folder, out)?;
+    if store.folder.room_for(estimate, 0, 0).is_err() {
+        let written = write_all(&db, &store.folder, head.is_some(), out)?;
         out.flush()?;
         return Ok(written);
     }
     let mut scratch = store.folder.scratch()?;
     let mut buffered = BufWriter::with_capacity(1 << 16, &mut scratch);
-    let written = write_all(&db, &store.folder, &mut buffered)?;
+    let written = write_all(&db, &store.folder, head.is_some(), &mut buffered)?;
     buffered.flush().map_err(super::guard::io_error)?;
     drop(buffered);
-    drop((db, ledger));
+    drop((db, head, ledger));
     scratch.rewind()?;
     io::copy(&mut scratch, out)?;
     out.flush()?;
     Ok(written)
 }
 
-fn write_all(db: &Db, folder: &Folder, out: &mut dyn Write) -> Result<Written, StoreError> {
+fn write_all(db: &Db, folder: &Folder, is_unlocked: bool, out: &mut dyn Write) -> Result<Written, StoreError> {
     let mut tar = Writer { tar: tar::Builder::new(out), digest: Sha256::new() };
     tar.entry(BEGIN, BEGIN_CONTENT)?;
     tar.entry(FORMAT, folder::FORMAT)?;
@@ -116,6 +120,11 @@ fn write_all(db: &Db, folder: &Folder, out: &mut dyn Write) -> Result<Written, S
     for name in names {
         if let Some(bytes) = folder.read_file(&name)? {
             tar.entry(&format!("{FILES}{name}"), &bytes)?;
+        }
+    }
+    if !is_unlocked {
+        for (name, segment) in journal::segments(folder.path())? {
+            tar.entry(&format!("{JOURNAL}{name}"), &segment)?;
         }
     }
     let (mut chunks, mut chunk) = (0u32, Vec::with_capacity(CHUNK));
@@ -311,9 +320,13 @@ impl Reader<'_> {
                         other => other,
                     })?;
                 }
+                (3.., name) if chunks == 0 && journal::NAMES.iter().any(|n| name == format!("{JOURNAL}{n}")) => {
+                    folder.room_for(content.len() as u64, 0, 0)?;
+                    journal::put_segment(folder.path(), &name[JOURNAL.len()..], &content)?;
+                }
                 (3.., name) if name == format!("{RECORDS}{chunks:08}") => {
                     chunks += 1;
-                    folder.room_for(content.len() as u64, 0)?;
+                    folder.room_for(content.len() as u64, 0, 0)?;
                     fill(db, &content, &mut written)?;
                 }
                 _ => return Err(bad(format!("an entry that does not belong there: {name:?}"))),

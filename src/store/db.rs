@@ -90,7 +90,7 @@ pub(super) struct Put<'a> {
 }
 
 /// The batch, record by record.
-pub(super) fn puts(batch: &Batch) -> impl Iterator<Item = Put<'_>> {
+pub(super) fn puts(batch: &Batch) -> impl Iterator<Item = Put<'_>> + Clone {
     let meta = batch.meta.iter().map(|(k, v)| (Tree::Meta, k.as_bytes().to_vec(), v));
     let scopes = batch.scopes.iter().map(|(k, v)| (Tree::Scopes, k.as_bytes().to_vec(), v));
     let nodes = batch.nodes.iter().map(|(k, v)| (Tree::Nodes, k.0.to_be_bytes().to_vec(), v));
@@ -108,6 +108,15 @@ enum Bytes {
     Sled(IVec),
     /// Put together from parts.
     Joined(Vec<u8>),
+    /// As the journal has it.
+    Journalled(Arc<[u8]>),
+}
+
+impl Blob {
+    /// A value that is not in the database yet.
+    pub(super) fn journalled(value: Arc<[u8]>) -> Self {
+        Blob(Bytes::Journalled(value))
+    }
 }
 
 impl Deref for Blob {
@@ -116,6 +125,7 @@ impl Deref for Blob {
         match &self.0 {
             Bytes::Sled(v) => &v[1..],
             Bytes::Joined(v) => v,
+            Bytes::Journalled(v) => v,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The content of `FORMAT`, and of the meta record of the same purpose.
-pub(super) const FORMAT: &[u8] = b"pinfold store 1\n";
+pub(super) const FORMAT: &[u8] = b"pinfold store 2\n";
 /// What every version's `FORMAT` begins with.
 const FORMAT_FAMILY: &[u8] = b"pinfold store ";
 /// The meta record that says the format.
@@ -28,6 +28,8 @@ const SPARE_FILE: &str = "spare";
 const SPARE: u64 = 2 << 20;
 /// There while a store is being made, gone when it is one.
 const CREATING: &str = "creating";
+/// The journal's folder.
+pub(super) const JOURNAL_DIR: &str = "journal";
 
 /// The largest extra file, in bytes, and how many a store has at most.
 pub(super) const MAX_FILE: u64 = 1 << 20;
@@ -103,7 +105,7 @@ impl Folder {
     /// Takes that room, unless it is taken already or there is little left. Not having it is no error.
     pub(super) fn keep_spare(&self) {
         let kept = std::fs::metadata(self.path.join(SPARE_FILE)).is_ok_and(|m| m.len() >= SPARE);
-        if kept || self.room_for(SPARE, 0).is_err() {
+        if kept || self.room_for(SPARE, 0, 0).is_err() {
             return;
         }
         let spare = private().create(true).truncate(true).open(self.path.join(SPARE_FILE));
@@ -122,10 +124,10 @@ impl Folder {
         Ok(Space { total: s.blocks().saturating_mul(unit), free: s.blocks_available().saturating_mul(unit) })
     }
 
-    /// Whether there is room for a commit that writes `new` bytes in place of `old`.
-    pub(super) fn room_for(&self, new: u64, old: u64) -> Result<(), StoreError> {
+    /// Whether there is room for a commit that writes `new` bytes in place of `old`, where `pending` bytes are to be written before it.
+    pub(super) fn room_for(&self, new: u64, old: u64, pending: u64) -> Result<(), StoreError> {
         let reserve = if old > new { LAST_RESERVE } else { RESERVE };
-        let needed = new.saturating_mul(2).saturating_add(reserve);
+        let needed = new.saturating_add(pending).saturating_mul(2).saturating_add(reserve);
         if self.space()?.free < needed { Err(StoreError::NoSpace) } else { Ok(()) }
     }
 
@@ -261,6 +263,7 @@ fn clear_unfinished(path: &Path, files: &[(&str, &[u8])]) -> Result<(), StoreErr
         _ => Ok(()),
     };
     gone(std::fs::remove_dir_all(path.join(DB_DIR)))?;
+    gone(std::fs::remove_dir_all(path.join(JOURNAL_DIR)))?;
     for name in files.iter().map(|f| f.0).chain([MANIFEST_FILE, LOCK_FILE, SPARE_FILE, CREATING]) {
         gone(std::fs::remove_file(path.join(name)))?;
     }
@@ -354,7 +357,7 @@ fn lock(path: &Path) -> Result<Flock<File>, StoreError> {
 
 /// A file name that an extra file may have: it can neither leave the folder nor be taken for the store's own.
 pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
-    let own = [FORMAT_FILE, LOCK_FILE, MANIFEST_FILE, DB_DIR, SPARE_FILE, CREATING].contains(&name);
+    let own = [FORMAT_FILE, LOCK_FILE, MANIFEST_FILE, DB_DIR, SPARE_FILE, CREATING, JOURNAL_DIR].contains(&name);
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if own || !plain || name.is_empty() || name.len() > 64 || name.starts_with('.') {
         return Err(StoreError::Failed(format!("'{name}' cannot be a file of the store")));

@@ -8,7 +8,7 @@ use super::db::{self, Change, Db, Put, Tree};
 use super::folder::{self, Folder};
 use super::manifest::{Contents, Keys, State};
 use super::reading::{self, Opener};
-use super::{AuditAnchor, Batch, StoreError, Verified};
+use super::{AuditAnchor, Batch, StoreError};
 use crate::model::{Generation, Ino};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -68,6 +68,8 @@ enum Failure {
     Uncertain { undo: Vec<Change>, before: State },
     /// The same, and the key was dropped since: the next verification finds out.
     Stale,
+    /// A checkpoint failed: the database is before or after it. The journal has all of it still.
+    Between,
     /// A sync failed. The kernel has forgotten which pages did not reach the disk, so trying again proves nothing.
     NoSync(String),
 }
@@ -83,18 +85,13 @@ pub(super) fn first_commit(db: &Db, folder: &Folder, keys: &Keys, batch: &Batch)
         }
         db.plan(&put, &mut changes)?;
     }
-    folder.room_for(bytes(&changes), 0)?;
+    folder.room_for(bytes(&changes), 0, 0)?;
     db.transact(&changes)?;
     db.sync()?;
     Ok(State { generation: Generation(1), contents, audit: AuditAnchor::default() })
 }
 
 impl Ledger {
-    /// The last commit, if it is verified.
-    pub(super) fn generation(&self) -> Option<Generation> {
-        self.verified.as_ref().map(|known| known.state.generation)
-    }
-
     /// Whether the database must be opened again before it is used.
     pub(super) fn needs_reopening(&self) -> bool {
         self.has_failed() && !self.reopened
@@ -102,7 +99,7 @@ impl Ledger {
 
     /// Whether a transaction failed and was not undone yet.
     pub(super) fn has_failed(&self) -> bool {
-        matches!(self.failure, Some(Failure::Uncertain { .. } | Failure::Stale))
+        matches!(self.failure, Some(Failure::Uncertain { .. } | Failure::Stale | Failure::Between))
     }
 
     /// The database was opened again.
@@ -122,9 +119,14 @@ impl Ledger {
     /// Drops the keys and all that was known.
     pub(super) fn forget(&mut self) {
         self.verified = None;
-        if let Some(Failure::Uncertain { .. }) = self.failure {
+        if let Some(Failure::Uncertain { .. } | Failure::Between) = self.failure {
             self.failure = Some(Failure::Stale);
         }
+    }
+
+    /// What the database and its manifest hold for good.
+    pub(super) fn state(&self) -> Option<State> {
+        self.verified.as_ref().map(|known| known.state)
     }
 
     /// Reads every summed record and accepts what a slot says of them, or nothing. What `open` made of the node records, in no
@@ -135,55 +137,106 @@ impl Ledger {
         folder: &Folder,
         keys: Keys,
         open: &Opener<'_, T>,
-    ) -> Result<(Verified, Vec<T>), StoreError> {
+    ) -> Result<(State, Vec<T>), StoreError> {
         let (contents, opened) = reading::open_all(db, &keys, open)?;
         let known = accept(folder, keys, contents)?;
-        let State { generation, contents, audit } = known.state;
+        let state = known.state;
         self.verified = Some(known);
         if self.has_failed() {
             self.failure = None;
         }
-        Ok((Verified { generation, records: contents.records, audit }, opened))
+        Ok((state, opened))
+    }
+
+    /// This generation was given by the journal.
+    pub(super) fn given(&mut self, generation: Generation) {
+        if let Some(known) = &mut self.verified {
+            known.highest = known.highest.max(generation.0);
+        }
     }
 
     /// Whether a repair may be tried: it needs some room, and the key.
     pub(super) fn may_repair(&self, folder: &Folder) -> Result<(), StoreError> {
         match self.failure {
             Some(Failure::Stale) => Err(unverified()),
-            _ => folder.room_for(0, 1),
+            _ => folder.room_for(0, 1, 0),
         }
     }
 
     /// After the database was opened again: finds out where it is and undoes the transaction that failed, whether it
     /// took effect or not.
     pub(super) fn repair(&mut self, db: &Db, folder: &Folder) -> Result<(), StoreError> {
+        if let Some(Failure::Between) = self.failure {
+            let keys = self.verified.take().ok_or_else(unverified)?.keys;
+            let (contents, _) = reading::open_all(db, &keys, &|_, _| Ok(()))?;
+            self.verified = Some(accept(folder, keys, contents)?);
+            self.failure = None;
+            return Ok(());
+        }
         let Some(Failure::Uncertain { undo, before }) = &self.failure else { return Ok(()) };
         let (undo, before) = (undo.clone(), *before);
         let keys = self.verified.take().ok_or_else(unverified)?.keys;
         // From here on an error leaves the store unverified; whoever unlocks it again verifies it.
         let (contents, _) = reading::open_all(db, &keys, &|_, _| Ok(()))?;
         self.verified = Some(accept(folder, keys, contents)?);
-        self.step(db, folder, &undo, Vec::new(), before.contents, before.audit).inspect_err(|_| {
-            // The undo is the same whether this try took effect or not.
-            if let Some(Failure::Uncertain { .. }) = self.failure {
-                self.failure = Some(Failure::Uncertain { undo: undo.clone(), before });
-            }
-        })?;
+        let next = self.next()?;
+        let state = State { generation: next, ..before };
+        self.step(db, folder, &undo, state, |before| Failure::Uncertain { undo: Vec::new(), before }).inspect_err(
+            |_| {
+                // The undo is the same whether this try took effect or not.
+                if let Some(Failure::Uncertain { .. }) = self.failure {
+                    self.failure = Some(Failure::Uncertain { undo: undo.clone(), before });
+                }
+            },
+        )?;
         self.failure = None;
         Ok(())
     }
 
-    /// Makes one commit.
+    /// A generation that none had.
+    fn next(&self) -> Result<Generation, StoreError> {
+        Ok(Generation(self.verified.as_ref().ok_or_else(unverified)?.highest + 1))
+    }
+
+    /// Whether the disk can be trusted with anything more.
+    pub(super) fn may_write(&self) -> Result<(), StoreError> {
+        match &self.failure {
+            Some(Failure::NoSync(why)) => {
+                Err(StoreError::Failed(format!("the disk did not sync ({why}): check it, then restart")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts into the database what was journalled: it holds `state` then, for good.
+    pub(super) fn checkpoint<'a>(
+        &mut self,
+        db: &Db,
+        folder: &Folder,
+        mut puts: impl Iterator<Item = Put<'a>>,
+        state: State,
+    ) -> Result<(), StoreError> {
+        self.may_write()?;
+        let mut changes = Vec::new();
+        let planned = puts.try_for_each(|put| db.plan(&put, &mut changes));
+        if let Err(error) = planned {
+            if let StoreError::Io(_) | StoreError::NoSpace = error {
+                (self.failure, self.reopened) = (Some(Failure::Between), false);
+            }
+            return Err(error);
+        }
+        self.step(db, folder, &changes, state, |_| Failure::Between)
+    }
+
+    /// Makes one commit that is not journalled; what was is in the database by now.
     pub(super) fn commit(
         &mut self,
         db: &Db,
         folder: &Folder,
         batch: &Batch,
         audit: &AuditAnchor,
-    ) -> Result<Generation, StoreError> {
-        if let Some(Failure::NoSync(why)) = &self.failure {
-            return Err(StoreError::Failed(format!("the disk did not sync ({why}): check it, then restart")));
-        }
+    ) -> Result<State, StoreError> {
+        self.may_write()?;
         let known = self.verified.as_ref().ok_or_else(unverified)?;
         let before = known.state;
         let planned = known.plan(db, batch).inspect_err(|error| {
@@ -193,9 +246,12 @@ impl Ledger {
             }
         })?;
         if fault::at(fault::Point::Room).is_ok() {
-            folder.room_for(bytes(&planned.changes), bytes(&planned.undo))?;
+            folder.room_for(bytes(&planned.changes), bytes(&planned.undo), 0)?;
         }
-        self.step(db, folder, &planned.changes, planned.undo, planned.contents, *audit)
+        let state = State { generation: self.next()?, contents: planned.contents, audit: *audit };
+        let undo = planned.undo;
+        self.step(db, folder, &planned.changes, state, |before| Failure::Uncertain { undo, before })?;
+        Ok(state)
     }
 
     /// Makes one commit after which the manifest is under other keys. Until the slot of the new keys is written, only the old
@@ -217,7 +273,7 @@ impl Ledger {
         for put in db::puts(batch) {
             db.plan(&put, &mut changes)?;
         }
-        folder.room_for(bytes(&changes), bytes(&changes))?;
+        folder.room_for(bytes(&changes), bytes(&changes), 0)?;
         let state = State { generation: Generation(next), contents: after(db, batch, &keys)?, audit: *audit };
         // From here on an error leaves the store unverified; whoever unlocks it again verifies it.
         self.verified = None;
@@ -248,16 +304,14 @@ impl Ledger {
         db: &Db,
         folder: &Folder,
         changes: &[Change],
-        undo: Vec<Change>,
-        contents: Contents,
-        audit: AuditAnchor,
-    ) -> Result<Generation, StoreError> {
+        state: State,
+        uncertain: impl FnOnce(State) -> Failure,
+    ) -> Result<(), StoreError> {
         let known = self.verified.as_mut().ok_or_else(unverified)?;
         let slots = folder.manifest_slots();
-        let (slot, next) = (1 - known.slot, known.highest + 1);
-        let state = State { generation: Generation(next), contents, audit };
+        let slot = 1 - known.slot;
         fault::at(fault::Point::Slot)?;
-        known.highest = next;
+        known.highest = known.highest.max(state.generation.0);
         slots.write(slot, &known.keys, &state)?;
         slots.sync()?;
         let before = known.state;
@@ -265,7 +319,7 @@ impl Ledger {
             .and_then(|()| db.transact(changes))
             .and_then(|()| fault::at(fault::Point::AfterTransaction));
         if let Err(error) = done {
-            (self.failure, self.reopened) = (Some(Failure::Uncertain { undo, before }), false);
+            (self.failure, self.reopened) = (Some(uncertain(before)), false);
             return Err(error);
         }
         if let Err(error) = fault::at(fault::Point::Sync).and_then(|()| db.sync()) {
@@ -277,7 +331,7 @@ impl Ledger {
             tracing::warn!(%error, "the older manifest slot could not be brought up to date");
         }
         (known.state, known.slot) = (state, slot);
-        Ok(state.generation)
+        Ok(())
     }
 }
 
@@ -335,12 +389,12 @@ fn bytes(changes: &[Change]) -> u64 {
     changes.iter().map(Change::len).sum()
 }
 
-fn unverified() -> StoreError {
+pub(super) fn unverified() -> StoreError {
     StoreError::Failed("the store must be verified before anything is committed".into())
 }
 
 /// Places where a test makes a commit fail.
-mod fault {
+pub(super) mod fault {
     use super::StoreError;
 
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -351,6 +405,13 @@ mod fault {
         Transaction,
         AfterTransaction,
         Sync,
+        /// A segment of the journal is not begun.
+        Header,
+        /// An entry is not written, or it is and the call says that it was not.
+        Append,
+        Appended,
+        /// The journal does not reach the disk.
+        JournalSync,
     }
 
     #[cfg(not(test))]
@@ -361,6 +422,8 @@ mod fault {
     #[cfg(test)]
     thread_local! {
         pub(crate) static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
+        /// What fails after that.
+        pub(crate) static THEN: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
     }
 
     #[cfg(test)]
@@ -368,7 +431,7 @@ mod fault {
         if NEXT.get() != Some(point) {
             return Ok(());
         }
-        NEXT.set(None);
+        NEXT.set(THEN.take());
         Err(StoreError::Io(std::io::Error::from_raw_os_error(libc::EIO)))
     }
 }

@@ -128,15 +128,36 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Bytes of [`State::to_bytes`].
+    pub(super) const BYTES: usize = 88;
+
+    /// Generation, count, sum, the audit log's count and head.
+    pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut out = [0; Self::BYTES];
+        out[..8].copy_from_slice(&self.generation.0.to_be_bytes());
+        out[8..16].copy_from_slice(&self.contents.records.to_be_bytes());
+        out[16..48].copy_from_slice(&self.contents.sum.to_bytes());
+        out[48..56].copy_from_slice(&self.audit.count.to_be_bytes());
+        out[56..].copy_from_slice(&self.audit.head);
+        out
+    }
+
+    /// The reverse of [`State::to_bytes`].
+    pub(super) fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let digest = |at: usize| <[u8; 32]>::try_from(&bytes[at..at + 32]).expect("32 bytes");
+        State {
+            generation: Generation(number(0)),
+            contents: Contents { records: number(8), sum: Sum::from_bytes(&digest(16)) },
+            audit: AuditAnchor { count: number(48), head: digest(56) },
+        }
+    }
+
     fn encode(&self, keys: &Keys) -> [u8; USED] {
         let mut out = [0; USED];
         out[..8].copy_from_slice(MAGIC);
         out[8..12].copy_from_slice(&VERSION.to_be_bytes());
-        out[16..24].copy_from_slice(&self.generation.0.to_be_bytes());
-        out[24..32].copy_from_slice(&self.contents.records.to_be_bytes());
-        out[32..64].copy_from_slice(&self.contents.sum.to_bytes());
-        out[64..72].copy_from_slice(&self.audit.count.to_be_bytes());
-        out[72..104].copy_from_slice(&self.audit.head);
+        out[16..MACED].copy_from_slice(&self.to_bytes());
         let mut mac = keys.mac.clone();
         mac.update(&out[..MACED]);
         out[MACED..].copy_from_slice(&mac.finalize().into_bytes());
@@ -147,14 +168,9 @@ impl State {
         let mut mac = keys.mac.clone();
         mac.update(&bytes[..MACED]);
         mac.verify_slice(&bytes[MACED..]).ok()?;
-        let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let digest = |at: usize| <[u8; 32]>::try_from(&bytes[at..at + 32]).expect("32 bytes");
         let known = &bytes[..8] == MAGIC && bytes[8..12] == VERSION.to_be_bytes();
-        known.then(|| State {
-            generation: Generation(number(16)),
-            contents: Contents { records: number(24), sum: Sum::from_bytes(&digest(32)) },
-            audit: AuditAnchor { count: number(64), head: digest(72) },
-        })
+        let state = bytes[16..MACED].try_into().expect("that many bytes");
+        known.then(|| State::from_bytes(state))
     }
 }
 

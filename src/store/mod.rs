@@ -7,6 +7,8 @@ mod backup;
 mod db;
 mod folder;
 mod guard;
+mod head;
+mod journal;
 mod ledger;
 mod manifest;
 mod reading;
@@ -23,14 +25,17 @@ pub use folder::Space;
 
 use crate::model::{Generation, Ino, VersionNo};
 use crate::secret::Secret;
-use db::{Db, Tree};
+use db::{Db, Put, Tree};
 use folder::Folder;
-use ledger::Ledger;
+use head::{Head, Overlay};
+use journal::{Appended, Journal};
+use ledger::{Ledger, fault};
+use manifest::State;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use thiserror::Error;
 
 /// The longest value a record or blob may have, in bytes.
@@ -147,12 +152,24 @@ pub struct Verified {
     pub audit: AuditAnchor,
 }
 
+/// When a commit is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before its answer: it survives a power cut.
+    Synced,
+    /// It survives the end of this process at once, and a power cut after the next [`Store::sync`] or synced commit.
+    Lazy,
+}
+
 /// An open store, locked against every other process.
 ///
-/// Lock order: `ledger`, then `db`. `ledger` is held for a whole commit or verification; `db` only to take a reference,
-/// or, exclusively, while a failed database is opened again. Reads of blobs take no lock but that reference.
+/// Lock order: `ledger`, `head`, `overlay`, `db`. `ledger` is held for a whole checkpoint, verification, or commit that is not journalled;
+/// `head` for an append and its sync; `overlay` for a look-up; `db` only to take a reference,
+/// or, exclusively, while a failed database is opened again. Reads of blobs take no lock but the last two.
 pub struct Store {
     ledger: Mutex<Ledger>,
+    head: Mutex<Option<Head>>,
+    overlay: RwLock<Overlay>,
     db: RwLock<Option<Arc<Db>>>,
     folder: Folder,
     told: OnceLock<Box<dyn Fn(Generation) + Send + Sync>>,
@@ -185,8 +202,14 @@ impl Store {
         let folder = Folder::open(dir)?;
         let db = open_db(&folder)?;
         folder.keep_spare();
-        let store =
-            Store { ledger: Mutex::default(), db: RwLock::new(Some(Arc::new(db))), folder, told: OnceLock::new() };
+        let store = Store {
+            ledger: Mutex::default(),
+            head: Mutex::default(),
+            overlay: RwLock::default(),
+            db: RwLock::new(Some(Arc::new(db))),
+            folder,
+            told: OnceLock::new(),
+        };
         match store.meta(folder::FORMAT_KEY)? {
             Some(format) if format == folder::FORMAT => Ok(store),
             Some(format) => Err(StoreError::UnknownFormat(String::from_utf8_lossy(&format).trim_end().into())),
@@ -207,12 +230,13 @@ impl Store {
         Ok(self.meta(ID_META)?.and_then(|id| id.try_into().ok()))
     }
 
-    /// What its manifest says of the last commit, believed without its key.
+    /// What its manifest and its journal say of the last commit, believed without their key.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn claimed_generation(&self) -> Result<Generation, StoreError> {
-        Ok(Generation(manifest::claimed_generation(&self.folder.read_manifest()?)))
+        let manifest = manifest::claimed_generation(&self.folder.read_manifest()?);
+        Ok(Generation(manifest.max(journal::claimed_generation(self.folder.path())?)))
     }
 
     /// Each commit is told from now on, and what is found when the store is verified. Never blocks. The first who asks is told.
@@ -259,6 +283,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] if this blob cannot be read whole (others may still), [`StoreError::Io`].
     pub fn blob(&self, key: BlobKey) -> Result<Option<Blob>, StoreError> {
+        if let Some(journalled) = self.read_overlay().get(Tree::Blobs, &key.to_bytes()) {
+            return Ok(journalled);
+        }
         match self.db()?.get(Tree::Blobs, &key.to_bytes()) {
             // After one failed write sled fails reads as well, though nothing is wrong with what they read.
             Err(StoreError::NoSpace | StoreError::Io(_)) if self.heal() => self.db()?.get(Tree::Blobs, &key.to_bytes()),
@@ -271,6 +298,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Io`].
     pub fn blob_keys(&self) -> Result<Vec<BlobKey>, StoreError> {
+        self.checkpoint()?;
         let mut all = Vec::new();
         self.db()?.each_key(Tree::Blobs, &mut |key| {
             all.push(BlobKey::from_bytes(key).ok_or_else(|| StoreError::Damaged("a blob's name".into()))?);
@@ -292,15 +320,243 @@ impl Store {
     ) -> Result<(Verified, Vec<T>), StoreError> {
         let mut ledger = self.ledger();
         ledger.forget();
+        *self.head() = None;
         if ledger.needs_reopening() {
             self.reopen(&mut ledger)?;
         }
-        let verified = ledger.verify(&*self.db()?, &self.folder, manifest::Keys::derive(index_key), &open)?;
-        self.at(verified.0.generation);
-        Ok(verified)
+        let db = self.db()?;
+        let keys = || manifest::Keys::derive(index_key);
+        let (mut journal, entries) = Journal::read(self.folder.path(), index_key)?;
+        let journalled: HashSet<Ino> = entries.iter().flat_map(|entry| entry.nodes()).collect();
+        let unless = |ino, value: &[u8]| if journalled.contains(&ino) { Ok(None) } else { open(ino, value).map(Some) };
+        let (base, opened) = ledger.verify(&db, &self.folder, keys(), &unless)?;
+        let mut overlay = Overlay::default();
+        let state = head::replay(&db, &keys(), base, entries, &mut overlay)?;
+        let mut opened: Vec<T> = opened.into_iter().flatten().collect();
+        for ino in journalled {
+            let key = ino.0.to_be_bytes();
+            let value = overlay.get(Tree::Nodes, &key).map_or_else(|| db.get(Tree::Nodes, &key), Ok)?;
+            opened.extend(value.map(|value| open(ino, &value)).transpose()?);
+        }
+        drop(db);
+        ledger.given(state.generation);
+        journal.is_at(state.generation);
+        *self.write_overlay() = overlay;
+        let head = Head {
+            keys: keys(),
+            journal,
+            state,
+            checkpointed: base.generation,
+            uncertain: false,
+            pending: 0,
+            ahead_since: None,
+        };
+        *self.head() = Some(head);
+        // What a process before this one left in the journal may be in the page cache alone: it is in the database before it is shown.
+        match self.checkpoint_under(&mut ledger) {
+            Err(StoreError::NoSpace) => self.open_on_a_full_disk(&mut ledger)?,
+            done => done?,
+        }
+        self.at(state.generation);
+        Ok((Verified { generation: state.generation, records: state.contents.records, audit: state.audit }, opened))
     }
 
-    /// Commits a batch as one transaction, and where the audit log is. All of it is on disk when this returns; after an
+    /// The journal's own files have all the room they need: what is in them can be read from there.
+    fn open_on_a_full_disk(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
+        if self.folder.spend_spare() && self.checkpoint_under(ledger).is_ok() {
+            return Ok(());
+        }
+        tracing::warn!("the disk of the store is full: nothing is committed until there is room");
+        journal::sync(self.folder.path())
+    }
+
+    /// Commits a batch as one transaction, and where the audit log is: in the journal if it fits there, else as [`Store::apply`] does.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    pub fn append(
+        &self,
+        batch: &Batch,
+        anchor: &AuditAnchor,
+        durability: Durability,
+    ) -> Result<Generation, StoreError> {
+        check(batch)?;
+        // At most one checkpoint makes room, and one opens a database that failed.
+        for _ in 0..3 {
+            let mut locked = self.head();
+            let head = head::known(&mut locked)?;
+            if !head::is_journalled(batch) || head.uncertain || head.journal.has_failed() {
+                break;
+            }
+            let (state, replaced) = match head.after(&*self.db()?, &self.read_overlay(), batch, *anchor) {
+                // As it does in sled after a failed write.
+                Err(StoreError::NoSpace | StoreError::Io(_)) => {
+                    drop(locked);
+                    self.heal();
+                    continue;
+                }
+                other => other?,
+            };
+            if fault::at(fault::Point::Room).is_ok()
+                && let Err(error) = self.folder.room_for(head::written(batch), replaced, head.pending)
+            {
+                // What waits for the next checkpoint may be what takes up the room.
+                if head.pending == 0 {
+                    return Err(error);
+                }
+                drop(locked);
+                self.checkpoint()?;
+                continue;
+            }
+            match head.journal.append(head.checkpointed, &state, db::puts(batch)) {
+                Ok(Appended::Done) => {}
+                Ok(Appended::Full) => {
+                    drop(locked);
+                    self.checkpoint()?;
+                    continue;
+                }
+                // For a segment, that is: what is left of the disk is for the database.
+                Err(StoreError::NoSpace) => break,
+                Err(error) => return Err(error),
+            }
+            if durability == Durability::Synced
+                && let Err(error) = head.journal.sync()
+            {
+                drop(locked);
+                return Err(self.give_up(error));
+            }
+            head.take(&mut self.write_overlay(), batch, state);
+            drop(locked);
+            self.at(state.generation);
+            return Ok(state.generation);
+        }
+        self.apply(batch, anchor)
+    }
+
+    /// Makes every commit so far survive a power cut.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Failed`].
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let synced = match &mut *self.head() {
+            Some(head) => head.journal.sync(),
+            None => Ok(()),
+        };
+        // All of that was answered, and is in memory: the database can have it.
+        synced.or_else(|_| self.checkpoint())
+    }
+
+    /// Puts into the database what only the journal has.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`], [`StoreError::Io`], [`StoreError::Failed`]; the journal has it all still.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let mut ledger = self.ledger();
+        self.checkpoint_under(&mut ledger)
+    }
+
+    /// As [`Store::checkpoint`], and nothing is left in the journal's files: for what was deleted for good.
+    ///
+    /// # Errors
+    /// As [`Store::checkpoint`].
+    pub fn scrub(&self) -> Result<(), StoreError> {
+        let mut ledger = self.ledger();
+        let mut head = self.head();
+        self.checkpoint_with(&mut ledger, &mut head)?;
+        head::known(&mut head)?.journal.wipe()
+    }
+
+    /// A checkpoint, if there is much in the journal, or something that is old.
+    ///
+    /// # Errors
+    /// As [`Store::checkpoint`].
+    pub fn checkpoint_if_due(&self) -> Result<(), StoreError> {
+        let due = self.head().as_ref().is_some_and(|head| head.is_ahead() && head.is_due());
+        if due { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// What is journalled meanwhile waits for the next one.
+    fn checkpoint_under(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
+        let (state, values) = {
+            let mut head = self.head();
+            self.mend(ledger, &mut head)?;
+            match &*head {
+                Some(head) if head.is_ahead() => (head.state, self.read_overlay().all()),
+                _ => return Ok(()),
+            }
+        };
+        self.put_checkpoint(ledger, state, &values)?;
+        match &mut *self.head() {
+            Some(head) => self.was_checkpointed(head, state.generation),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing is journalled meanwhile.
+    fn checkpoint_with(&self, ledger: &mut Ledger, head: &mut Option<Head>) -> Result<(), StoreError> {
+        self.mend(ledger, head)?;
+        let Some(head) = head else { return Ok(()) };
+        if head.is_ahead() {
+            self.put_checkpoint(ledger, head.state, &self.read_overlay().all())?;
+        }
+        self.was_checkpointed(head, head.state.generation)
+    }
+
+    fn put_checkpoint(&self, ledger: &mut Ledger, state: State, values: &[head::Value]) -> Result<(), StoreError> {
+        let puts =
+            values.iter().map(|(tree, key, value)| Put { tree: *tree, key: key.clone(), value: value.as_deref() });
+        let db = self.db()?;
+        let done = ledger.checkpoint(&db, &self.folder, puts, state);
+        drop(db);
+        self.reopen_if_needed(ledger);
+        done
+    }
+
+    /// The database has it for good; if the journal did not reach the disk before that, a new segment says from where it goes on.
+    fn was_checkpointed(&self, head: &mut Head, generation: Generation) -> Result<(), StoreError> {
+        head.checkpointed(&mut self.write_overlay(), generation);
+        match head.journal.has_failed() {
+            true if !head.is_ahead() => head.journal.give_up(generation),
+            _ => Ok(()),
+        }
+    }
+
+    /// After a failed sync of the journal: what had been answered goes into the database, and what had not never happened.
+    fn give_up(&self, error: StoreError) -> StoreError {
+        match self.checkpoint() {
+            Ok(()) => error,
+            Err(worse) => StoreError::Failed(format!(
+                "{error}; nor could the database be written ({worse}): check the disk, then restart"
+            )),
+        }
+    }
+
+    /// Brings the database back from a transaction that failed.
+    fn mend(&self, ledger: &mut Ledger, head: &mut Option<Head>) -> Result<(), StoreError> {
+        if !ledger.has_failed() {
+            return Ok(());
+        }
+        ledger.may_repair(&self.folder)?;
+        if ledger.needs_reopening() {
+            self.reopen(ledger)?;
+        }
+        ledger.repair(&*self.db()?, &self.folder)?;
+        if let (Some(head), Some(found)) = (head, ledger.state()) {
+            head.mended(found);
+            self.at(head.state.generation);
+        }
+        Ok(())
+    }
+
+    fn reopen_if_needed(&self, ledger: &mut Ledger) {
+        if ledger.needs_reopening()
+            && let Err(error) = self.reopen(ledger)
+        {
+            tracing::error!(%error, "the database failed and could not be opened again");
+        }
+    }
+
+    /// Commits a batch as one transaction, and where the audit log is, past the journal. All of it is on disk when this returns; after an
     /// error none of it is in effect.
     ///
     /// # Errors
@@ -309,22 +565,27 @@ impl Store {
     pub fn apply(&self, batch: &Batch, anchor: &AuditAnchor) -> Result<Generation, StoreError> {
         check(batch)?;
         let mut ledger = self.ledger();
-        if ledger.has_failed() {
-            ledger.may_repair(&self.folder)?;
-            if ledger.needs_reopening() {
-                self.reopen(&mut ledger)?;
-            }
-            ledger.repair(&*self.db()?, &self.folder)?;
-        }
+        let mut locked = self.head();
+        self.checkpoint_with(&mut ledger, &mut locked)?;
+        let head = head::known(&mut locked)?;
         let db = self.db()?;
-        let done = ledger.commit(&db, &self.folder, batch, anchor).inspect(|generation| self.at(*generation));
+        let done = ledger.commit(&db, &self.folder, batch, anchor);
         drop(db);
-        if ledger.needs_reopening()
-            && let Err(error) = self.reopen(&mut ledger)
-        {
-            tracing::error!(%error, "the database failed and could not be opened again");
+        self.reopen_if_needed(&mut ledger);
+        match done {
+            Ok(state) => {
+                head.state = state;
+                head.journal.is_at(state.generation);
+                head.checkpointed = state.generation;
+                drop(locked);
+                self.at(state.generation);
+                Ok(state.generation)
+            }
+            Err(error) => {
+                head.uncertain = ledger.has_failed();
+                Err(error)
+            }
         }
-        done
     }
 
     /// Calls `f` with every node record as it is stored.
@@ -332,6 +593,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Io`]; whatever `f` returns.
     pub fn each_node(&self, f: &mut dyn FnMut(Ino, &[u8]) -> db::Outcome) -> Result<(), StoreError> {
+        self.checkpoint()?;
         self.db()?.each(Tree::Nodes, &mut |key, value| f(ledger::ino_of(key)?, value))
     }
 
@@ -343,17 +605,46 @@ impl Store {
     pub fn rekey(&self, batch: &Batch, anchor: &AuditAnchor, index_key: &Secret) -> Result<Generation, StoreError> {
         check(batch)?;
         let keys = manifest::Keys::derive(index_key);
-        self.ledger().rekey(&*self.db()?, &self.folder, batch, anchor, keys).inspect(|generation| self.at(*generation))
+        let mut ledger = self.ledger();
+        let mut locked = self.head();
+        self.checkpoint_with(&mut ledger, &mut locked)?;
+        let mut head = locked.take().ok_or_else(ledger::unverified)?;
+        // The database has all of it: what would be left is under a key that goes.
+        head.journal.wipe()?;
+        let generation = ledger.rekey(&*self.db()?, &self.folder, batch, anchor, keys)?;
+        let (mut journal, _) = Journal::read(self.folder.path(), index_key)?;
+        journal.is_at(generation);
+        let state = ledger.state().ok_or_else(ledger::unverified)?;
+        let keys = manifest::Keys::derive(index_key);
+        *locked = Some(Head {
+            keys,
+            journal,
+            state,
+            checkpointed: generation,
+            uncertain: false,
+            pending: 0,
+            ahead_since: None,
+        });
+        drop(locked);
+        self.at(generation);
+        Ok(generation)
     }
 
-    /// The last commit; `None` before [`Store::verify`]. Waits for a commit that is under way.
+    /// The last commit; `None` before [`Store::verify`].
     pub fn generation(&self) -> Option<Generation> {
-        self.ledger().generation()
+        self.head().as_ref().map(|head| head.state.generation)
     }
 
     /// Drops the copy of the index key. [`Store::verify`] must be called again before [`Store::apply`].
     pub fn forget_key(&self) {
-        self.ledger().forget();
+        let mut ledger = self.ledger();
+        let mut head = self.head();
+        if let Err(error) = self.checkpoint_with(&mut ledger, &mut head) {
+            tracing::warn!(%error, "what is in the journal alone stays there until the store is unlocked");
+        }
+        *head = None;
+        *self.write_overlay() = Overlay::default();
+        ledger.forget();
     }
 
     /// Room on its filesystem.
@@ -398,6 +689,18 @@ impl Store {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn head(&self) -> MutexGuard<'_, Option<Head>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_overlay(&self) -> RwLockReadGuard<'_, Overlay> {
+        self.overlay.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_overlay(&self) -> RwLockWriteGuard<'_, Overlay> {
+        self.overlay.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn db(&self) -> Result<Arc<Db>, StoreError> {

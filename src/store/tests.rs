@@ -264,9 +264,9 @@ fn a_creation_that_a_power_cut_ended_is_no_store_and_can_be_made_again() {
 #[test]
 fn an_unknown_version_is_refused() {
     let place = Place::new();
-    fs::write(place.dir.join("FORMAT"), "pinfold store 2\n").unwrap();
-    assert!(matches!(Store::open(&place.dir), Err(StoreError::UnknownFormat(f)) if f == "pinfold store 2"));
-    for garbage in ["", "pinfold store 1", "pinfold store x\n", "something else\n"] {
+    fs::write(place.dir.join("FORMAT"), "pinfold store 3\n").unwrap();
+    assert!(matches!(Store::open(&place.dir), Err(StoreError::UnknownFormat(f)) if f == "pinfold store 3"));
+    for garbage in ["", "pinfold store 2", "pinfold store x\n", "something else\n"] {
         fs::write(place.dir.join("FORMAT"), garbage).unwrap();
         assert!(matches!(Store::open(&place.dir), Err(StoreError::Damaged(_))), "{garbage:?}");
     }
@@ -736,7 +736,7 @@ fn a_hostile_backup_is_refused() {
         }
         out
     };
-    let begin = ("pinfold-backup", 17, &b"pinfold backup 1\n"[..]);
+    let begin = ("pinfold-backup", 17, &b"pinfold backup 2\n"[..]);
     let format = ("FORMAT", 16, folder::FORMAT);
     let manifest = vec![0; 8192];
     let manifest = ("manifest", 8192, &manifest[..]);
@@ -757,7 +757,7 @@ fn a_hostile_backup_is_refused() {
         assert!(matches!(refused, Err(StoreError::BadBackup(_))), "{what}: {refused:?}");
         assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0, "{what}");
     }
-    let newer = archive(&[("pinfold-backup", 17, b"pinfold backup 2\n")]);
+    let newer = archive(&[("pinfold-backup", 17, b"pinfold backup 3\n")]);
     let tmp = TempDir::new().unwrap();
     let refused = restore(&tmp.path().join("copy"), &mut &newer[..], Existing::Refuse);
     assert!(matches!(refused, Err(StoreError::UnknownFormat(_))));
