@@ -269,7 +269,7 @@ fn serve(vault: &Arc<Vault>, config: &Config, unlocking: &Unlocking, woken: &mps
                 }
             }
         }
-        match vault.sync() {
+        match vault.tick() {
             Ok(()) | Err(VaultError::Locked) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) => {
                 complained = Some(Instant::now());

@@ -630,8 +630,7 @@ impl Vault {
             }
             self.rmdir(caller, parent, name)?;
         } else {
-            let mut writer = self.lock_writer();
-            self.unlink_locked(&mut writer, caller, parent, name, event)?;
+            self.transact(|writer| self.unlink_locked(writer, caller, parent, name, event))?;
             if event == audit::Operation::Purge {
                 removed.purged += node.versions.len() as u64;
             }

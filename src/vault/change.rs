@@ -1,6 +1,7 @@
 //! Changes of the tree: new nodes, owners, modes, times, names.
 //!
-//! Each is decided, recorded, done in memory under the writer's lock, and durable within a second or at the next sync.
+//! Each is decided, recorded, done in memory and journalled, as one transaction. What takes a right away is on the disk before it is answered; the
+//! rest survives the daemon at once, and a power cut within a second.
 
 use super::kept::Keeper;
 use super::links::{confine, depth_in};
@@ -82,15 +83,16 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Denied`], [`VaultError::Exists`], [`VaultError::Exhausted`].
     pub fn create(&self, caller: &impl Caller, new: NewNode<'_>) -> Result<Attr, VaultError> {
-        let mut writer = self.lock_writer();
         let event = match new.kind {
             Kind::File => audit::Operation::Create,
             Kind::Directory => audit::Operation::Mkdir,
             Kind::Symlink => audit::Operation::Symlink,
         };
-        let (parent, path) = self.place(new.parent, new.name)?;
-        let made = self.create_in(&mut writer, caller, new, &parent, event, &path);
-        self.recording(event, &path, || caller.who(), made)
+        self.transact(|writer| {
+            let (parent, path) = self.place(new.parent, new.name)?;
+            let made = self.create_in(writer, caller, new, &parent, event, &path);
+            self.recording(event, &path, || caller.who(), made)
+        })
     }
 
     fn create_in(
@@ -118,7 +120,7 @@ impl Vault {
         self.check_room(caller, grant.rule(), &parent.scope)?;
         self.record(event, path, None, &caller.who(), &grant.rule().to_string())?;
         let view = self.view(&parent.scope);
-        let ino = self.new_ino(writer)?;
+        let ino = writer.next_ino()?;
         let node = Node {
             parent: new.parent,
             name: Some(new.name.clone()),
@@ -141,7 +143,17 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Denied`]; then nothing was changed.
     pub fn set_attr(&self, caller: &impl Caller, ino: Ino, set: SetAttr) -> Result<Attr, VaultError> {
-        let mut writer = self.lock_writer();
+        let (attr, is_view) = self.transact(|writer| self.set_attr_in(writer, caller, ino, set))?;
+        Ok(if is_view { self.with_composed_size(attr) } else { attr })
+    }
+
+    fn set_attr_in(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        ino: Ino,
+        set: SetAttr,
+    ) -> Result<(Attr, bool), VaultError> {
         let (node, path) = self.node_and_path(ino)?;
         self.recording(audit::Operation::SetMode, &path, || caller.who(), refuse_entry(&node))?;
         let steps = [
@@ -167,9 +179,11 @@ impl Vault {
         apply(&mut next, kept);
         let attr = next.attr(ino, &view);
         let is_view = next.is_view();
-        self.put(&mut writer, ino, next)?;
-        drop(writer);
-        Ok(if is_view { self.with_composed_size(attr) } else { attr })
+        if narrows(&node, &next) {
+            writer.sync();
+        }
+        self.put(writer, ino, next)?;
+        Ok((attr, is_view))
     }
 
     /// Renames. A secret that replaces another one continues the history of the name, and its conditions and publications.
@@ -179,12 +193,13 @@ impl Vault {
     /// [`VaultError::CrossScope`], [`VaultError::Invalid`] if its content is not what its new
     /// name says; then nothing was changed.
     pub fn rename(&self, caller: &impl Caller, rename: Rename<'_>) -> Result<(), VaultError> {
-        let mut writer = self.lock_writer();
         let event = audit::Operation::Rename;
-        let (old_parent, old_path) = self.place(rename.parent, rename.name)?;
-        let (new_parent, new_path) = self.place(rename.new_parent, rename.new_name)?;
-        let renamed = self.rename_in(&mut writer, caller, rename, (&old_parent, &new_parent), (&old_path, &new_path));
-        self.recording(event, &new_path, || caller.who(), renamed)
+        self.transact(|writer| {
+            let (old_parent, old_path) = self.place(rename.parent, rename.name)?;
+            let (new_parent, new_path) = self.place(rename.new_parent, rename.new_name)?;
+            let renamed = self.rename_in(writer, caller, rename, (&old_parent, &new_parent), (&old_path, &new_path));
+            self.recording(event, &new_path, || caller.who(), renamed)
+        })
     }
 
     fn rename_in(
@@ -269,6 +284,10 @@ impl Vault {
         next.name = Some(rename.new_name.clone());
         next.meta.ctime = Timestamp::now();
         let displaced = target.as_ref().map(|(ino, _)| *ino);
+        // What it replaces is gone; what leaves its folder may be shown to fewer.
+        if displaced.is_some() || rename.parent != rename.new_parent {
+            writer.sync();
+        }
         let replaced = target.filter(|(_, t)| t.last_number > 0);
         if node.last_number > 0 {
             let heritage = match &replaced {
@@ -449,6 +468,16 @@ fn continue_history(node: &mut Node, heritage: Heritage) {
     node.versions = versions;
     // Never lower than it was: the blobs of this inode are numbered by it.
     node.last_number = node.last_number.max(last);
+}
+
+/// Whether somebody may do less then. Of what was never written there is nothing to be read.
+pub(super) fn narrows(before: &Node, after: &Node) -> bool {
+    let (old, new) = (&before.meta, &after.meta);
+    let is_empty = before.kind == Kind::File && before.last_number == 0;
+    let same = (old.uid, old.gid, &old.acl, &old.default_acl, &old.xattrs)
+        == (new.uid, new.gid, &new.acl, &new.default_acl, &new.xattrs);
+    let bits_are_added = old.mode & !new.mode & 0o777 == 0 && old.mode & 0o1000 == new.mode & 0o1000;
+    !is_empty && !(same && (bits_are_added && new.acl.is_none() || old.mode == new.mode))
 }
 
 /// What is in a composed directory comes and goes with its sources.

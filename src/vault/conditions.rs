@@ -4,6 +4,7 @@
 
 use super::change::refuse_entry;
 use super::node::Node;
+use super::writer::Writer;
 use super::{Caller, Change, Vault, VaultError, XattrMode, xattr};
 use crate::access::Operation;
 use crate::audit;
@@ -19,15 +20,19 @@ impl Vault {
         let ino = self.with_tree(|t| t.find(&asked.path))?.ok_or(VaultError::NotFound)?;
         let wanted = wanted(asked)?;
         if !wanted.is_empty() {
-            self.change(caller, ino, &wanted)?;
+            self.transact(|writer| self.change(writer, caller, ino, &wanted))?;
             self.tell(Change::Node(ino));
-            self.sync()?;
         }
         Ok(listed(&*self.node(ino)?))
     }
 
-    fn change(&self, caller: &impl Caller, ino: Ino, wanted: &[(String, Option<&str>)]) -> Result<(), VaultError> {
-        let mut writer = self.lock_writer();
+    fn change(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        ino: Ino,
+        wanted: &[(String, Option<&str>)],
+    ) -> Result<(), VaultError> {
         let (node, path) = self.node_and_path(ino)?;
         let event = audit::Operation::SetXattr;
         self.recording(event, &path, || caller.who(), refuse_entry(&node))?;
@@ -46,7 +51,8 @@ impl Vault {
             self.record(event, &path, None, &caller.who(), &format!("{rule}: {what}"))?;
         }
         next.meta.ctime = Timestamp::now();
-        self.put(&mut writer, ino, next)
+        writer.sync();
+        self.put(writer, ino, next)
     }
 }
 

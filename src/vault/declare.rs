@@ -77,7 +77,7 @@ impl Vault {
         let sealed = seal::seal_key(&kek, &keys.recipients());
         let reason = format!("admin{}, uid map {}", if write { ", writable" } else { "" }, uid_map.as_str());
         self.record(audit::Operation::ScopeAdd, &folder(scope), None, &caller.who(), &reason)?;
-        let (dir, ino) = (self.new_ino(&mut writer)?, self.new_ino(&mut writer)?);
+        let (dir, ino) = (writer.next_ino()?, writer.next_ino()?);
         let node = Node {
             parent,
             name: Some(name),

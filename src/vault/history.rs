@@ -32,7 +32,9 @@ impl Vault {
                 return Err(VaultError::NotPermitted("a view has no versions: roll back what it is composed from"));
             }
             Some(live) if live.1.last_number > 0 => live,
-            Some(_) | None => return self.bring_back(&mut writer, caller, path, &text, number),
+            Some(_) | None => {
+                return self.transact_with(&mut writer, |writer| self.bring_back(writer, caller, path, &text, number));
+            }
         };
         let old = node.versions.iter().find(|v| v.number.0 == number).cloned().ok_or(VaultError::NotFound)?;
         if node.current() == Some(&old) {
@@ -80,7 +82,7 @@ impl Vault {
             Some(ino) => ino,
             None => {
                 self.check_room(caller, grant.rule(), &parent_node.scope)?;
-                self.new_ino(writer)?
+                writer.next_ino()?
             }
         };
         let mut next = revived(&grave, parent, name, &old, caller.uid());

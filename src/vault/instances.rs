@@ -115,7 +115,7 @@ impl Vault {
         };
         let entry = self.install_entry(&record, &kek)?;
         let instance = Instance { record: Arc::new(record), entry: Some(Arc::new(entry)), expiry_noted: false };
-        let ino = self.new_ino(&mut writer)?;
+        let ino = writer.next_ino()?;
         let shows_otherwise = self.with_open_mut(|open| open.scopes.put(ino, instance.clone()))?;
         let attached = self.register(&mut writer, &instance.record.id, held).and_then(|()| {
             let reason = describe(&instance.record);

@@ -47,6 +47,8 @@ mod ruled;
 mod scopes;
 mod setup;
 mod together;
+#[cfg(test)]
+mod transact_test;
 mod tree;
 mod unlock;
 mod view;
@@ -84,7 +86,7 @@ use crate::caller::{Callers, Control, Daemon, Process, Registry};
 use crate::meter::{Meter, Payer, Shares};
 use crate::model::{Generation, Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
-use crate::store::{AuditAnchor, Batch, Store};
+use crate::store::{AuditAnchor, Batch, Durability, Store};
 use clock::Clock;
 use export::{Exporter, Records};
 use node::Node;
@@ -523,6 +525,30 @@ impl Vault {
         self.with_open_mut(|open| f(&mut open.tree))
     }
 
+    /// What is changed in the tree from now on can be taken back.
+    fn begin_undo(&self) -> Result<(), VaultError> {
+        match &mut *self.write_state() {
+            State::Unlocked(open) => {
+                open.tree.begin();
+                Ok(())
+            }
+            State::Locked { .. } => Err(VaultError::Locked),
+        }
+    }
+
+    fn end_undo(&self, keep: bool) {
+        let ended = if keep {
+            match &mut *self.write_state() {
+                State::Unlocked(open) => open.tree.keep(),
+                State::Locked { .. } => {}
+            }
+            Ok(())
+        } else {
+            self.with_tree_mut(Tree::roll_back)
+        };
+        debug_assert!(ended.is_ok() || self.locked_since().is_some());
+    }
+
     /// How a scope's ids show, now.
     fn view(&self, scope: &Scope) -> View {
         match scope {
@@ -684,7 +710,8 @@ impl Vault {
         self.withdraw_all("the daemon ends");
         self.audit.shutdown();
         let mut writer = self.lock_writer();
-        let done = self.flush_with(&mut writer, Batch::default(), &BTreeMap::new());
+        let done = self.journal(&mut writer, Batch::default(), &BTreeMap::new(), Durability::Lazy);
+        let done = done.and_then(|()| Ok(self.store.checkpoint()?));
         if let Err(error) = done
             && !matches!(error, VaultError::Locked)
         {

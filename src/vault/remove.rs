@@ -15,8 +15,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Denied`], [`VaultError::NotFound`], [`VaultError::IsADirectory`].
     pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<super::Attr, VaultError> {
-        let mut writer = self.lock_writer();
-        self.unlink_locked(&mut writer, caller, parent, name, audit::Operation::Remove)
+        self.transact(|writer| self.unlink_locked(writer, caller, parent, name, audit::Operation::Remove))
     }
 
     pub(super) fn unlink_locked(
@@ -38,6 +37,7 @@ impl Vault {
         let composed = super::change::refuse_composed(&directory);
         self.recording(event, &path, || caller.who(), composed)?;
         self.record(event, &path, node.current().map(|v| v.number.0), &caller.who(), &grant.rule().to_string())?;
+        writer.sync();
         if event == audit::Operation::Purge {
             self.change_history(writer, &[&node.versions], &[])?;
             self.clear_grave(writer, &path)?;
@@ -57,7 +57,10 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Denied`], [`VaultError::NotEmpty`], [`VaultError::NotADirectory`].
     pub fn rmdir(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<Ino, VaultError> {
-        let mut writer = self.lock_writer();
+        self.transact(|writer| self.rmdir_in(writer, caller, parent, name))
+    }
+
+    fn rmdir_in(&self, writer: &mut Writer, caller: &impl Caller, parent: Ino, name: &Name) -> Result<Ino, VaultError> {
         let event = audit::Operation::Rmdir;
         let (directory, path) = self.place(parent, name)?;
         let ino = self.with_tree(|t| t.child(parent, name.as_str()))?.ok_or(VaultError::NotFound)?;
@@ -83,17 +86,21 @@ impl Vault {
             entries.iter().chain([&ino]).for_each(|ino| drop(tree.remove(*ino)));
         })?;
         entries.into_iter().chain([ino]).for_each(|ino| writer.touch(ino));
-        self.stamp(&mut writer, parent)?;
+        writer.sync();
+        self.stamp(writer, parent)?;
         Ok(ino)
     }
 
     /// Purges what is kept of a secret removed before. How many versions went.
     pub(super) fn purge_grave(&self, caller: &impl Caller, path: &str) -> Result<u64, VaultError> {
-        let mut writer = self.lock_writer();
-        let Some((_, grave)) = self.with_tree(|t| t.grave(path).cloned())? else { return Err(VaultError::NotFound) };
-        self.record(audit::Operation::Purge, path, None, &caller.who(), "removed before")?;
-        self.clear_grave(&mut writer, path)?;
-        Ok(grave.versions.len() as u64)
+        self.transact(|writer| {
+            let grave = self.with_tree(|t| t.grave(path).cloned())?;
+            let Some((_, grave)) = grave else { return Err(VaultError::NotFound) };
+            self.record(audit::Operation::Purge, path, None, &caller.who(), "removed before")?;
+            writer.sync();
+            self.clear_grave(writer, path)?;
+            Ok(grave.versions.len() as u64)
+        })
     }
 
     /// Nothing of what was removed under this path is kept.

@@ -5,6 +5,7 @@
 use super::node::{Node, Record, Version};
 use super::on_change;
 use super::tree::{Heritage, Recount};
+use super::writer::Writer;
 use super::{Caller, Change, Vault, VaultError};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
@@ -70,6 +71,21 @@ impl Vault {
                 break (writer, sealed);
             }
         };
+        let (numbers, changes) =
+            self.transact_with(&mut writer, |writer| self.together_in(writer, caller, (parts, sealed), gone, event))?;
+        drop(writer);
+        changes.into_iter().for_each(|change| self.tell(change));
+        Ok(numbers)
+    }
+
+    fn together_in(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        (parts, sealed): (&[Part<'_>], Vec<(Vec<u8>, seal::BlobDigest)>),
+        gone: &[(SecretPath, audit::Operation)],
+        event: audit::Operation,
+    ) -> Result<(Vec<u64>, Vec<Change>), VaultError> {
         let mut ready = Vec::new();
         for (part, (blob, digest)) in parts.iter().zip(sealed) {
             let path = part.path.to_string();
@@ -100,7 +116,7 @@ impl Vault {
                         last_number: 0,
                         view: None,
                     };
-                    (self.new_ino(&mut writer)?, node)
+                    (writer.next_ino()?, node)
                 }
             };
             let takes = match next.last_number {
@@ -127,7 +143,7 @@ impl Vault {
         for (path, how) in gone {
             let Some((folder, name)) = path.split_last() else { continue };
             let Ok(parent) = self.find(&folder) else { continue };
-            match self.unlink_locked(&mut writer, caller, parent, name, *how) {
+            match self.unlink_locked(writer, caller, parent, name, *how) {
                 Ok(_) => changes.push(Change::Entry { parent, name: name.clone() }),
                 Err(VaultError::NotFound) => {}
                 Err(error) => return Err(error),
@@ -138,13 +154,11 @@ impl Vault {
             (true, Some(name)) => Change::Entry { parent: one.parent, name: name.clone() },
             _ => Change::Node(one.ino),
         }));
-        self.install_together(&mut writer, ready)?;
-        drop(writer);
-        changes.into_iter().for_each(|change| self.tell(change));
-        Ok(numbers)
+        self.install_together(writer, ready)?;
+        Ok((numbers, changes))
     }
 
-    fn install_together(&self, writer: &mut super::writer::Writer, ready: Vec<Ready>) -> Result<(), VaultError> {
+    fn install_together(&self, writer: &mut Writer, ready: Vec<Ready>) -> Result<(), VaultError> {
         let mut batch = Batch::default();
         let mut records = BTreeMap::new();
         let mut recounts: Vec<Recount> = Vec::new();
@@ -162,6 +176,7 @@ impl Vault {
             recounts.push(recount);
         }
         batch.blobs.extend(ready.iter().map(|one| (one.blob.0, Some(one.blob.1.clone()))));
+        folders.into_iter().try_for_each(|folder| self.stamp(writer, folder))?;
         self.flush_with(writer, batch, &records)?;
         let touched = self.with_tree_mut(|tree| {
             let mut touched = Vec::new();
@@ -177,7 +192,7 @@ impl Vault {
             touched
         })?;
         touched.into_iter().for_each(|one| self.tell_unit(one));
-        folders.into_iter().try_for_each(|folder| self.stamp(writer, folder))
+        Ok(())
     }
 
     /// The current content of a secret, looked at as the daemon's own work: what is compared here is shown to nobody.

@@ -3,6 +3,8 @@
 //! Owns the links between nodes and the counts that bounds and blobs are kept by. Knows nothing of callers, seals or the
 //! store.
 
+mod undo;
+
 use super::VaultError;
 use super::export::ExportTouched;
 use super::kept::{Graves, Keeper, Kept};
@@ -36,6 +38,8 @@ pub struct Tree {
     published: PublishedIndex,
     exported: ExportTouched,
     views: ViewIndex,
+    /// What was before the transaction that is under way.
+    undo: Option<Vec<undo::Was>>,
 }
 
 /// A secret that was renamed away from a path: what it was then. What is committed to it later is another name's.
@@ -221,6 +225,7 @@ impl Tree {
 
     /// Puts a new node, or a changed one in the place of what it was. Links it under its parent and name.
     pub fn put(&mut self, ino: Ino, node: Node) {
+        self.note_node(ino);
         let was_at = self.path_of_source(ino);
         let old = self.unlink(ino);
         if old.as_ref().is_none_or(|old| (old.parent, &old.name) != (node.parent, &node.name)) {
@@ -272,6 +277,7 @@ impl Tree {
 
     /// Takes a node out. Its blobs are the caller's business.
     pub fn remove(&mut self, ino: Ino) -> Option<Arc<Node>> {
+        self.note_node(ino);
         let was_at = self.path_of_source(ino);
         let node = self.unlink(ino)?;
         self.published.note(ino, Some(&node), None);
@@ -302,17 +308,22 @@ impl Tree {
 
     /// Buries a removed secret. Gives back those that are too many now, for the caller to clear away.
     pub fn bury(&mut self, ino: Ino, grave: Grave, bounds: &Bounds) -> Vec<(Ino, Arc<Grave>)> {
+        self.note_grave(&grave.path);
         self.graves.insert(ino, grave, &mut self.kept);
-        self.graves.crowded_out(bounds, &mut self.kept)
+        let gone = self.graves.crowded_out(bounds, &mut self.kept);
+        self.note_gone(&gone);
+        gone
     }
 
     /// The record of a removed secret changed, but for whose it was and when it went.
     pub fn put_grave(&mut self, ino: Ino, grave: Grave) {
+        self.note_grave(&grave.path);
         self.graves.insert(ino, grave, &mut self.kept);
     }
 
     /// Takes a removed secret out again.
     pub fn exhume(&mut self, path: &str) -> Option<(Ino, Arc<Grave>)> {
+        self.note_grave(path);
         self.graves.remove(path, &mut self.kept)
     }
 
@@ -334,6 +345,7 @@ impl Tree {
 
     /// The histories have changed as was counted.
     pub fn settle(&mut self, recount: Recount) {
+        self.note_shared(&recount);
         for (blob, count) in recount.holders {
             match count {
                 0 | 1 => drop(self.shared.remove(&blob)),
@@ -359,11 +371,13 @@ impl Tree {
 
     /// The name has gone to another secret, or shall have no history.
     pub fn forget_left(&mut self, path: &str) {
+        self.note_left_ones();
         self.left.retain(|left| left.path != path);
     }
 
     /// The same for all names below a path.
     pub fn forget_left_below(&mut self, path: &str) {
+        self.note_left_ones();
         let below = |left: &Left| left.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
         self.left.retain(|left| !below(left));
     }

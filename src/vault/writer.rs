@@ -1,12 +1,12 @@
-//! What is changed in memory and not yet on disk, and how it gets there: one transaction for all of it.
+//! A transaction: what is changed in memory and not yet journalled, and how it gets there, all of it or nothing.
 //!
-//! A commit of content carries along every change of metadata before it, so that the disk always shows a state that
-//! once was. Metadata alone is written by [`Vault::sync`]: at fsync, at the end of a command, and every second.
+//! [`Vault::transact`] takes back what its changes did to the tree if they cannot be journalled, or fail half way. What it answered survives the
+//! end of the daemon at once; content, and what takes a right away, also a power cut.
 
 use super::node::{FACTS_INO, Facts, Grave, Record};
 use super::{Vault, VaultError};
 use crate::model::Ino;
-use crate::store::{Batch, BlobKey};
+use crate::store::{Batch, BlobKey, Durability};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use std::sync::Arc;
 const INO_BLOCK: u64 = 1024;
 
 /// What is to be written of an inode.
+#[derive(Clone)]
 pub(super) enum Out {
     /// The node as the tree has it, or nothing if it has none.
     Node,
@@ -24,15 +25,15 @@ pub(super) enum Out {
 }
 
 /// Changes on their way to the disk. Whoever holds its lock is the only one who changes anything.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Writer {
     dirty: BTreeMap<Ino, Out>,
     gone: Vec<BlobKey>,
     facts: Option<Facts>,
     facts_dirty: bool,
     next_ino: u64,
-    /// What the disk has for `ino_limit`.
-    durable_limit: u64,
+    /// Whether it must be on the disk before it is answered.
+    synced: bool,
     scopes: BTreeMap<String, Option<Vec<u8>>>,
     meta: BTreeMap<String, Vec<u8>>,
 }
@@ -41,7 +42,7 @@ impl Writer {
     /// Starts with the store's facts.
     pub fn begin(&mut self, facts: Facts) {
         let limit = facts.ino_limit;
-        *self = Writer { next_ino: limit, durable_limit: limit, facts: Some(facts), ..Writer::default() };
+        *self = Writer { next_ino: limit, facts: Some(facts), ..Writer::default() };
     }
 
     /// The store's facts.
@@ -60,21 +61,27 @@ impl Writer {
         self.facts = Some(facts);
     }
 
-    /// The next number no inode ever had, if the disk knows that it may be given: another daemon must not give it to
+    /// The next number no inode ever had. Which may have been given goes with the node that gets it: another daemon must not give it to
     /// something else, since the kernel and open handles remember it.
-    fn next_ino(&mut self) -> Result<Option<Ino>, VaultError> {
+    pub fn next_ino(&mut self) -> Result<Ino, VaultError> {
         let facts = self.facts.as_mut().ok_or(VaultError::Locked)?;
-        // Well before the end, so that the next sync has it on disk in time.
-        if self.next_ino + INO_BLOCK / 2 >= facts.ino_limit {
-            facts.ino_limit += INO_BLOCK;
+        if self.next_ino >= facts.ino_limit {
+            facts.ino_limit = self.next_ino + INO_BLOCK;
             self.facts_dirty = true;
-        }
-        if self.next_ino >= self.durable_limit {
-            return Ok(None);
         }
         let ino = Ino(self.next_ino);
         self.next_ino += 1;
-        Ok(Some(ino))
+        Ok(ino)
+    }
+
+    /// It must survive a power cut once it is answered.
+    pub fn sync(&mut self) {
+        self.synced = true;
+    }
+
+    /// It never happened. Numbers that were given are given to nobody else.
+    fn roll_back(&mut self, before: Writer) {
+        *self = Writer { next_ino: self.next_ino, ..before };
     }
 
     /// The node changed, came or went.
@@ -130,7 +137,7 @@ impl Writer {
     fn clean(&mut self) {
         self.dirty.clear();
         self.gone.clear();
-        self.durable_limit = self.facts.as_ref().map_or(0, |facts| facts.ino_limit);
+        self.synced = false;
         self.facts_dirty = false;
         self.scopes.clear();
         self.meta.clear();
@@ -141,10 +148,51 @@ impl Vault {
     /// Makes every change so far durable.
     ///
     /// # Errors
-    /// [`VaultError::Locked`]; the store's error, and then the changes wait for the next try.
+    /// [`VaultError::Locked`]; the store's error.
     pub fn sync(&self) -> Result<(), VaultError> {
         let mut writer = self.lock_writer();
-        self.flush(&mut writer)
+        self.flush(&mut writer)?;
+        Ok(self.store.sync()?)
+    }
+
+    /// As [`Vault::sync`]; and what was journalled goes where it will lie, if there is much of it or it is old. To be called every second.
+    ///
+    /// # Errors
+    /// As [`Vault::sync`].
+    pub fn tick(&self) -> Result<(), VaultError> {
+        self.sync()?;
+        Ok(self.store.checkpoint_if_due()?)
+    }
+
+    /// Does `changes`, and journals what they changed, as one transaction. If that fails, or they do, nothing has changed.
+    ///
+    /// # Errors
+    /// Those of `changes`; [`VaultError::Locked`]; the store's.
+    pub(super) fn transact<R>(
+        &self,
+        changes: impl FnOnce(&mut Writer) -> Result<R, VaultError>,
+    ) -> Result<R, VaultError> {
+        self.transact_with(&mut self.lock_writer(), changes)
+    }
+
+    /// As [`Vault::transact`], with the lock held.
+    pub(super) fn transact_with<R>(
+        &self,
+        writer: &mut Writer,
+        changes: impl FnOnce(&mut Writer) -> Result<R, VaultError>,
+    ) -> Result<R, VaultError> {
+        self.begin_undo()?;
+        let before = writer.clone();
+        let done = changes(writer).and_then(|result| {
+            let durability = if writer.synced { Durability::Synced } else { Durability::Lazy };
+            self.flush_as(writer, durability)?;
+            Ok(result)
+        });
+        if done.is_err() {
+            writer.roll_back(before);
+        }
+        self.end_undo(done.is_ok());
+        done
     }
 
     /// Makes every change so far durable, and lets nobody make another: for the end of a daemon whose tree the next one takes over.
@@ -156,35 +204,40 @@ impl Vault {
         // It may end at any moment from now on, and opens are answered until then.
         self.audit.sum_up_for_good();
         let mut writer = self.lock_writer();
-        let done = self.flush(&mut writer);
+        let done = self.flush(&mut writer).and_then(|()| Ok(self.store.checkpoint()?));
         // Never unlocked again: what was changed after this would be lost with its answer given.
         std::mem::forget(writer);
         done
     }
 
-    /// A number no inode ever had. Waits for the disk once in a while.
-    pub(super) fn new_ino(&self, writer: &mut Writer) -> Result<Ino, VaultError> {
-        if let Some(ino) = writer.next_ino()? {
-            return Ok(ino);
-        }
-        self.flush(writer)?;
-        writer.next_ino()?.ok_or_else(|| VaultError::Failed("no inode number is left".into()))
+    /// Journals what waits; it is on the disk when this returns.
+    pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), VaultError> {
+        self.flush_as(writer, Durability::Synced)
     }
 
-    /// As [`Vault::sync`], with the lock held.
-    pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), VaultError> {
+    fn flush_as(&self, writer: &mut Writer, durability: Durability) -> Result<(), VaultError> {
         if writer.is_clean() {
             return Ok(());
         }
-        self.flush_with(writer, Batch::default(), &BTreeMap::new())
+        self.journal(writer, Batch::default(), &BTreeMap::new(), durability)
     }
 
-    /// Commits `batch` and everything that waits, in one transaction. `records` stand in for what the tree has.
+    /// Journals `batch` and everything that waits, in one entry; it is on the disk when this returns. `records` stand in for what the tree has.
     pub(super) fn flush_with(
+        &self,
+        writer: &mut Writer,
+        batch: Batch,
+        records: &BTreeMap<Ino, Record>,
+    ) -> Result<(), VaultError> {
+        self.journal(writer, batch, records, Durability::Synced)
+    }
+
+    pub(super) fn journal(
         &self,
         writer: &mut Writer,
         mut batch: Batch,
         records: &BTreeMap<Ino, Record>,
+        durability: Durability,
     ) -> Result<(), VaultError> {
         let keys = self.keys()?;
         let seal = |ino, record: &Record| Some(keys.record.seal(ino, &record.encode()));
@@ -212,7 +265,7 @@ impl Vault {
         batch.blobs.extend(writer.gone.iter().map(|blob| (*blob, None)));
         batch.scopes.extend(writer.scopes.iter().map(|(k, v)| (k.clone(), v.clone())));
         batch.meta.extend(writer.meta.iter().map(|(k, v)| (k.clone(), Some(v.clone()))));
-        self.store.apply(&batch, &self.anchor())?;
+        self.store.append(&batch, &self.anchor(), durability)?;
         writer.clean();
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::change::refuse_entry;
 use super::node::Node;
 use super::view::View;
+use super::writer::Writer;
 use super::{Caller, Vault, VaultError, ruled};
 use crate::access::Operation;
 use crate::audit;
@@ -79,7 +80,17 @@ impl Vault {
     ) -> Result<(), VaultError> {
         // A look into the user database may take its time: not under the lock.
         let recipients = super::publish::check_recipients(name, value);
-        let mut writer = self.lock_writer();
+        self.transact(|writer| self.set_xattr_in(writer, caller, ino, (name, value, mode), recipients))
+    }
+
+    fn set_xattr_in(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        ino: Ino,
+        (name, value, mode): (&str, &[u8], XattrMode),
+        recipients: Result<(), VaultError>,
+    ) -> Result<(), VaultError> {
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
         self.recording(event, &path, || caller.who(), refuse_entry(&node))?;
@@ -101,7 +112,10 @@ impl Vault {
             self.recording(event, &path, || caller.who(), fits)?;
         }
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
-        self.put(&mut writer, ino, next)
+        if super::change::narrows(&node, &next) {
+            writer.sync();
+        }
+        self.put(writer, ino, next)
     }
 
     /// Removes an attribute.
@@ -124,7 +138,10 @@ impl Vault {
 
     /// As [`Vault::remove_xattr`], by a command of pinfold's own.
     pub(super) fn take_xattr(&self, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), VaultError> {
-        let mut writer = self.lock_writer();
+        self.transact(|writer| self.take_xattr_in(writer, caller, ino, name))
+    }
+
+    fn take_xattr_in(&self, writer: &mut Writer, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), VaultError> {
         let (node, path) = self.node_and_path(ino)?;
         let event = operation_of(name)?;
         self.recording(event, &path, || caller.who(), refuse_entry(&node))?;
@@ -148,7 +165,10 @@ impl Vault {
         }
         next.meta.ctime = Timestamp::now();
         self.record(event, &path, None, &caller.who(), &format!("{}: removed {name}", grant.rule()))?;
-        self.put(&mut writer, ino, next)
+        if super::change::narrows(&node, &next) {
+            writer.sync();
+        }
+        self.put(writer, ino, next)
     }
 }
 

@@ -302,3 +302,43 @@ fn a_backup_is_its_owner_s_alone_and_no_store_in_use_is_restored_over() {
 fn text(path: &Path) -> &str {
     path.to_str().expect("paths of the tests are ASCII")
 }
+
+/// Rounds in which the daemon is killed right after an answer. Long: `PINFOLD_KILLS=200`.
+fn kills() -> u64 {
+    std::env::var("PINFOLD_KILLS").map_or(12, |n| n.parse().expect("a number"))
+}
+
+/// Each kind of change that a filesystem knows, answered and then a kill -9: ext4 loses none of it, and neither do we.
+#[test]
+fn a_kill_right_after_an_answer_takes_nothing_back() {
+    let mut daemon = Daemon::keyed("");
+    let root = daemon.root().display().to_string();
+    sh(&format!("mkdir {root}/d && for f in a b c d/e; do echo $f > {root}/$f; done && chmod 644 {root}/b")).quiet();
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    for round in 0..kills() {
+        let changes = [
+            format!("chmod {} {root}/b", ["600", "644", "400", "664"][dice.below(4) as usize]),
+            format!("chown {}:3001 {root}/a", 2001 + round % 3),
+            format!("setfacl -m u:{}:r {root}/c", 2002 + round % 5),
+            format!("setfattr -n user.note -v {round} {root}/a"),
+            format!("mkdir {root}/d/new-{round}"),
+            format!("ln -s a {root}/d/link-{round}"),
+            format!(
+                "mv {root}/d/e {root}/d/f; mv {root}/d/f {root}/d/e; mv {root}/d/e {root}/d/e{round}; mv {root}/d/e{round} {root}/d/e"
+            ),
+            format!("touch -d @{} {root}/c", 1_000_000 + round),
+            format!("echo {round} > {root}/d/tmp && rm {root}/d/tmp"),
+            format!("echo {round} > {root}/d/.new && mv {root}/d/.new {root}/d/e"),
+        ];
+        let first = dice.below(changes.len() as u64) as usize;
+        for at in 0..1 + dice.below(4) as usize {
+            sh(&changes[(first + at) % changes.len()]).quiet();
+        }
+        let expected = listing(&daemon);
+        daemon.kill9();
+        daemon.serve_unlocked();
+        assert_eq!(listing(&daemon), expected, "round {round}, from {}", changes[first]);
+    }
+    daemon.cli(&["fsck", "--deep"]).ok();
+    daemon.cli(&["log", "--verify"]).ok();
+}

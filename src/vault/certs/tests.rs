@@ -519,8 +519,8 @@ fn only_admins_ask() {
 fn a_pair_that_could_not_be_written_is_the_old_one_after_a_restart() {
     use crate::store::{FaultPoint, NEXT_FAULT};
     let mut tried = 0;
-    use FaultPoint::{AfterTransaction, Slot, Sync, Transaction};
-    for point in [Slot, Transaction, AfterTransaction, Sync] {
+    use FaultPoint::{Append, Appended, Header, JournalSync};
+    for point in [Header, Append, Appended, JournalSync] {
         let rig = Rig::new();
         rig.accept(&rig.signed(&rig.request("web", false).request, 20)).unwrap();
         let asked = rig.request("web", false);

@@ -179,7 +179,7 @@ impl Vault {
             let known = self.with_exports(|exports| exports.host(&job.host.name).cloned())?;
             let (ino, old) = match known {
                 Some(known) => known,
-                None => (self.new_ino(&mut writer)?, HostRecord::new(job.host.name.clone()).into()),
+                None => (writer.next_ino()?, HostRecord::new(job.host.name.clone()).into()),
             };
             // The clock: a console brought back from a backup does not know its last numbers.
             job.serial = clock.max(last_serial(&old, clock).saturating_add(1));

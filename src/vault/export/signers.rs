@@ -236,7 +236,7 @@ impl Vault {
     }
 
     fn install_signer(&self, writer: &mut Writer, mut record: SignerRecord) -> Result<(), VaultError> {
-        let ino = self.new_ino(writer)?;
+        let ino = writer.next_ino()?;
         // The index key may be another one than when the key was sealed: a rekeying holds the writer's lock as we do.
         if let Kept::Store(sealed) = &record.kept {
             let keys = self.keys()?;

@@ -225,7 +225,7 @@ impl Vault {
         let remembered = match (remembered.filter(|new| *new != *before), at) {
             (None, _) => None,
             (Some(new), Some(at)) => Some((at, new)),
-            (Some(new), None) => Some((self.new_ino(writer)?, new)),
+            (Some(new), None) => Some((writer.next_ino()?, new)),
         };
         writer.keep(ino, Record::Console(Box::new(next.clone())));
         if let Some((at, remembered)) = &remembered {

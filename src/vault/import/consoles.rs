@@ -86,7 +86,7 @@ impl Vault {
         }
         let ino = match &known {
             Some((ino, _)) => *ino,
-            None => self.new_ino(&mut writer)?,
+            None => writer.next_ino()?,
         };
         let below = if record.prefix.is_root() { "everywhere".to_owned() } else { format!("below {}", record.prefix) };
         let what = format!("joined {}, which signs with {}, {below}", record.console, record.key.fingerprint());

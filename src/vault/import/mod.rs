@@ -157,7 +157,7 @@ impl Vault {
                 pretended += 1;
                 Ok(Ino(pretended))
             }
-            Mode::Whole | Mode::Partial => self.new_ino(&mut writer),
+            Mode::Whole | Mode::Partial => writer.next_ino(),
         };
         let plan = Plan { refused, ..Plan::default() };
         let mut applying =
@@ -192,7 +192,7 @@ impl Vault {
         records.insert(ino, Record::Console(Box::new(next.clone())));
         let at = match consoles.remembered().0 {
             Some(at) => at,
-            None => self.new_ino(&mut writer)?,
+            None => writer.next_ino()?,
         };
         records.insert(at, Record::Remembered(Box::new(remembered.clone())));
         self.flush_with(&mut writer, batch, &records)?;

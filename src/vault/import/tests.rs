@@ -699,7 +699,7 @@ fn a_fault_before_the_transaction_leaves_everything_as_it_was() {
         assert_eq!(vault.consoles().unwrap()[0].serial, 1);
     }
     // The store's own transaction fails.
-    crate::store::NEXT_FAULT.set(Some(crate::store::FaultPoint::AfterTransaction));
+    crate::store::NEXT_FAULT.set(Some(crate::store::FaultPoint::Appended));
     let import = Import { file: bundle.clone(), pretend: None, partial: None };
     assert!(Admin::import(&vault, &root(), import).is_err());
     assert_eq!((shown(&vault, "a").unwrap().as_str(), shown(&vault, "c")), ("1", None));

@@ -253,10 +253,7 @@ impl Vault {
     fn take_away(&self, caller: &Control, path: &SecretPath, event: audit::Operation) -> Result<(), VaultError> {
         let (directory, name) = path.split_last().ok_or(VaultError::NotFound)?;
         let parent = self.found(&directory)?.ok_or(VaultError::NotFound)?;
-        {
-            let mut writer = self.lock_writer();
-            self.unlink_locked(&mut writer, caller, parent, name, event)?;
-        }
+        self.transact(|writer| self.unlink_locked(writer, caller, parent, name, event))?;
         self.tell(Change::Entry { parent, name: name.clone() });
         Ok(())
     }

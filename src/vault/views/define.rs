@@ -87,10 +87,13 @@ impl Vault {
         }
         let what: String = format!("{}: {}", grant.rule(), view.definition).chars().take(4000).collect();
         self.record(event, path, None, &caller.who(), &what)?;
-        let ino = self.new_ino(&mut writer)?;
-        self.put(&mut writer, ino, node)?;
-        self.stamp(&mut writer, parent)?;
-        self.flush(&mut writer)?;
+        let ino = self.transact_with(&mut writer, |writer| {
+            let ino = writer.next_ino()?;
+            self.put(writer, ino, node)?;
+            self.stamp(writer, parent)?;
+            writer.sync();
+            Ok(ino)
+        })?;
         drop(writer);
         self.refresh_if_stale(ino);
         self.sync()?;

@@ -43,7 +43,7 @@ impl Vault {
         if !self.with_tree(|tree| tree.all_views().is_stale(directory)).unwrap_or(false) {
             return;
         }
-        if let Err(error) = self.try_refresh(&mut writer, directory) {
+        if let Err(error) = self.transact_with(&mut writer, |writer| self.try_refresh(writer, directory)) {
             // Not again before something changes: looking at it must not keep others from writing.
             let _ = self.with_tree_mut(|tree| tree.views().is_fresh(directory));
             tracing::warn!(path = %self.path_of(directory, None), %error, "a directory of certificates is not up to date");
@@ -88,7 +88,7 @@ impl Vault {
         }
         self.check_room_for(wanted.len() as u64)?;
         for (name, definition) in wanted {
-            let ino = self.new_ino(writer)?;
+            let ino = writer.next_ino()?;
             let entry = Node {
                 parent: directory,
                 name: Some(name.clone()),

@@ -74,7 +74,7 @@ fn what_an_earlier_version_took_into_such_a_place_goes() {
         (crate::model::Kind::Symlink, Some("evil".into()), vec![], 0);
     node.name = Some(crate::model::Name::parse(b"ssh").unwrap());
     let mut writer = vault.lock_writer();
-    let at = vault.new_ino(&mut writer).unwrap();
+    let at = writer.next_ino().unwrap();
     vault.put(&mut writer, at, node).unwrap();
     vault.keep_console(&mut writer, ino, record, None).unwrap();
     drop(writer);

@@ -1,0 +1,198 @@
+//! Transactions that fail, and daemons that end: what was refused never happened, what was answered did.
+
+use super::together::Part;
+use super::*;
+use crate::audit::{Settings, WhenFull};
+use crate::model::{Kind, Uid};
+use crate::seal::Protection;
+use crate::store::{FaultPoint, NEXT_FAULT};
+
+struct Rig {
+    home: tempfile::TempDir,
+    identity: Secret,
+    opened: u32,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let home = tempfile::tempdir().unwrap();
+        let recovery = Recovery { recipients: vec![age::x25519::Identity::generate().to_public().to_string()] };
+        let mut text = create_store(&home.path().join("store"), &Protection::Plain, &recovery).unwrap().unwrap();
+        Rig { home, identity: Secret::take(&mut text).unwrap(), opened: 0 }
+    }
+
+    /// What a daemon that begins now has.
+    fn open(&mut self) -> Vault {
+        self.opened += 1;
+        let path = self.home.path().join(format!("log{}", self.opened));
+        let settings = Settings { path, max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
+        let limits = Limits {
+            max_secret_size: 1 << 20,
+            max_secrets: 1000,
+            max_instances: 1,
+            keep_versions: 3,
+            allow_reveal: false,
+            mountpoint: "/nowhere".into(),
+            operator_gid: None,
+        };
+        let store = Store::open(&self.home.path().join("store")).unwrap();
+        let vault = Vault::new(store, Log::open(settings, None).unwrap(), Callers::new().unwrap(), limits);
+        vault.unlock(&Daemon, &UnlockBy::Identity(&self.identity)).unwrap();
+        vault
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text.as_bytes()).unwrap()
+}
+
+fn path(text: &str) -> SecretPath {
+    SecretPath::parse(text).unwrap()
+}
+
+fn make(vault: &Vault, parent: Ino, text: &str, kind: Kind) -> Result<Ino, VaultError> {
+    let target = (kind == Kind::Symlink).then_some("pin");
+    let new = NewNode { parent, name: &name(text), kind, mode: 0o755, umask: 0, target };
+    Ok(vault.create(&Daemon, new)?.ino)
+}
+
+fn write(vault: &Vault, ino: Ino, bytes: &[u8]) -> Result<(), VaultError> {
+    let right = vault.open_new(&Daemon, ino)?;
+    vault.commit(&right, &Daemon.who(), Content { bytes, mtime: None }).map(drop)
+}
+
+fn rename(vault: &Vault, from: &str, to: &str) -> Result<(), VaultError> {
+    let (name, new_name) = (name(from), name(to));
+    let parent = Ino::ROOT;
+    vault.rename(&Daemon, Rename { parent, name: &name, new_parent: parent, new_name: &new_name, replace: true })
+}
+
+/// Everything that can be seen: each path with its attributes, versions, target, ACL and attributes, and what is kept of removed ones.
+fn seen(vault: &Vault) -> Vec<String> {
+    let look = |tree: &Tree| {
+        let nodes = tree.nodes().map(|(ino, node)| {
+            let at = tree.path(ino).map(|path| path.to_string()).unwrap_or_default();
+            let meta = &node.meta;
+            format!("{at}: {ino:?} {:?} {meta:?} {:?} {:?}", node.kind, node.versions, node.target)
+        });
+        let graves = tree.graves().map(|(ino, grave)| format!("{}: {ino:?} removed, {:?}", grave.path, grave.versions));
+        let mut all: Vec<String> = nodes.chain(graves).collect();
+        all.sort();
+        all
+    };
+    vault.with_tree(look).unwrap()
+}
+
+type Step = (&'static str, fn(&Vault) -> Result<(), VaultError>);
+
+/// One of each kind of change, done to what [`furnish`] made.
+const STEPS: [Step; 14] = [
+    ("mkdir", |vault| make(vault, Ino::ROOT, "new", Kind::Directory).map(drop)),
+    ("symlink", |vault| make(vault, Ino::ROOT, "link", Kind::Symlink).map(drop)),
+    ("create", |vault| make(vault, Ino::ROOT, "file", Kind::File).map(drop)),
+    ("chmod, wider", |vault| set(vault, "pin", SetAttr { mode: Some(0o644), ..SetAttr::default() })),
+    ("chmod, narrower", |vault| set(vault, "open", SetAttr { mode: Some(0o400), ..SetAttr::default() })),
+    ("chown", |vault| set(vault, "pin", SetAttr { uid: Some(Uid(7)), ..SetAttr::default() })),
+    ("touch", |vault| {
+        let at = Timestamp { secs: 1000, nanos: 0 };
+        set(vault, "pin", SetAttr { mtime: Some(TimeChange::At(at)), ..SetAttr::default() })
+    }),
+    ("setfattr", |vault| vault.set_xattr(&Daemon, vault.find(&path("pin"))?, "user.note", b"words", XattrMode::Set)),
+    ("setfacl", |vault| {
+        let entry =
+            |tag: u16, perm: u16, id: u32| [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat();
+        let none = u32::MAX;
+        let acl = [
+            2u32.to_le_bytes().to_vec(),
+            entry(1, 6, none),
+            entry(2, 4, 2000),
+            entry(4, 0, none),
+            entry(0x10, 4, none),
+            entry(0x20, 0, none),
+        ];
+        let at = vault.find(&path("pin"))?;
+        vault.set_xattr(&Daemon, at, "system.posix_acl_access", &acl.concat(), XattrMode::Set)
+    }),
+    ("rename", |vault| rename(vault, "pin", "other")),
+    ("rename over", |vault| rename(vault, "pin", "open")),
+    ("unlink", |vault| vault.unlink(&Daemon, Ino::ROOT, &name("pin")).map(drop)),
+    ("rmdir", |vault| vault.rmdir(&Daemon, Ino::ROOT, &name("empty")).map(drop)),
+    ("commit", |vault| write(vault, vault.find(&path("pin"))?, b"another")),
+];
+
+fn set(vault: &Vault, at: &str, set: SetAttr) -> Result<(), VaultError> {
+    vault.set_attr(&Daemon, vault.find(&path(at))?, set).map(drop)
+}
+
+fn furnish(vault: &Vault) {
+    for (text, mode) in [("pin", 0o600), ("open", 0o644)] {
+        let ino = make(vault, Ino::ROOT, text, Kind::File).unwrap();
+        write(vault, ino, text.as_bytes()).unwrap();
+        set(vault, text, SetAttr { mode: Some(mode), ..SetAttr::default() }).unwrap();
+    }
+    make(vault, Ino::ROOT, "empty", Kind::Directory).unwrap();
+}
+
+#[test]
+fn what_was_answered_is_there_after_the_daemon_s_end() {
+    for (what, step) in STEPS {
+        let mut rig = Rig::new();
+        let vault = rig.open();
+        furnish(&vault);
+        step(&vault).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let expected = seen(&vault);
+        // Nothing is shut down: what it had in memory alone is lost.
+        drop(vault);
+        assert_eq!(seen(&rig.open()), expected, "{what}");
+    }
+}
+
+#[test]
+fn what_cannot_be_journalled_never_happened() {
+    for (what, step) in STEPS {
+        let mut rig = Rig::new();
+        let vault = rig.open();
+        furnish(&vault);
+        let before = seen(&vault);
+        for point in [FaultPoint::Append, FaultPoint::Appended] {
+            NEXT_FAULT.set(Some(point));
+            assert!(step(&vault).is_err(), "{what}, {point:?}");
+            assert_eq!(NEXT_FAULT.take(), None, "{what}: it was met");
+            assert_eq!(seen(&vault), before, "{what}, {point:?}: in memory");
+        }
+        // A later commit carries nothing of it along.
+        vault.sync().unwrap();
+        let ino = make(&vault, Ino::ROOT, "later", Kind::File).unwrap();
+        write(&vault, ino, b"later").unwrap();
+        let expected = seen(&vault);
+        drop(vault);
+        let vault = rig.open();
+        assert_eq!(seen(&vault), expected, "{what}: after a restart");
+        step(&vault).unwrap_or_else(|e| panic!("{what}, once more: {e}"));
+        assert!(vault.check(true).unwrap().problems.is_empty(), "{what}");
+    }
+}
+
+/// A key that is replaced and removed for good in one transaction: if that fails, the old one is all there is.
+#[test]
+fn a_private_key_outlives_the_transaction_that_was_to_replace_it() {
+    for point in [FaultPoint::Append, FaultPoint::Appended, FaultPoint::JournalSync] {
+        let mut rig = Rig::new();
+        let vault = rig.open();
+        furnish(&vault);
+        let before = seen(&vault);
+        NEXT_FAULT.set(Some(point));
+        let parts = [Part { path: path("new"), content: b"the new one", mode: 0o600 }];
+        let gone = [(path("pin"), audit::Operation::Purge)];
+        let failed = vault.commit_together(&Daemon, &parts, &gone, audit::Operation::Renew);
+        assert!(failed.is_err() && NEXT_FAULT.take().is_none(), "{point:?}");
+        assert_eq!(seen(&vault), before, "{point:?}");
+        vault.sync().unwrap();
+        write(&vault, vault.find(&path("open")).unwrap(), b"goes on").unwrap();
+        assert!(vault.check(true).unwrap().problems.is_empty(), "{point:?}: its content can be opened");
+        drop(vault);
+        let vault = rig.open();
+        assert!(vault.find(&path("pin")).is_ok() && vault.find(&path("new")).is_err(), "{point:?}");
+        assert!(vault.check(true).unwrap().problems.is_empty(), "{point:?}");
+    }
+}
