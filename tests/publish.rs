@@ -594,17 +594,18 @@ fn a_secret_of_the_host_and_of_another_scope_in_a_container() {
     let one = Container::start(3_200_000);
     scope_add(&world, "web");
     scope_add(&world, "db");
-    attach(&world, "web", one.init, "one", Some(3));
+    // An id of its own: keys of the same name in the keyring of this process are one key, which ends with this time.
+    attach(&world, "web", one.init, "timed", Some(3));
     world.put("containers/db/pin", 999, b"db");
     let open = SetAttr { mode: Some(0o444), ..SetAttr::default() };
     world.vault.set_attr(&Daemon, world.ino("containers/db/pin"), open).unwrap();
-    let wrong = world.try_publish(Publish { container: Some("one".into()), ..asked("containers/db/pin", 999) });
+    let wrong = world.try_publish(Publish { container: Some("timed".into()), ..asked("containers/db/pin", 999) });
     assert!(matches!(&wrong, Err(Fault::Refused(why)) if why.contains("not inside")), "{wrong:?}");
     // A uid of the container is another one of this machine, and judged as that.
     world.put("shared/pin", 999, b"host");
     let here = |to: &str| Publish {
         to: to.into(),
-        container: Some("one".into()),
+        container: Some("timed".into()),
         preset: Some("389ds".into()),
         instance: Some("a".into()),
         ..asked("shared/pin", 0)
@@ -613,10 +614,10 @@ fn a_secret_of_the_host_and_of_another_scope_in_a_container() {
     assert!(matches!(world.try_publish(here("root")), Err(Fault::Usage(_))));
     world.put("shared/pin", 3_200_999, b"host");
     let info = world.try_publish(here("999")).unwrap().remove(0);
-    assert_eq!(info.description, "Internal (Software) Token:a:one:password");
+    assert_eq!(info.description, "Internal (Software) Token:a:timed:password");
     assert_eq!(one.content(999, &info.description).as_deref(), Some("host"));
     world.until("it goes with the instance's time", || one.content(999, &info.description).is_none());
-    assert!(world.vault.published(&root()).unwrap()[0].reason.as_ref().unwrap().contains("no instance of one"));
+    assert!(world.vault.published(&root()).unwrap()[0].reason.as_ref().unwrap().contains("no instance of timed"));
 }
 
 /// How long it takes: `cargo test --release --test publish -- --ignored --nocapture measured`.
