@@ -45,6 +45,8 @@ impl Handle {
         match proc::open_process(pid) {
             Ok(fd) => Ok(Handle { base: format!("/proc/{pid}"), by: By::Leader(fd, pid) }),
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Err(gone(pid, &e)),
+            // The kernel says the same (ENOENT) of a thread, and for a moment of a process that was just reaped.
+            Err(e) if !std::path::Path::new(&format!("/proc/{pid}")).exists() => Err(gone(pid, &e)),
             // Before Linux 5.3 there are none at all.
             Err(e) => Err(Doubt(format!("{pid} is no process that can be held, but one of its threads: {e}"))),
         }

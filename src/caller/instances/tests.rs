@@ -299,7 +299,8 @@ fn what_cannot_be_told_from_the_host_is_not_held() {
     }
     let mut child = Command::new("unshare").args(["--pid", "--fork", "true"]).spawn().unwrap();
     child.wait().unwrap();
-    assert!(refusal(child.id()).contains("gone"));
+    let gone = refusal(child.id());
+    assert!(gone.contains("gone"), "{gone}");
     let (tell, tid) = std::sync::mpsc::channel();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
