@@ -44,15 +44,15 @@ pub fn binary() -> PathBuf {
 }
 
 impl Pinfold {
-    /// Makes a store, starts its daemon and unlocks it.
-    pub fn new(folder: &Folder, name: &str, binary: &Path) -> Result<Self> {
+    /// Makes a store, starts its daemon and unlocks it. `more` goes into its configuration.
+    pub fn new(folder: &Folder, name: &str, binary: &Path, more: &str) -> Result<Self> {
         let home = folder.make(&format!("{name}.home"))?;
         fs::set_permissions(&home, Permissions::from_mode(0o700))?;
         let mountpoint = folder.make(name)?;
         let mut this =
             Pinfold { bench: mountpoint.join("bench"), binary: binary.into(), folder: home, mountpoint, daemon: None };
         let config = format!(
-            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\nmax_secrets = {MAX_SECRETS}\n",
+            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\nmax_secrets = {MAX_SECRETS}\n{more}",
             this.folder.join("store"),
             this.mountpoint,
             this.folder.join("control.sock"),

@@ -17,6 +17,10 @@ const SMALL: usize = 64;
 const LARGE: usize = 1 << 20;
 /// Client threads in the second measurement of opens.
 const THREADS: usize = 4;
+/// The other pinfold: it may know nothing of limits.
+const BEFORE: &str = "before";
+/// The reader is no more than one uid, and opens faster than one may by default.
+const NO_DELAY: &str = "[limits]\nopens = 100000000\ncommit_rate = 100000000\n";
 
 /// From the command line.
 pub struct Options {
@@ -141,14 +145,15 @@ impl Bench<'_> {
             self.stores.push((size, store));
         }
         if let (Some(binary), Some(&size)) = (&self.options.before, self.options.sizes.first()) {
-            self.before = Some(self.filled(binary, "before", size)?);
+            self.before = Some(self.filled(binary, BEFORE, size)?);
         }
         Ok(())
     }
 
     fn filled(&mut self, binary: &Path, name: &str, size: usize) -> Result<Pinfold> {
         eprintln!("openbench: a store of {size} secrets, {}", binary.display());
-        let store = Pinfold::new(&self.folder, name, binary)?;
+        let limits = if name == BEFORE { "" } else { NO_DELAY };
+        let store = Pinfold::new(&self.folder, name, binary, limits)?;
         for (name, bytes) in files() {
             store.put(&name, bytes, READER)?;
         }
