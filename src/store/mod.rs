@@ -480,9 +480,11 @@ impl Store {
         let (state, values) = {
             let mut head = self.head();
             self.mend(ledger, &mut head)?;
-            match &*head {
+            match &mut *head {
                 Some(head) if head.is_ahead() => (head.state, self.read_overlay().all()),
-                _ => return Ok(()),
+                // It has all of it, but what the journal has beyond it may have to be given up.
+                Some(head) => return self.was_checkpointed(head, head.state.generation),
+                None => return Ok(()),
             }
         };
         self.put_checkpoint(ledger, state, &values)?;

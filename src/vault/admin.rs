@@ -140,7 +140,7 @@ impl Admin for Vault {
                 return Err(VaultError::NotFound.into());
             }
             let purged = self.purge_grave(&caller, &remove.path.to_string())?;
-            self.sync()?;
+            self.scrub()?;
             return Ok(Removed { nodes: 0, purged });
         };
         let parent = self.with_tree(|t| t.find(&directory))?.ok_or(VaultError::NotFound)?;
@@ -152,6 +152,9 @@ impl Admin for Vault {
         let mut removed = Removed::default();
         let event = if remove.purge { audit::Operation::Purge } else { audit::Operation::Remove };
         self.remove_tree(&caller, parent, name, ino, remove.recursive, event, &mut removed)?;
+        if remove.purge {
+            self.scrub()?;
+        }
         self.sync()?;
         Ok(removed)
     }
@@ -638,6 +641,13 @@ impl Vault {
         removed.nodes += 1;
         self.tell(Change::Entry { parent, name: name.clone() });
         Ok(())
+    }
+
+    /// What was removed for good is in the journal's files no longer either.
+    fn scrub(&self) -> Result<(), VaultError> {
+        let not_wiped =
+            |error| VaultError::Failed(format!("it is removed, but the journal could not be wiped: {error}"));
+        self.store.scrub().map_err(not_wiped)
     }
 
     pub(crate) fn fsck_report(&self, fsck: Fsck) -> Result<FsckReport, VaultError> {

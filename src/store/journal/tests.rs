@@ -229,6 +229,31 @@ fn after_a_failed_sync_what_was_answered_is_there_and_what_was_not_never_happene
     assert_eq!(nodes.keys().map(|ino| ino.0).collect::<Vec<_>>(), [1, 2, 4]);
 }
 
+/// The same where the journal had nothing else: a successor does not find what was refused.
+#[test]
+fn after_a_failed_sync_of_the_first_entry_nothing_is_there() {
+    let place = Place::new();
+    let (store, _) = place.open().unwrap();
+    NEXT_FAULT.set(Some(FaultPoint::JournalSync));
+    assert!(append(&store, &node(3, b"refused"), Durability::Synced).is_err());
+    assert_eq!(place.open_copy_nodes().len(), 1);
+    append(&store, &node(4, b"later"), Durability::Lazy).unwrap();
+    drop(store);
+    assert_eq!(place.open().unwrap().1.keys().map(|ino| ino.0).collect::<Vec<_>>(), [1, 4]);
+}
+
+#[test]
+fn what_is_deleted_for_good_is_not_in_the_journal_s_files_either() {
+    let place = Place::new();
+    let (store, _) = place.open().unwrap();
+    lazily(&store, 2, b"sealed");
+    store.scrub().unwrap();
+    assert!(std::fs::read(place.segment(0)).unwrap().iter().all(|byte| *byte == 0));
+    lazily(&store, 3, b"later");
+    drop(store);
+    assert_eq!(place.open().unwrap().1.len(), 3);
+}
+
 #[test]
 fn if_the_database_does_not_take_it_either_nothing_is_committed_any_more() {
     let place = Place::new();
