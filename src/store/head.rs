@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 /// One of them: tree, key, value.
 pub(super) type Value = (Tree, Vec<u8>, Option<Arc<[u8]>>);
 
-/// Values that are journalled and not in the database, by tree and key; `None` is one that was deleted.
+/// Values that are journalled and not in the database, for each tree by key; `None` is one that was deleted.
 #[derive(Default)]
 pub(super) struct Overlay {
-    values: BTreeMap<(u8, Vec<u8>), Latest>,
+    values: [BTreeMap<Vec<u8>, Latest>; Tree::ALL.len()],
 }
 
-#[derive(Clone)]
 struct Latest {
     generation: Generation,
     value: Option<Arc<[u8]>>,
@@ -31,16 +30,12 @@ struct Latest {
 impl Overlay {
     /// What the journal has of a record; `None` if nothing.
     pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Option<Option<Blob>> {
-        // No key is made for the look-up where there is nothing to be found, which is the usual case.
-        if self.values.is_empty() {
-            return None;
-        }
-        let latest = self.values.get(&(tree as u8, key.to_vec()))?;
+        let latest = self.values[tree as usize].get(key)?;
         Some(latest.value.as_ref().map(|value| Blob::journalled(Arc::clone(value))))
     }
 
     fn put(&mut self, generation: Generation, tree: Tree, key: Vec<u8>, value: Option<Arc<[u8]>>) {
-        self.values.insert((tree as u8, key), Latest { generation, value });
+        self.values[tree as usize].insert(key, Latest { generation, value });
     }
 
     fn take(&mut self, generation: Generation, change: Change) {
@@ -49,16 +44,22 @@ impl Overlay {
 
     /// All of it, to be put into the database.
     pub(super) fn all(&self) -> Vec<Value> {
-        let tree = |number: u8| Tree::ALL.into_iter().find(|tree| *tree as u8 == number);
-        let each = |((number, key), latest): (&(u8, Vec<u8>), &Latest)| {
-            tree(*number).map(|tree| (tree, key.clone(), latest.value.clone()))
+        let of = |tree: Tree| {
+            let own = self.values[tree as usize].iter();
+            own.map(move |(key, latest)| (tree, key.clone(), latest.value.clone()))
         };
-        self.values.iter().filter_map(each).collect()
+        Tree::ALL.into_iter().flat_map(of).collect()
     }
 
     /// Forgets what the database has by now.
     pub(super) fn drop_up_to(&mut self, generation: Generation) {
-        self.values.retain(|_, latest| latest.generation > generation);
+        self.values.iter_mut().for_each(|own| own.retain(|_, latest| latest.generation > generation));
+    }
+
+    /// How many bytes it has.
+    fn bytes(&self) -> u64 {
+        let values = self.values.iter().flat_map(BTreeMap::values);
+        values.map(|latest| latest.value.as_ref().map_or(0, |value| value.len() as u64)).sum()
     }
 }
 
@@ -97,6 +98,11 @@ pub(super) fn written(batch: &Batch) -> u64 {
 }
 
 impl Head {
+    /// That of a store whose database holds what was committed up to `checkpointed`.
+    pub(super) fn new(keys: Keys, journal: Journal, state: State, checkpointed: Generation) -> Self {
+        Head { keys, journal, state, checkpointed, uncertain: false, pending: 0, ahead_since: None }
+    }
+
     /// The state after a batch, and how many bytes it takes the place of.
     pub(super) fn after(
         &self,
@@ -140,7 +146,7 @@ impl Head {
     pub(super) fn checkpointed(&mut self, overlay: &mut Overlay, generation: Generation) {
         overlay.drop_up_to(generation);
         self.checkpointed = self.checkpointed.max(generation);
-        self.pending = overlay.values.values().map(|latest| latest.value.as_ref().map_or(0, |v| v.len()) as u64).sum();
+        self.pending = overlay.bytes();
         self.ahead_since = if self.is_ahead() { Some(Instant::now()) } else { None };
     }
 

@@ -26,6 +26,20 @@ const MACED: usize = USED - 32;
 const MAGIC: &[u8; 8] = b"pinfman\n";
 const VERSION: u32 = 1;
 
+/// A subkey of the index key.
+pub(super) fn subkey(index_key: &Secret, label: &[u8]) -> zeroize::Zeroizing<[u8; 32]> {
+    let mut key = zeroize::Zeroizing::new([0; 32]);
+    let hkdf = Hkdf::<Sha256>::new(None, index_key.expose());
+    hkdf.expand(label, &mut *key).expect("32 bytes are within what HKDF can give");
+    key
+}
+
+/// One for MACs, its key schedule done.
+pub(super) fn mac_key(index_key: &Secret, label: &[u8]) -> Box<Hmac<Sha256>> {
+    let key = subkey(index_key, label);
+    Box::new(<Hmac<Sha256> as Mac>::new_from_slice(&*key).expect("HMAC takes keys of any length"))
+}
+
 /// The subkeys of the index key, their key schedules done.
 pub(super) struct Keys {
     sum: Box<Hmac<Sha256>>,
@@ -35,13 +49,8 @@ pub(super) struct Keys {
 impl Keys {
     /// Derives both.
     pub(super) fn derive(index_key: &Secret) -> Self {
-        let hkdf = Hkdf::<Sha256>::new(None, index_key.expose());
-        let subkey = |label: &[u8]| {
-            let mut key = zeroize::Zeroizing::new([0; 32]);
-            hkdf.expand(label, &mut *key).expect("32 bytes are within what HKDF can give");
-            Box::new(<Hmac<Sha256> as Mac>::new_from_slice(&*key).expect("HMAC takes keys of any length"))
-        };
-        Keys { sum: subkey(b"pinfold store 1 record sum"), mac: subkey(b"pinfold store 1 manifest slot") }
+        let mac = |label| mac_key(index_key, label);
+        Keys { sum: mac(b"pinfold store 1 record sum"), mac: mac(b"pinfold store 1 manifest slot") }
     }
 
     fn record(&self, tree: Tree, key: &[u8], value: &[u8]) -> Sum {

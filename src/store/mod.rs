@@ -342,16 +342,7 @@ impl Store {
         ledger.given(state.generation);
         journal.is_at(state.generation);
         *self.write_overlay() = overlay;
-        let head = Head {
-            keys: keys(),
-            journal,
-            state,
-            checkpointed: base.generation,
-            uncertain: false,
-            pending: 0,
-            ahead_since: None,
-        };
-        *self.head() = Some(head);
+        *self.head() = Some(Head::new(keys(), journal, state, base.generation));
         // What a process before this one left in the journal may be in the page cache alone: it is in the database before it is shown.
         match self.checkpoint_under(&mut ledger) {
             Err(StoreError::NoSpace) => self.open_on_a_full_disk(&mut ledger)?,
@@ -388,7 +379,9 @@ impl Store {
             if !head::is_journalled(batch) || head.uncertain || head.journal.has_failed() {
                 break;
             }
-            let (state, replaced) = match head.after(&*self.db()?, &self.read_overlay(), batch, *anchor) {
+            // In a statement of its own: whoever opens the database anew waits until nobody has it.
+            let after = head.after(&*self.db()?, &self.read_overlay(), batch, *anchor);
+            let (state, replaced) = match after {
                 // As it does in sled after a failed write.
                 Err(StoreError::NoSpace | StoreError::Io(_)) => {
                     drop(locked);
@@ -618,15 +611,7 @@ impl Store {
         journal.is_at(generation);
         let state = ledger.state().ok_or_else(ledger::unverified)?;
         let keys = manifest::Keys::derive(index_key);
-        *locked = Some(Head {
-            keys,
-            journal,
-            state,
-            checkpointed: generation,
-            uncertain: false,
-            pending: 0,
-            ahead_since: None,
-        });
+        *locked = Some(Head::new(keys, journal, state, generation));
         drop(locked);
         self.at(generation);
         Ok(generation)

@@ -179,10 +179,7 @@ impl Vault {
         apply(&mut next, kept);
         let attr = next.attr(ino, &view);
         let is_view = next.is_view();
-        if narrows(&node, &next) {
-            writer.sync();
-        }
-        self.put(writer, ino, next)?;
+        self.put_changed(writer, ino, &node, next)?;
         Ok((attr, is_view))
     }
 
@@ -443,6 +440,20 @@ impl Vault {
         Ok(())
     }
 
+    /// As [`Vault::put`], for what only differs in its metadata: if somebody may do less then, that is on the disk before it is answered.
+    pub(super) fn put_changed(
+        &self,
+        writer: &mut Writer,
+        ino: Ino,
+        before: &Node,
+        next: Node,
+    ) -> Result<(), VaultError> {
+        if narrows(before, &next) {
+            writer.sync();
+        }
+        self.put(writer, ino, next)
+    }
+
     /// A directory's entries changed, now.
     pub(super) fn stamp(&self, writer: &mut Writer, directory: Ino) -> Result<(), VaultError> {
         let mut node = (*self.node(directory)?).clone();
@@ -471,7 +482,7 @@ fn continue_history(node: &mut Node, heritage: Heritage) {
 }
 
 /// Whether somebody may do less then. Of what was never written there is nothing to be read.
-pub(super) fn narrows(before: &Node, after: &Node) -> bool {
+fn narrows(before: &Node, after: &Node) -> bool {
     let (old, new) = (&before.meta, &after.meta);
     let is_empty = before.kind == Kind::File && before.last_number == 0;
     let same = (old.uid, old.gid, &old.acl, &old.default_acl, &old.xattrs)

@@ -112,10 +112,7 @@ impl Vault {
             self.recording(event, &path, || caller.who(), fits)?;
         }
         self.record(event, &path, None, &caller.who(), &format!("{}: set {name}", grant.rule()))?;
-        if super::change::narrows(&node, &next) {
-            writer.sync();
-        }
-        self.put(writer, ino, next)
+        self.put_changed(writer, ino, &node, next)
     }
 
     /// Removes an attribute.
@@ -165,10 +162,7 @@ impl Vault {
         }
         next.meta.ctime = Timestamp::now();
         self.record(event, &path, None, &caller.who(), &format!("{}: removed {name}", grant.rule()))?;
-        if super::change::narrows(&node, &next) {
-            writer.sync();
-        }
-        self.put(writer, ino, next)
+        self.put_changed(writer, ino, &node, next)
     }
 }
 

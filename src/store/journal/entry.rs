@@ -3,13 +3,12 @@
 //! Owns the encoding. An entry is *physical*: it has the bytes that are stored, not what was meant, so that doing it twice does no harm.
 
 use super::super::db::{Put, Tree};
-use super::super::manifest::State;
+use super::super::manifest::{self, State};
 use super::super::{MAX_KEY, MAX_VALUE, StoreError};
 use crate::model::{Generation, Ino};
 use crate::secret::Secret;
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
@@ -35,18 +34,9 @@ pub(super) struct Keys {
 impl Keys {
     /// Derives both.
     pub(super) fn derive(index_key: &Secret) -> Self {
-        let hkdf = Hkdf::<Sha256>::new(None, index_key.expose());
-        let subkey = |label: &[u8]| {
-            let mut key = zeroize::Zeroizing::new([0; 32]);
-            hkdf.expand(label, &mut *key).expect("32 bytes are within what HKDF can give");
-            key
-        };
         Keys {
-            seal: XChaCha20Poly1305::new((&*subkey(b"pinfold journal 1 entry")).into()),
-            header: Box::new(
-                <Hmac<Sha256> as Mac>::new_from_slice(&*subkey(b"pinfold journal 1 segment"))
-                    .expect("HMAC takes keys of any length"),
-            ),
+            seal: XChaCha20Poly1305::new((&*manifest::subkey(index_key, b"pinfold journal 1 entry")).into()),
+            header: manifest::mac_key(index_key, b"pinfold journal 1 segment"),
         }
     }
 
