@@ -299,11 +299,7 @@ impl Fs {
             Some((seat, expected)) if expected == opened.blob => seat,
             other => {
                 drop(other);
-                let seat = seat(Want::Show(opened.blob))?;
-                if seat.place().instead.is_some() {
-                    return Err(FsError::Stale);
-                }
-                seat
+                seat(Want::Just(opened.blob))?
             }
         };
         self.handles.keep(seat, opened, caller.uid())

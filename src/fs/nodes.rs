@@ -61,6 +61,8 @@ impl From<Ino> for Node {
 pub(super) enum Want {
     /// Reading this content; `None` before the first version.
     Show(Option<BlobKey>),
+    /// Reading this content and no other: it is composed already.
+    Just(Option<BlobKey>),
     /// Reading what changes.
     Plain,
     /// Writing alone: nothing is mapped through it.
@@ -123,7 +125,7 @@ impl Held {
     fn fits(&self, want: Want) -> bool {
         !self.lost
             && match want {
-                Want::Show(what) => self.plain == 0 && self.shows(what),
+                Want::Show(what) | Want::Just(what) => self.plain == 0 && self.shows(what),
                 Want::Plain => self.readers == 0 && !self.filled,
                 Want::Write => true,
             }
@@ -277,7 +279,7 @@ impl Nodes {
         let home = spread.home(want);
         let here = match want {
             Want::Write => !held.lost,
-            Want::Show(_) | Want::Plain => {
+            Want::Show(_) | Want::Just(_) | Want::Plain => {
                 held.is_home(want) || held.fits(want) && (returned || home.is_none() && asked.counter == spread.current)
             }
         };
@@ -391,7 +393,7 @@ impl Inner {
         let counted = plain || want != Want::Write;
         if plain {
             held.plain += 1;
-        } else if let Want::Show(what) = want {
+        } else if let Want::Show(what) | Want::Just(what) = want {
             held.readers += 1;
             held.shown = instead.unwrap_or(what);
         }
@@ -409,13 +411,13 @@ impl Inner {
         match want {
             _ if held.lost => Err(Elsewhere),
             // Whatever pages there are were dropped when the kernel opened it.
-            Want::Show(_) if held.is_free() => Ok(self.enter(asked, want, None)),
+            Want::Show(_) | Want::Just(_) if held.is_free() => Ok(self.enter(asked, want, None)),
             Want::Show(what) if held.plain == 0 && first == Want::Show(held.shown) && held.readers > 0 => {
                 Ok(self.enter(asked, want, Some(held.shown).filter(|shown| *shown != what)))
             }
             Want::Plain if held.readers == 0 => Ok(self.enter(asked, want, None)),
-            Want::Show(_) | Want::Plain if !held.filled => Ok(self.enter(asked, Want::Plain, None)),
-            Want::Show(_) | Want::Plain | Want::Write => Err(Elsewhere),
+            Want::Show(_) | Want::Just(_) | Want::Plain if !held.filled => Ok(self.enter(asked, Want::Plain, None)),
+            Want::Show(_) | Want::Just(_) | Want::Plain | Want::Write => Err(Elsewhere),
         }
     }
 
@@ -590,6 +592,24 @@ mod tests {
         // A third version came meanwhile.
         let place = rig.nodes.place(&rig.register, target, 5, show(3)).unwrap();
         assert_eq!(place.instead, Some(Some(BlobKey { ino: SECRET, version: VersionNo(2) })));
+    }
+
+    #[test]
+    fn who_was_sent_elsewhere_with_what_is_composed_already_is_let_in_beside_another_unmappable() {
+        let mut rig = Rig::new();
+        let just = |version| match show(version) {
+            Want::Show(blob) => Want::Just(blob),
+            other => other,
+        };
+        let (_old, place) = rig.open(1, just(1)).unwrap();
+        assert!(rig.nodes.place(&rig.register, place.node, 5, just(2)).is_err());
+        let target = rig.nodes.named(SECRET, 5);
+        let (other, there) = rig.open(6, just(2)).unwrap();
+        assert_eq!(there.node, target);
+        // The sources changed meanwhile: what it would have shown before is not composed again.
+        let place = rig.nodes.place(&rig.register, target, 5, just(3)).unwrap();
+        assert_eq!((place.plain, place.instead), (true, None));
+        assert!(!rig.fill(other), "from now on nobody gets pages");
     }
 
     #[test]
