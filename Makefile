@@ -30,12 +30,12 @@ deps:
 
 # rustfmt and clippy are components of a toolchain, not always there.
 lint: deps
-	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; fi
-	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --lib --bins --tests --benches --examples --test lab -- -D warnings; fi
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --workspace --lib --bins --tests --benches --examples --test lab -- -D warnings; fi
 
 # Most tests wait most of the time: more of them at once than there are processors.
 test-host: deps lint
-	RUST_TEST_THREADS=$$((3 * $$(nproc))) $(CARGO) test --locked --no-fail-fast
+	RUST_TEST_THREADS=$$((3 * $$(nproc))) $(CARGO) test --locked --workspace --no-fail-fast
 
 # tests/lab.rs lists the modules. TESTS= names some of them, ARGS= goes to the test runner.
 test-lab: deps

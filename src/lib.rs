@@ -1,7 +1,12 @@
 //! Pinfold: a walled pound for pin files, keys and certificates.
 //!
 //! A FUSE daemon mounts a tree of secrets, sealed with age in a sled store and opened only for whom they are for. The
-//! modules look down only; `tests/layers.rs` holds the table of their ranks.
+//! crates below `src/` are what this one stands on; modules look down only; `tests/layers.rs` holds the table of their
+//! ranks.
+
+#![forbid(unsafe_code)]
+
+pub use pinfold_base::{exit, model, secret, stream, sys};
 
 pub mod access;
 pub mod audit;
@@ -15,17 +20,12 @@ pub mod credentials;
 pub mod daemon;
 pub mod delivery;
 pub mod enrol;
-pub mod exit;
 pub mod fs;
 pub mod keyring;
 pub mod meter;
-pub mod model;
 pub mod policy;
 pub mod seal;
-pub mod secret;
 pub mod store;
-pub mod stream;
-pub mod sys;
 pub mod unlock;
 pub mod upcall;
 pub mod vault;

@@ -1,13 +1,17 @@
 //! The table of modules, and what each may do: looks at the source text, so that a step upwards fails the build's tests.
 //!
-//! Owns design section 8 as code. It reads `src` only, comments and strings taken out, and compiles nothing.
+//! Owns design section 8 as code. It reads `src` only, comments and strings taken out, and compiles nothing. That no
+//! crate reaches up is Cargo's to hold; the ranks are for the modules inside of each, and told from above and below.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every module and its rank. A module uses modules of lower rank only. What is not here may not be there.
+/// The crates below `src`, each in a folder of its name, with its modules. The modules of no other are in that folder.
+const CRATES: &[(&str, &[&str])] = &[("base", &["secret", "sys", "exit", "model", "stream"])];
+
+/// Every module of every crate, and its rank. A module uses modules of lower rank only. What is not here may not be there.
 const RANKS: &[(u8, &[&str])] = &[
     (0, &["secret", "sys", "exit"]),
     (1, &["model", "stream", "meter"]),
@@ -67,6 +71,36 @@ fn modules_look_down_only() {
 }
 
 #[test]
+fn every_crate_is_built_tested_and_held_to_the_rules() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = |folder: &str| {
+        let text = fs::read_to_string(root.join(folder).join("Cargo.toml")).expect("each crate has one");
+        text.parse::<toml::Table>().expect("cargo reads it")
+    };
+    let top = manifest("");
+    let members: Vec<String> = CRATES.iter().map(|(folder, _)| format!("src/{folder}")).collect();
+    let listed = |what: &str| -> Vec<String> {
+        let list = top["workspace"][what].as_array().expect("a list");
+        list.iter().map(|m| m.as_str().expect("a path").to_owned()).collect()
+    };
+    assert_eq!(listed("members"), members);
+    assert_eq!(listed("default-members"), [&[".".to_owned()], members.as_slice()].concat(), "cargo test at the root");
+    for folder in std::iter::once("").chain(members.iter().map(String::as_str)) {
+        let lints = manifest(folder)["lints"]["workspace"].as_bool();
+        assert_eq!(lints, Some(true), "{folder}: the lints of all");
+    }
+    for file in ["src/lib.rs", "src/main.rs"].map(String::from).into_iter().chain(
+        CRATES
+            .iter()
+            .filter(|(folder, _)| !SYS.starts_with(&format!("src/{folder}/")))
+            .map(|(f, _)| format!("src/{f}/lib.rs")),
+    ) {
+        let text = fs::read_to_string(root.join(&file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(text.contains("\n#![forbid(unsafe_code)]\n"), "{file} does not forbid unsafe code");
+    }
+}
+
+#[test]
 fn tests_and_benches_say_what_they_are() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut findings = Vec::new();
@@ -103,6 +137,20 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The folder of unsafe code, and of the errnos that come of it.
+const SYS: &str = "src/base/sys/";
+
+/// The folder of the crate that a module belongs into; `None` is the package itself.
+fn crate_of(module: &str) -> Option<&'static str> {
+    CRATES.iter().find(|(_, modules)| modules.contains(&module)).map(|(folder, _)| *folder)
+}
+
+/// Whether a word names one of our crates.
+fn is_crate(word: &str) -> bool {
+    word == "pinfold"
+        || word.strip_prefix("pinfold_").is_some_and(|name| CRATES.iter().any(|(folder, _)| *folder == name))
+}
+
 fn rank(module: &str) -> Option<u8> {
     RANKS.iter().find(|(_, modules)| modules.contains(&module)).map(|(rank, _)| *rank)
 }
@@ -113,28 +161,29 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
     let mut found = |line, what: String| findings.push(Finding { file: name.into(), line, what });
     let tokens = tokens(&without_comments_and_strings(text));
     let place = Place::of(name);
-    if let Some(module) = &place.module
-        && rank(module).is_none()
-    {
-        found(1, format!("the module '{module}' is not in the table"));
+    if let Some(module) = &place.module {
+        if rank(module).is_none() {
+            found(1, format!("the module '{module}' is not in the table"));
+        } else if crate_of(module) != place.folder {
+            found(1, format!("the module '{module}' belongs into {}", crate_of(module).unwrap_or("the package")));
+        }
     }
     let in_fuse = name == "src/fs/fuse.rs" || name.starts_with("src/fs/fuse/") || name.starts_with("src/fs/fuse_");
     for (i, token) in tokens.iter().enumerate() {
         match token.text.as_str() {
-            "unsafe" if !name.starts_with("src/sys/") && name != "src/sys.rs" => {
-                found(token.line, "unsafe outside src/sys".into());
-            }
+            "unsafe" if !name.starts_with(SYS) => found(token.line, "unsafe outside base's sys".into()),
             "fuser" if !in_fuse => found(token.line, "fuser outside src/fs/fuse".into()),
-            "pinfold" if place.module.is_some() && path_follows(&tokens, i) => {
-                found(token.line, "the crate by its own name: say crate::".into());
+            // What lies below is had by lib.rs, once: a module says crate:: and need not know in which crate another is.
+            name if place.module.is_some() && path_follows(&tokens, i) && is_crate(name) => {
+                found(token.line, "a crate by its own name: say crate::".into());
             }
             errno
                 if !in_fuse
-                    && !name.starts_with("src/sys/")
+                    && !name.starts_with(SYS)
                     && is_errno(&tokens, i)
                     && !ERRNO_READ.iter().any(|(file, constant, _)| *file == name && *constant == errno) =>
             {
-                found(token.line, format!("{errno} outside src/fs/fuse and src/sys"));
+                found(token.line, format!("{errno} outside src/fs/fuse and base's sys"));
             }
             _ => {}
         }
@@ -161,7 +210,7 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
 
 /// Whether a file starts programs on its own: the commands do, which have no keys; and tests.
 fn may_start_programs(name: &str) -> bool {
-    name == "src/sys/child.rs"
+    name == "src/base/sys/child.rs"
         || name.starts_with("src/cli/")
         || name.ends_with("tests.rs")
         || name.ends_with("_test.rs")
@@ -184,8 +233,10 @@ fn step(module: &str, used: &str) -> Option<String> {
     }
 }
 
-/// A file's module at the top of the crate, and how deep below the crate the file itself is.
+/// A file's crate, its module at the top of that, and how deep below the crate the file itself is.
 struct Place {
+    /// The crate's folder below `src`; `None` for the package itself.
+    folder: Option<&'static str>,
     module: Option<String>,
     depth: usize,
 }
@@ -194,13 +245,17 @@ impl Place {
     fn of(name: &str) -> Place {
         let inner = name.trim_start_matches("src/").trim_end_matches(".rs");
         let mut parts: Vec<&str> = inner.split('/').collect();
+        let folder = CRATES.iter().map(|(folder, _)| *folder).find(|folder| parts.first() == Some(folder));
+        if folder.is_some() {
+            parts.remove(0);
+        }
         if parts.last() == Some(&"mod") {
             parts.pop();
         }
         if parts == ["lib"] || parts == ["main"] {
-            return Place { module: None, depth: 0 };
+            return Place { folder, module: None, depth: 0 };
         }
-        Place { module: parts.first().map(|p| (*p).to_owned()), depth: parts.len() }
+        Place { folder, module: parts.first().map(|p| (*p).to_owned()), depth: parts.len() }
     }
 }
 
@@ -416,15 +471,18 @@ fn every_module_has_one_rank() {
 #[test]
 fn steps_upwards_and_sideways_are_found() {
     for (name, text, line) in [
-        ("src/model/path.rs", "use crate::wire::Entry;", 1),
-        ("src/model/path.rs", "\nfn f() { crate::vault::open() }", 2),
+        ("src/base/model/path.rs", "use crate::wire::Entry;", 1),
+        ("src/base/model/path.rs", "\nfn f() { crate::vault::open() }", 2),
         ("src/wire/mod.rs", "use crate::{model::{Ino, Uid}, secret::Secret,\n  config::Config};", 2),
-        ("src/exit.rs", "use super::model::Ino;", 1),
-        ("src/exit.rs", "mod t { use super::super::model; }", 1),
+        ("src/base/exit.rs", "use super::model::Ino;", 1),
+        ("src/base/exit.rs", "mod t { use super::super::model; }", 1),
         ("src/config/load.rs", "use super::super::access;", 1),
-        ("src/sys/arena.rs", "use crate::secret::Secret;", 1),
+        ("src/base/sys/arena.rs", "use crate::secret::Secret;", 1),
         ("src/vault/mod.rs", "use crate::*;", 1),
         ("src/vault/mod.rs", "use pinfold::cli;", 1),
+        ("src/vault/mod.rs", "use pinfold_base::model::Ino;", 1),
+        ("src/base/vault/mod.rs", "", 0),
+        ("src/model/path.rs", "", 0),
         ("src/vault/mod.rs", "use crate::helpers::x;", 1),
         ("src/helpers.rs", "", 0),
         ("src/vault/mod.rs", "macro_rules! m { () => { $crate::cli::main() } }", 1),
@@ -440,6 +498,7 @@ fn what_is_forbidden_elsewhere_is_found() {
     for (name, text) in [
         ("src/vault/mod.rs", "unsafe { x() }"),
         ("src/main.rs", "unsafe { x() }"),
+        ("src/base/secret.rs", "unsafe { x() }"),
         ("src/fs/tree.rs", "use fuser::Request;"),
         ("src/vault/mod.rs", "Err(libc::EACCES)"),
         ("src/fs/tree.rs", "nix::errno::Errno::ENOENT"),
@@ -453,20 +512,21 @@ fn what_is_forbidden_elsewhere_is_found() {
 fn what_is_allowed_is_not_found() {
     for (name, text) in [
         ("src/wire/mod.rs", "use crate::{model::{Ino, Uid}, secret::Secret, wire::x};"),
-        ("src/secret.rs", "use crate::sys::arena;"),
-        ("src/sys/arena.rs", "unsafe { libc::ENOENT }"),
+        ("src/base/secret.rs", "use crate::sys::arena;"),
+        ("src/base/sys/arena.rs", "unsafe { libc::ENOENT }"),
         ("src/fs/fuse.rs", "use fuser::Request; const X: i32 = libc::ENOENT;"),
         ("src/fs/fuse/reply.rs", "fuser::Errno::ENOENT"),
-        ("src/lib.rs", "pub mod cli; pub mod exit;"),
+        ("src/lib.rs", "pub mod cli; pub use pinfold_base::{exit, model};"),
+        ("src/base/lib.rs", "pub mod exit;"),
         ("src/main.rs", "fn main() { pinfold::cli::main() }"),
         ("src/config/load.rs", "use super::Config; mod tests { use super::super::units; use super::*; }"),
-        ("src/exit.rs", "mod tests { use super::*; use super::Exit; } pub fn super_() {}"),
-        ("src/model/mod.rs", "// use crate::cli;\n/* unsafe /* nested */ crate::cli */ let s = \"crate::cli\";"),
+        ("src/base/exit.rs", "mod tests { use super::*; use super::Exit; } pub fn super_() {}"),
+        ("src/base/model/mod.rs", "// use crate::cli;\n/* unsafe /* nested */ crate::cli */ let s = \"crate::cli\";"),
         (
-            "src/model/mod.rs",
+            "src/base/model/mod.rs",
             "let s = r#\"unsafe \" crate::cli\"#; let c = '\"'; let d = '\\''; let l: &'a str = b\"fuser\";",
         ),
-        ("src/model/mod.rs", "let s = \"\\\" unsafe\"; let unsafe_ = 1; let EACCES = 2;"),
+        ("src/base/model/mod.rs", "let s = \"\\\" unsafe\"; let unsafe_ = 1; let EACCES = 2;"),
         ("src/vault/mod.rs", "pub(crate) fn f() {} pub(super) fn g() {}"),
     ] {
         assert_eq!(whats(name, text), [], "{name}: {text}");
@@ -478,7 +538,7 @@ fn programs_are_started_without_the_scopes_keys() {
     let start = "fn f() { std::process::Command::new(\"x\"); }";
     assert_eq!(whats("src/vault/mod.rs", start).len(), 1);
     assert_eq!(whats("src/vault/mod.rs", &format!("fn g() {{}}\n#[cfg(test)]\nmod tests {{ {start} }}")), []);
-    for name in ["src/sys/child.rs", "src/cli/release.rs", "src/caller/tests.rs", "src/caller/flush_test.rs"] {
+    for name in ["src/base/sys/child.rs", "src/cli/release.rs", "src/caller/tests.rs", "src/caller/flush_test.rs"] {
         assert_eq!(whats(name, start), [], "{name}");
     }
 }

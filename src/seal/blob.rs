@@ -1,6 +1,7 @@
 //! Blobs: one age v1 file for each version of a secret.
 
 use super::header::{Header, Refused};
+use super::stanza::ByKek;
 use super::{SealError, payload};
 use crate::access::Grant;
 use crate::model::Ino;
@@ -15,7 +16,8 @@ pub type BlobDigest = [u8; 32];
 /// Seals content to its scope's KEK and to every recovery recipient. The plaintext never leaves `plain` but in
 /// encrypted form.
 pub fn seal_blob(plain: &[u8], kek: &Kek, recovery: &[x25519::Recipient]) -> (Vec<u8>, BlobDigest) {
-    let mut recipients: Vec<&dyn age::Recipient> = vec![kek];
+    let kek = ByKek(kek);
+    let mut recipients: Vec<&dyn age::Recipient> = vec![&kek];
     recipients.extend(recovery.iter().map(|r| r as &dyn age::Recipient));
     let blob = seal_to(plain, &recipients);
     let digest = Sha256::digest(&blob).into();
@@ -64,7 +66,7 @@ fn seal_to(plain: &[u8], recipients: &[&dyn age::Recipient]) -> Vec<u8> {
 }
 
 fn open_with_kek(kek: &Kek, sealed: &[u8], what: &'static str) -> Result<Secret, SealError> {
-    let Some(header) = Header::read(sealed) else { return open_with(kek, sealed, what) };
+    let Some(header) = Header::read(sealed) else { return open_with(&ByKek(kek), sealed, what) };
     let file_key = header.open(kek).map_err(|refused| match refused {
         Refused::OtherKey => SealError::NotForThisKey(what),
         Refused::Tampered => SealError::Tampered(what),
@@ -103,7 +105,7 @@ mod tests {
             let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let (blob, _) = seal_blob(&plain, &kek(7), &[recovery.to_public()]);
             assert_eq!(open_with_kek(&kek(7), &blob, "b").unwrap().expose(), plain, "kek, {len}");
-            assert_eq!(open_with(&kek(7), &blob, "b").unwrap().expose(), plain, "kek by age's reader, {len}");
+            assert_eq!(open_with(&ByKek(&kek(7)), &blob, "b").unwrap().expose(), plain, "kek by age's reader, {len}");
             assert_eq!(open_with(&recovery, &blob, "b").unwrap().expose(), plain, "recovery, {len}");
             assert_eq!(age::decrypt(&recovery, &blob).unwrap(), plain, "stock age, {len}");
         }
@@ -123,7 +125,7 @@ mod tests {
     fn another_kek_and_every_flipped_or_missing_byte_are_refused() {
         let recovery = x25519::Identity::generate();
         let (blob, _) = seal_blob(b"hunter2", &kek(1), &[recovery.to_public()]);
-        for open in [open_with_kek, |kek: &Kek, blob: &[u8], what| open_with(kek, blob, what)] {
+        for open in [open_with_kek, |kek: &Kek, blob: &[u8], what| open_with(&ByKek(kek), blob, what)] {
             assert!(matches!(open(&kek(2), &blob, "b"), Err(SealError::NotForThisKey(_))));
             for i in 0..blob.len() {
                 let mut bad = blob.clone();

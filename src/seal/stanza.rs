@@ -16,17 +16,20 @@ use zeroize::Zeroizing;
 const TAG: &str = "pinfold-kek";
 const LABEL: &[u8] = b"pinfold/kek";
 
-impl age::Recipient for Kek {
+/// A key as age's recipient and identity: what is made with it has the stanza above.
+pub(super) struct ByKek<'a>(pub(super) &'a Kek);
+
+impl age::Recipient for ByKek<'_> {
     fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
         let mut salt = [0; 16];
         getrandom::getrandom(&mut salt).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
-        let key = Zeroizing::new(hkdf(&salt, LABEL, self.expose()));
+        let key = Zeroizing::new(hkdf(&salt, LABEL, self.0.expose()));
         let body = aead_encrypt(&key, file_key.expose_secret());
         Ok((vec![Stanza { tag: TAG.into(), args: vec![BASE64_STANDARD_NO_PAD.encode(salt)], body }], HashSet::new()))
     }
 }
 
-impl age::Identity for Kek {
+impl age::Identity for ByKek<'_> {
     fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
         if stanza.tag != TAG {
             return None;
@@ -34,7 +37,7 @@ impl age::Identity for Kek {
         let [salt] = stanza.args.as_slice() else { return Some(Err(age::DecryptError::InvalidHeader)) };
         let Ok(salt) = BASE64_STANDARD_NO_PAD.decode(salt) else { return Some(Err(age::DecryptError::InvalidHeader)) };
         // A stanza of another KEK is "not mine", as for X25519.
-        let file_key = unwrap_with(self, &salt, &stanza.body)?;
+        let file_key = unwrap_with(self.0, &salt, &stanza.body)?;
         Some(Ok(FileKey::init_with_mut(|k| *k = *file_key)))
     }
 }

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_table_in_the_documentation_is_this_one() {
-        let doc = include_str!("../docs/exit-codes.md");
+        let doc = include_str!("../../docs/exit-codes.md");
         let rows: Vec<(u8, &str)> = doc
             .lines()
             .filter_map(|line| {

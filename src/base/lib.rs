@@ -1,0 +1,10 @@
+//! What everything else stands on: the type of plaintext, every system call that needs `unsafe`, names and numbers.
+//!
+//! Owns no state but the arena, and decides nothing. It knows nothing of the store, the daemon or the control socket.
+
+pub mod exit;
+pub mod model;
+pub mod secret;
+pub mod stream;
+#[allow(unsafe_code, reason = "this is the place for it")]
+pub mod sys;
