@@ -3,11 +3,12 @@
 
 use age::secrecy::ExposeSecret;
 use pinfold::bundle::{
-    Chain, Checker, Contents, Entry, EntryKind, Fingerprint, Head, Index, KeySigner, Plan, PublicKey, Recipient,
-    Refusal, Sha256Hex, Signer, Trust, check, seal,
+    Chain, Checker, Contents, Entry, EntryKind, Fingerprint, Head, Index, KeySigner, Plan, PublicKey, Refusal,
+    Sha256Hex, Signer, Trust, check, seal,
 };
 use pinfold::model::{ConsoleName, HostName, SecretPath, Timestamp};
 use pinfold::secret::Secret;
+use pinfold::stream::{Place, Recipient};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -129,7 +130,7 @@ fn the_four_documented_commands_check_and_open_a_bundle() {
     let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-t", "ed25519", "-f"]).arg(&ssh_key).status();
     assert!(made.unwrap().success());
     let ssh_public = fs::read_to_string(ssh_key.with_extension("pub")).unwrap();
-    let recipients = [Recipient::from(identity.to_public()), Recipient::parse(&ssh_public).unwrap()];
+    let recipients = [Recipient::from(identity.to_public()), Recipient::parse(&ssh_public, Place::Host).unwrap()];
     let bundle = new_file(&at("1800000000000.pfb"));
     make(&bundle, &recipients, &signer);
 

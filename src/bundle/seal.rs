@@ -10,12 +10,11 @@ use super::manifest::{Head, Manifest, Payload, REVOKED_MAX, Sha256Hex};
 use super::parts::Parts;
 use super::tar::{BLOCK, END, Member};
 use super::{
-    AGE_HEADER_MAX, BUNDLE_NAMESPACE, INDEX_NAME, LINKS_MAX, MEMBERS, Recipient, Refusal, SignError, Signer,
-    member_name,
+    AGE_HEADER_MAX, BUNDLE_NAMESPACE, INDEX_NAME, LINKS_MAX, MEMBERS, Refusal, SignError, Signer, member_name,
 };
 use crate::model::SecretPath;
 use crate::secret::{Secret, wipe_stack};
-use crate::stream::{CHUNK, Chunks, FileKey, NONCE, TAG, Tap, sealed_len};
+use crate::stream::{CHUNK, Chunks, FileKey, NONCE, Recipient, TAG, Tap, sealed_len};
 use crate::sys::arena::ArenaFull;
 use sha2::{Digest, Sha256};
 use std::fs::File;

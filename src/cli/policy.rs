@@ -6,12 +6,13 @@ use super::failure::Failure;
 use super::policy_args::{Policy as Typed, PolicyAction, PolicyCheck, PolicyShow};
 use super::show::{self, Side, visible};
 use super::with_stdout;
-use crate::bundle::{PublicKey, Recipient};
+use crate::bundle::PublicKey;
 use crate::config::Config;
 use crate::delivery::Target;
 use crate::exit::Exit;
 use crate::model::HostName;
 use crate::policy::{Because, Fault, Faults, Policy, PolicyError};
+use crate::stream::{Place, Recipient};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -90,7 +91,7 @@ fn judged(policy: &Policy, text: &str) -> Faults {
             let line = line.unwrap_or_default().trim_start_matches('\u{feff}').trim_end_matches('\r');
             faults.push(|| Fault::at(number, host.column(key), line, format!("host {}: {error}", host.name)));
         };
-        if let Err(error) = Recipient::parse(&host.recipient) {
+        if let Err(error) = Recipient::parse(&host.recipient, Place::Host) {
             judge("recipient", error.to_string());
         }
         if let Some(Err(error)) = host.ack.as_deref().map(PublicKey::parse) {

@@ -3,11 +3,11 @@
 //! Owns a signing key. What is in a bundle is for the test to say.
 
 use pinfold::bundle::{
-    self, Admin, Chain, Entry, EntryKind, Fingerprint, Head, Index, KeySigner, Plan, PublicKey, Recipient, Sha256Hex,
-    Signer,
+    self, Admin, Chain, Entry, EntryKind, Fingerprint, Head, Index, KeySigner, Plan, PublicKey, Sha256Hex, Signer,
 };
 use pinfold::model::{ConsoleName, HostName, SecretPath, Timestamp};
 use pinfold::secret::Secret;
+use pinfold::stream::{Place, Recipient};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -100,7 +100,7 @@ impl Console {
             admins: parcel.admins.clone(),
         };
         let recipient = self.recipient.as_deref().expect("a host that was joined");
-        let recipients = [Recipient::parse(recipient).expect("a recipient")];
+        let recipients = [Recipient::parse(recipient, Place::Host).expect("a recipient")];
         let (chain, revoked) = (Chain::default(), &self.revoked);
         let plan = Plan { head: &head, recipients: &recipients, index: &index, chain: &chain, revoked };
         let file = tempfile::tempfile().expect("a temporary file");

@@ -1,11 +1,15 @@
 //! age's payload (age spec, "Payload") a chunk at a time: STREAM with ChaCha20-Poly1305, done in place.
 //!
-//! Owns the cipher of the chunks and how a file key is had from age, which writes and reads headers. The age crate's own
+//! Owns the cipher of the chunks, to whom a file key is wrapped, and how it is had from age, which writes and reads headers. The age crate's own
 //! reader and writer pass plaintext through heap buffers; this does not. It never decides who may open what.
 
 mod file_key;
+mod recipient;
+#[cfg(test)]
+mod recipient_test;
 
 pub use file_key::{Capture, FileKey, Tap};
+pub use recipient::{Kind, POSTQUANTUM, Place, Recipient, RecipientError, ssh_identity};
 
 use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
 use thiserror::Error;

@@ -33,7 +33,7 @@ proptest! {
         let text = String::from_utf8_lossy(&bytes);
         prop_assert!(SshSig::parse(&text).is_err());
         prop_assert!(PublicKey::parse(&text).is_err());
-        prop_assert!(Recipient::parse(&text).is_err());
+        prop_assert!(Recipient::parse(&text, Place::Host).is_err());
         prop_assert!(NamedAclEntry::try_from(text.to_string()).is_err());
     }
 

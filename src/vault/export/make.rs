@@ -11,11 +11,12 @@ use super::plan::{HostNo, Plan};
 use super::record::{EntryDigest, ExportRecord, HostRecord};
 use super::signers::Signing;
 use crate::audit;
-use crate::bundle::{self, Head, Recipient};
+use crate::bundle::{self, Head};
 use crate::caller::Daemon;
 use crate::model::{HostName, Ino, Timestamp};
 use crate::policy::Host;
 use crate::store::Batch;
+use crate::stream::{Place, Recipient};
 use crate::vault::node::Record;
 use crate::vault::{State, Vault, VaultError};
 use crate::wire::{ExportState, ExportedHost};
@@ -136,7 +137,7 @@ impl Vault {
                 done.push(outcome(ExportState::Failed, newest, Some(error)));
                 continue;
             }
-            let recipient = match Recipient::parse(&host.recipient) {
+            let recipient = match Recipient::parse(&host.recipient, Place::Host) {
                 Ok(recipient) => recipient,
                 Err(error) => {
                     let error = format!("line {} of the policy: its recipient: {error}", host.because.line);

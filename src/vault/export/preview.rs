@@ -3,8 +3,8 @@
 use super::list::{ADMIN, List, Names};
 use super::plan::{HostNo, Plan};
 use super::record::{EntryDigest, HostRecord};
-use crate::bundle::Recipient;
 use crate::model::SecretPath;
+use crate::stream::{Place, Recipient};
 use crate::vault::{Vault, VaultError};
 use crate::wire::{Difference, PreviewChange, PreviewHost};
 
@@ -28,7 +28,7 @@ impl Vault {
         let known = self.add_home_keys(&mut list);
         let now = list.digests(host, names);
         let record = self.host_record(&host.name)?;
-        let error = Recipient::parse(&host.recipient)
+        let error = Recipient::parse(&host.recipient, Place::Host)
             .map_err(|e| format!("line {} of the policy: its recipient: {e}", host.because.line))
             .and(known)
             .err();

@@ -3,14 +3,15 @@
 use super::*;
 use crate::audit::{Log, Settings as LogSettings, WhenFull};
 use crate::bundle::{
-    Admin as BundleAdmin, Chain, Entry, EntryKind, Head, Index, KeySigner, NamedAcl, Plan as Sealing, Recipient,
-    Sha256Hex, Signer, ack,
+    Admin as BundleAdmin, Chain, Entry, EntryKind, Head, Index, KeySigner, NamedAcl, Plan as Sealing, Sha256Hex,
+    Signer, ack,
 };
 use crate::caller::{Callers, Daemon};
 use crate::model::HostName;
 use crate::seal::Protection;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::stream::{Place, Recipient};
 use crate::vault::fault::{Fault, NEXT, Point};
 use crate::vault::{Limits, NextIdentity, Recovery, UnlockBy, create_store};
 use crate::wire::{AccountState, Actor, Admin, Fsck, Import, Join, Joined, Leave, Listed, NoteAccount, Put, Reveal};
@@ -191,7 +192,7 @@ impl Console {
         };
         let contents: Vec<Option<&Vec<u8>>> = tree.entries.values().map(|(_, content)| content.as_ref()).collect();
         let file = tempfile::tempfile().unwrap();
-        let recipients = [Recipient::parse(&self.recipient).unwrap()];
+        let recipients = [Recipient::parse(&self.recipient, Place::Host).unwrap()];
         let plan =
             Sealing { head: &head, recipients: &recipients, index: &index, chain: &self.chain, revoked: &self.revoked };
         let mut content = |n: usize| Ok(Secret::copy_of(contents[n].unwrap()).unwrap());
