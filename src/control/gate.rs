@@ -7,6 +7,9 @@ use crate::meter::{Charge, Exhausted, Meter, Payer, Resource, Whose};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How many times his patience somebody waits at most.
+const ROUNDS: u32 = 6;
+
 /// Who may come in.
 pub struct Gate {
     meter: Arc<Meter>,
@@ -41,25 +44,30 @@ impl Gate {
         }
     }
 
-    /// A place for a large message of this user; waits for one, `patience` at most.
+    /// A place for a large message of this user; waits for one, `patience` at most since the last was given back, and [`ROUNDS`] times that in all.
     pub fn large(&self, uid: u32, patience: Duration) -> Option<Turn<'_>> {
         self.turn(Resource::ControlLarge, uid, patience)
     }
 
-    /// A place for reading the log; waits for one, `patience` at most.
+    /// A place for reading the log; waits as [`Gate::large`] does.
     pub fn log(&self, uid: u32, patience: Duration) -> Option<Turn<'_>> {
         self.turn(Resource::ControlLog, uid, patience)
     }
 
     fn turn(&self, resource: Resource, uid: u32, patience: Duration) -> Option<Turn<'_>> {
-        let deadline = Instant::now() + patience;
+        let begun = Instant::now();
+        let mut deadline = begun + patience;
         let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Ok(charge) = self.meter.charge(resource, Payer::Uid(uid), 1) {
                 return Some(Turn { gate: self, charge: Some(charge) });
             }
-            let left = deadline.checked_duration_since(Instant::now())?;
+            let (left, seen) = (deadline.checked_duration_since(Instant::now())?, *freed);
             freed = self.changed.wait_timeout(freed, left).unwrap_or_else(PoisonError::into_inner).0;
+            // As long as places come back, one of the next is his.
+            if *freed != seen {
+                deadline = (Instant::now() + patience).min(begun + patience * ROUNDS);
+            }
         }
     }
 }
@@ -96,6 +104,25 @@ mod tests {
         assert!(gate.enter(0).is_err());
         held.clear();
         assert!(gate.enter(1000).is_ok(), "places come back");
+    }
+
+    #[test]
+    fn patience_begins_anew_with_each_place_that_comes_back_and_ends_all_the_same() {
+        let (gate, patience) = (gate(), Duration::from_secs(2));
+        let freed = || {
+            std::thread::sleep(patience * 2 / 3);
+            *gate.freed.lock().unwrap() += 1;
+            gate.changed.notify_all();
+        };
+        let first = gate.large(1000, Duration::ZERO).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| gate.large(1000, patience).is_some());
+            (0..2).for_each(|_| freed());
+            drop(first);
+            assert!(waiting.join().unwrap(), "longer than its patience, and others had their turns");
+        });
+        let _first = gate.large(1000, Duration::ZERO).unwrap();
+        assert!(gate.large(1000, Duration::from_millis(1)).is_none());
     }
 
     #[test]
