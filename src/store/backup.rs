@@ -85,8 +85,9 @@ pub struct Restored {
 /// [`StoreError::Damaged`] if a value cannot be read whole; [`StoreError::Io`], also for what `out` returned.
 pub fn backup(store: &Store, out: &mut dyn Write) -> Result<Written, StoreError> {
     let mut ledger = store.ledger();
+    let syncing = store.syncing();
     let mut head = store.head();
-    store.checkpoint_with(&mut ledger, &mut head)?;
+    store.checkpoint_with(&mut ledger, &syncing, &mut head)?;
     let db = store.db()?;
     let estimate = db.size_on_disk()?;
     if store.folder.room_for(estimate, 0, 0).is_err() {

@@ -27,6 +27,18 @@ struct Latest {
     value: Option<Arc<[u8]>>,
 }
 
+/// What the overlay had of a record before a commit.
+type Before = (Tree, Vec<u8>, Option<Latest>);
+
+/// A commit that was journalled and not answered: what was before it, should it not reach the disk.
+struct Unsettled {
+    state: State,
+    pending: u64,
+    ahead_since: Option<Instant>,
+    values: Vec<Before>,
+    ticket: u64,
+}
+
 impl Overlay {
     /// What the journal has of a record; `None` if nothing.
     pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Option<Option<Blob>> {
@@ -34,8 +46,17 @@ impl Overlay {
         Some(latest.value.as_ref().map(|value| Blob::journalled(Arc::clone(value))))
     }
 
-    fn put(&mut self, generation: Generation, tree: Tree, key: Vec<u8>, value: Option<Arc<[u8]>>) {
-        self.values[tree as usize].insert(key, Latest { generation, value });
+    fn put(&mut self, generation: Generation, tree: Tree, key: Vec<u8>, value: Option<Arc<[u8]>>) -> Option<Latest> {
+        self.values[tree as usize].insert(key, Latest { generation, value })
+    }
+
+    /// As it was before a commit.
+    fn put_back(&mut self, (tree, key, before): Before) {
+        let own = &mut self.values[tree as usize];
+        match before {
+            Some(latest) => own.insert(key, latest),
+            None => own.remove(&key),
+        };
     }
 
     fn take(&mut self, generation: Generation, change: Change) {
@@ -77,6 +98,8 @@ pub(super) struct Head {
     pub(super) pending: u64,
     /// Since when the journal has something that the database has not.
     pub(super) ahead_since: Option<Instant>,
+    /// Nothing that was answered stands behind the first of them.
+    unsettled: Vec<Unsettled>,
 }
 
 /// For how long, at most, something is in the journal alone.
@@ -100,7 +123,16 @@ pub(super) fn written(batch: &Batch) -> u64 {
 impl Head {
     /// That of a store whose database holds what was committed up to `checkpointed`.
     pub(super) fn new(keys: Keys, journal: Journal, state: State, checkpointed: Generation) -> Self {
-        Head { keys, journal, state, checkpointed, uncertain: false, pending: 0, ahead_since: None }
+        Head {
+            keys,
+            journal,
+            state,
+            checkpointed,
+            uncertain: false,
+            pending: 0,
+            ahead_since: None,
+            unsettled: Vec::new(),
+        }
     }
 
     /// The state after a batch, and how many bytes it takes the place of.
@@ -125,14 +157,45 @@ impl Head {
         Ok((State { generation, contents, audit }, replaced.get()))
     }
 
-    /// The batch was journalled, and is what the store holds from now on.
-    pub(super) fn take(&mut self, overlay: &mut Overlay, batch: &Batch, state: State) {
+    /// The batch was journalled, and is what the store holds from now on; with a ticket, unless it does not reach the disk.
+    pub(super) fn take(&mut self, overlay: &mut Overlay, batch: &Batch, state: State, ticket: Option<u64>) {
+        let (before, pending, ahead_since) = (self.state, self.pending, self.ahead_since);
+        let mut values = Vec::new();
         for put in db::puts(batch) {
-            overlay.put(state.generation, put.tree, put.key, put.value.map(Arc::from));
+            let was = overlay.put(state.generation, put.tree, put.key.clone(), put.value.map(Arc::from));
+            if ticket.is_some() {
+                values.push((put.tree, put.key, was));
+            }
         }
         self.state = state;
         self.pending += written(batch);
         self.ahead_since.get_or_insert_with(Instant::now);
+        if let Some(ticket) = ticket {
+            self.unsettled.push(Unsettled { state: before, pending, ahead_since, values, ticket });
+        }
+    }
+
+    /// Whether something is journalled that was not answered.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// The last commit that was, or may be, answered.
+    pub(super) fn settled(&self) -> Generation {
+        self.unsettled.first().map_or(self.state, |first| first.state).generation
+    }
+
+    /// All up to this ticket is on the disk.
+    pub(super) fn settle(&mut self, last: u64) {
+        self.unsettled.retain(|one| one.ticket > last);
+    }
+
+    /// What was not answered never happened.
+    pub(super) fn lose(&mut self, overlay: &mut Overlay) {
+        for one in std::mem::take(&mut self.unsettled).into_iter().rev() {
+            one.values.into_iter().rev().for_each(|value| overlay.put_back(value));
+            (self.state, self.pending, self.ahead_since) = (one.state, one.pending, one.ahead_since);
+        }
     }
 
     /// Whether a checkpoint should not wait any longer.

@@ -6,6 +6,7 @@
 mod backup;
 mod db;
 mod folder;
+mod group;
 mod guard;
 mod head;
 mod journal;
@@ -22,11 +23,13 @@ pub(crate) use ledger::{FaultPoint, NEXT_FAULT};
 pub use backup::{Existing, Restored, Written, backup, restore, restore_checked};
 pub use db::Blob;
 pub use folder::Space;
+pub use group::Journalled;
 
 use crate::model::{Generation, Ino, VersionNo};
 use crate::secret::Secret;
 use db::{Db, Put, Tree};
 use folder::Folder;
+use group::Tickets;
 use head::{Head, Overlay};
 use journal::{Appended, Journal};
 use ledger::{Ledger, fault};
@@ -163,12 +166,14 @@ pub enum Durability {
 
 /// An open store, locked against every other process.
 ///
-/// Lock order: `ledger`, `head`, `overlay`, `db`. `ledger` is held for a whole checkpoint, verification, or commit that is not journalled;
-/// `head` for an append and its sync; `overlay` for a look-up; `db` only to take a reference,
+/// Lock order: `ledger`, `syncing`, `head`, `tickets`, `overlay`, `db`. `ledger` is held for a whole checkpoint, verification, or commit that is
+/// not journalled; `syncing` for a sync of the journal; `head` for an append; `overlay` for a look-up; `db` only to take a reference,
 /// or, exclusively, while a failed database is opened again. Reads of blobs take no lock but the last two.
 pub struct Store {
     ledger: Mutex<Ledger>,
+    syncing: Mutex<()>,
     head: Mutex<Option<Head>>,
+    tickets: Mutex<Tickets>,
     overlay: RwLock<Overlay>,
     db: RwLock<Option<Arc<Db>>>,
     folder: Folder,
@@ -204,7 +209,9 @@ impl Store {
         folder.keep_spare();
         let store = Store {
             ledger: Mutex::default(),
+            syncing: Mutex::default(),
             head: Mutex::default(),
+            tickets: Mutex::default(),
             overlay: RwLock::default(),
             db: RwLock::new(Some(Arc::new(db))),
             folder,
@@ -320,6 +327,7 @@ impl Store {
     ) -> Result<(Verified, Vec<T>), StoreError> {
         let mut ledger = self.ledger();
         ledger.forget();
+        self.settle_under(&self.syncing(), &mut self.head());
         *self.head() = None;
         if ledger.needs_reopening() {
             self.reopen(&mut ledger)?;
@@ -365,12 +373,42 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::apply`].
-    pub fn append(
-        &self,
-        batch: &Batch,
-        anchor: &AuditAnchor,
-        durability: Durability,
-    ) -> Result<Generation, StoreError> {
+    pub fn append(&self, batch: &Batch, anchor: &AuditAnchor, durability: Durability) -> Result<(), StoreError> {
+        match durability {
+            Durability::Synced => self.settle(self.journal(batch, anchor)?),
+            Durability::Lazy => {
+                // What is answered at once may not stand behind what may have to be taken back.
+                if self.head().as_ref().is_some_and(Head::is_unsettled) {
+                    self.sync()?;
+                }
+                self.append_as(batch, anchor, durability).map(drop)
+            }
+        }
+    }
+
+    /// Begins a commit: as [`Store::append`], and nothing that follows can come before it. It happened once [`Store::settle`] says so; meanwhile
+    /// others may be begun, and all are on the disk at once. Whoever builds on it must wait.
+    ///
+    /// # Errors
+    /// As [`Store::apply`]: then it never happened.
+    pub fn journal(&self, batch: &Batch, anchor: &AuditAnchor) -> Result<Journalled, StoreError> {
+        self.append_as(batch, anchor, Durability::Synced)
+    }
+
+    /// Waits until it is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Failed`]: then neither it nor what was begun after it ever happened.
+    pub fn settle(&self, journalled: Journalled) -> Result<(), StoreError> {
+        let syncing = self.syncing();
+        let outcome = self.tickets().outcome(&journalled);
+        let settled = outcome.unwrap_or_else(|| self.sync_under(&syncing));
+        drop(syncing);
+        // No later daemon may find what is answered so: whoever asks waits until that is sure.
+        settled.map_err(|error| self.give_up(error))
+    }
+
+    fn append_as(&self, batch: &Batch, anchor: &AuditAnchor, durability: Durability) -> Result<Journalled, StoreError> {
         check(batch)?;
         // At most one checkpoint makes room, and one opens a database that failed.
         for _ in 0..3 {
@@ -412,18 +450,74 @@ impl Store {
                 Err(StoreError::NoSpace) => break,
                 Err(error) => return Err(error),
             }
-            if durability == Durability::Synced
-                && let Err(error) = head.journal.sync()
-            {
+            if durability == Durability::Lazy {
+                head.take(&mut self.write_overlay(), batch, state, None);
                 drop(locked);
-                return Err(self.give_up(error));
+                self.at(state.generation);
+                return Ok(Tickets::done());
             }
-            head.take(&mut self.write_overlay(), batch, state);
-            drop(locked);
-            self.at(state.generation);
-            return Ok(state.generation);
+            let journalled = self.tickets().give();
+            head.take(&mut self.write_overlay(), batch, state, Some(journalled.0));
+            return Ok(journalled);
         }
-        self.apply(batch, anchor)
+        self.apply(batch, anchor).map(|_| Tickets::done())
+    }
+
+    /// Takes to the disk what is journalled by now; others append meanwhile.
+    fn sync_under(&self, syncing: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
+        let unsynced = match &*self.head() {
+            Some(head) => head.journal.unsynced().map(|unsynced| (unsynced, self.tickets().last())),
+            None => return Ok(()),
+        };
+        let outcome = match &unsynced {
+            Ok((Some(unsynced), _)) => unsynced.sync(),
+            Ok((None, _)) | Err(_) => Ok(()),
+        };
+        let mut locked = self.head();
+        // Whoever takes the head away has settled it.
+        let Some(head) = &mut *locked else { return Ok(()) };
+        let (reached, last) = match unsynced {
+            Ok((unsynced, last)) => (unsynced.map(|unsynced| unsynced.generation), last),
+            Err(error) => return self.settled(syncing, head, None, Err(error)),
+        };
+        let outcome = match reached {
+            Some(generation) => head.journal.synced(generation, outcome),
+            None => outcome,
+        };
+        self.settled(syncing, head, Some(last), outcome)
+    }
+
+    /// Settles whatever is journalled, while nobody appends.
+    fn settle_under(&self, syncing: &MutexGuard<'_, ()>, head: &mut Option<Head>) {
+        if let Some(head) = head
+            && head.is_unsettled()
+        {
+            let (last, outcome) = (self.tickets().last(), head.journal.sync());
+            // Whoever waits for it is told.
+            let _ = self.settled(syncing, head, Some(last), outcome);
+        }
+    }
+
+    fn settled(
+        &self,
+        _: &MutexGuard<'_, ()>,
+        head: &mut Head,
+        last: Option<u64>,
+        outcome: Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match (&outcome, last) {
+            (Ok(()), Some(last)) => {
+                head.settle(last);
+                self.tickets().settle(last);
+                self.at(head.settled());
+            }
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                head.lose(&mut self.write_overlay());
+                self.tickets().lose(error);
+            }
+        }
+        outcome
     }
 
     /// Makes every commit so far survive a power cut.
@@ -431,11 +525,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Failed`].
     pub fn sync(&self) -> Result<(), StoreError> {
-        let synced = match &mut *self.head() {
-            Some(head) => head.journal.sync(),
-            None => Ok(()),
-        };
-        // All of that was answered, and is in memory: the database can have it.
+        let synced = self.sync_under(&self.syncing());
+        // All that was answered is in memory: the database can have it.
         synced.or_else(|_| self.checkpoint())
     }
 
@@ -454,8 +545,9 @@ impl Store {
     /// As [`Store::checkpoint`].
     pub fn scrub(&self) -> Result<(), StoreError> {
         let mut ledger = self.ledger();
+        let syncing = self.syncing();
         let mut head = self.head();
-        self.checkpoint_with(&mut ledger, &mut head)?;
+        self.checkpoint_with(&mut ledger, &syncing, &mut head)?;
         head::known(&mut head)?.journal.wipe()
     }
 
@@ -471,7 +563,9 @@ impl Store {
     /// What is journalled meanwhile waits for the next one.
     fn checkpoint_under(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
         let (state, values) = {
+            let syncing = self.syncing();
             let mut head = self.head();
+            self.settle_under(&syncing, &mut head);
             self.mend(ledger, &mut head)?;
             match &mut *head {
                 Some(head) if head.is_ahead() => (head.state, self.read_overlay().all()),
@@ -488,7 +582,13 @@ impl Store {
     }
 
     /// Nothing is journalled meanwhile.
-    fn checkpoint_with(&self, ledger: &mut Ledger, head: &mut Option<Head>) -> Result<(), StoreError> {
+    fn checkpoint_with(
+        &self,
+        ledger: &mut Ledger,
+        syncing: &MutexGuard<'_, ()>,
+        head: &mut Option<Head>,
+    ) -> Result<(), StoreError> {
+        self.settle_under(syncing, head);
         self.mend(ledger, head)?;
         let Some(head) = head else { return Ok(()) };
         if head.is_ahead() {
@@ -560,8 +660,9 @@ impl Store {
     pub fn apply(&self, batch: &Batch, anchor: &AuditAnchor) -> Result<Generation, StoreError> {
         check(batch)?;
         let mut ledger = self.ledger();
+        let syncing = self.syncing();
         let mut locked = self.head();
-        self.checkpoint_with(&mut ledger, &mut locked)?;
+        self.checkpoint_with(&mut ledger, &syncing, &mut locked)?;
         let head = head::known(&mut locked)?;
         let db = self.db()?;
         let done = ledger.commit(&db, &self.folder, batch, anchor);
@@ -601,8 +702,9 @@ impl Store {
         check(batch)?;
         let keys = manifest::Keys::derive(index_key);
         let mut ledger = self.ledger();
+        let syncing = self.syncing();
         let mut locked = self.head();
-        self.checkpoint_with(&mut ledger, &mut locked)?;
+        self.checkpoint_with(&mut ledger, &syncing, &mut locked)?;
         let mut head = locked.take().ok_or_else(ledger::unverified)?;
         // The database has all of it: what would be left is under a key that goes.
         head.journal.wipe()?;
@@ -617,7 +719,7 @@ impl Store {
         Ok(generation)
     }
 
-    /// The last commit; `None` before [`Store::verify`].
+    /// The last commit, which may be under way still; `None` before [`Store::verify`].
     pub fn generation(&self) -> Option<Generation> {
         self.head().as_ref().map(|head| head.state.generation)
     }
@@ -625,8 +727,9 @@ impl Store {
     /// Drops the copy of the index key. [`Store::verify`] must be called again before [`Store::apply`].
     pub fn forget_key(&self) {
         let mut ledger = self.ledger();
+        let syncing = self.syncing();
         let mut head = self.head();
-        if let Err(error) = self.checkpoint_with(&mut ledger, &mut head) {
+        if let Err(error) = self.checkpoint_with(&mut ledger, &syncing, &mut head) {
             tracing::warn!(%error, "what is in the journal alone stays there until the store is unlocked");
         }
         *head = None;
@@ -676,6 +779,14 @@ impl Store {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn syncing(&self) -> MutexGuard<'_, ()> {
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, Tickets> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn head(&self) -> MutexGuard<'_, Option<Head>> {

@@ -4,17 +4,17 @@ use super::kept::{Count, Keeper};
 use super::node::{Node, Record, Version};
 use super::on_change;
 use super::open::{ModeIs, WriteRight, denial_of};
-use super::tree::Heritage;
+use super::tree::{Heritage, Recount};
 use super::writer::Writer;
 use super::{Vault, VaultError};
 use crate::audit;
 use crate::enrol;
 use crate::meter::{Payer, Resource};
 use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
-use crate::seal;
+use crate::seal::{self, BlobDigest};
 use crate::store::{Batch, BlobKey};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 /// New content of a secret.
@@ -24,6 +24,21 @@ pub struct Content<'a> {
     pub bytes: &'a [u8],
     /// When it was written; `None` leaves the node's time of change as somebody set it.
     pub mtime: Option<Timestamp>,
+}
+
+/// Who else may be at work while a commit waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Others,
+    Nobody,
+}
+
+/// What came of a try to commit.
+enum Commit {
+    /// The new version's number; `None` if nobody could ever read it.
+    Done(Option<VersionNo>),
+    /// It has to do with other secrets: it is tried again while nothing is under way. Nothing was changed.
+    Alone,
 }
 
 impl Vault {
@@ -78,19 +93,40 @@ impl Vault {
         self.check_content(node, content.bytes)?;
         let payer = Payer::of(Uid(who.uid), right.holder.instance());
         self.meter.spend(Resource::CommitBytes, payer, content.bytes.len() as u64, Instant::now())?;
-        // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
-        let (mut writer, (blob, digest)) = loop {
+        let mut beside = Beside::Others;
+        loop {
+            // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
             let keys = self.keys()?;
             let kek = self.kek(&right.holder).map_err(|state| VaultError::Denied(denial_of(state)))?;
             let sealed = seal::seal_blob(content.bytes, &kek, &keys.recovery);
-            let writer = self.lock_writer();
-            if Arc::ptr_eq(&self.keys()?, &keys) {
-                break (writer, sealed);
+            let writer = match beside {
+                Beside::Others => self.lock_writer_beside(ino),
+                Beside::Nobody => self.lock_writer(),
+            };
+            if !Arc::ptr_eq(&self.keys()?, &keys) {
+                continue;
             }
-        };
+            match self.commit_sealed(right, who, content, mode, (writer, sealed), beside)? {
+                Commit::Done(number) => return Ok(number),
+                Commit::Alone => beside = Beside::Nobody,
+            }
+        }
+    }
+
+    /// The lock is given up before it waits for the disk, unless it must be alone.
+    fn commit_sealed(
+        &self,
+        right: &WriteRight,
+        who: &Who,
+        content: Content<'_>,
+        mode: ModeIs,
+        (mut writer, (blob, digest)): (MutexGuard<'_, Writer>, (Vec<u8>, BlobDigest)),
+        beside: Beside,
+    ) -> Result<Commit, VaultError> {
+        let ino = right.ino();
         // The name may be another one by now, and with it its history and what the content must be.
         let (node, path) = match self.node_and_path(ino) {
-            Err(VaultError::NotFound) => return Ok(None),
+            Err(VaultError::NotFound) => return Ok(Commit::Done(None)),
             found => found?,
         };
         // Nothing changes from here on: this is the rule by which it is written, and the one that is recorded.
@@ -123,10 +159,39 @@ impl Vault {
             next.meta.mtime = mtime;
         }
         prune(&mut next, self.limits.keep_versions);
-        self.check_share(&node, heritage.as_ref(), &next)?;
+        let adds = Count { bytes: content.bytes.len() as u64, versions: 1, ..Count::default() };
+        let allowed = self.check_share(&node, heritage.as_ref(), &next, self.abreast.adds());
+        let (alone, done) = (beside == Beside::Nobody, Ok(Commit::Done(Some(number))));
+        if !alone && (allowed.is_err() || !self.concerns_itself_alone(&writer, &path, &node, heritage.as_ref())?) {
+            return Ok(Commit::Alone);
+        }
+        allowed?;
         self.record(audit::Operation::Commit, &path, Some(number.0), who, &grant.rule().to_string())?;
-        self.install(&mut writer, ino, next, Some((blob_key, blob)), heritage.map(|h| (path, h)))?;
-        Ok(Some(number))
+        let blob = Some((blob_key, blob));
+        if alone {
+            self.install(&mut writer, ino, next, blob, heritage.map(|h| (path, h)))?;
+            return done;
+        }
+        let (batch, recount) = self.to_install(ino, &next, blob, None)?;
+        let journalled = self.journal_beside(&writer, batch, &BTreeMap::from([(ino, Record::Node(next.clone()))]))?;
+        let under_way = self.abreast.begin(ino, adds);
+        drop(writer);
+        self.store.settle(journalled)?;
+        self.show(ino, next, recount, None)?;
+        drop(under_way);
+        done
+    }
+
+    /// Whether a commit to it has nothing to do with any other secret, or with what waits to be journalled.
+    fn concerns_itself_alone(
+        &self,
+        writer: &Writer,
+        path: &str,
+        node: &Node,
+        heritage: Option<&Heritage>,
+    ) -> Result<bool, VaultError> {
+        let shares = self.with_tree(|tree| node.versions.iter().any(|version| tree.is_shared(version.blob)))?;
+        Ok(writer.is_clean() && heritage.is_none() && !shares && !self.is_half(path))
     }
 
     /// Writes a node with a changed history as one transaction, then shows it to readers. `takes` is the name whose
@@ -139,8 +204,21 @@ impl Vault {
         blob: Option<(BlobKey, Vec<u8>)>,
         takes: Option<(String, Heritage)>,
     ) -> Result<(), VaultError> {
+        let (batch, recount) = self.to_install(ino, &next, blob, takes.as_ref())?;
+        self.flush_with(writer, batch, &BTreeMap::from([(ino, Record::Node(next.clone()))]))?;
+        self.show(ino, next, recount, takes)
+    }
+
+    /// What goes to the disk beside the node, and what becomes of blobs.
+    fn to_install(
+        &self,
+        ino: Ino,
+        next: &Node,
+        blob: Option<(BlobKey, Vec<u8>)>,
+        takes: Option<&(String, Heritage)>,
+    ) -> Result<(Batch, Recount), VaultError> {
         let mut batch = Batch::default();
-        let grave = takes.as_ref().and_then(|(_, heritage)| Some((heritage.grave?, heritage.versions.as_slice())));
+        let grave = takes.and_then(|(_, heritage)| Some((heritage.grave?, heritage.versions.as_slice())));
         let fresh = blob.as_ref().map(|(key, _)| *key);
         let recount = self.with_tree(|tree| {
             let own = tree.get(ino).map(|node| node.versions.as_slice()).unwrap_or_default();
@@ -150,7 +228,17 @@ impl Vault {
         batch.blobs.extend(recount.gone.iter().map(|blob| (*blob, None)));
         batch.nodes.extend(grave.map(|(grave, _)| (grave, None)));
         batch.blobs.extend(blob.map(|(key, bytes)| (key, Some(bytes))));
-        self.flush_with(writer, batch, &BTreeMap::from([(ino, Record::Node(next.clone()))]))?;
+        Ok((batch, recount))
+    }
+
+    /// Readers are shown it from now on: it is on the disk.
+    fn show(
+        &self,
+        ino: Ino,
+        next: Node,
+        recount: Recount,
+        takes: Option<(String, Heritage)>,
+    ) -> Result<(), VaultError> {
         let touched = self.with_tree_mut(|tree| {
             if let Some((path, _)) = &takes {
                 tree.exhume(path);
@@ -165,14 +253,21 @@ impl Vault {
         Ok(())
     }
 
-    /// Whether whose it is may have as much as he has then.
-    fn check_share(&self, node: &Node, heritage: Option<&Heritage>, next: &Node) -> Result<(), VaultError> {
+    /// Whether whose it is may have as much as he has then, with what `others` add meanwhile, whoever they are.
+    fn check_share(
+        &self,
+        node: &Node,
+        heritage: Option<&Heritage>,
+        next: &Node,
+        others: Count,
+    ) -> Result<(), VaultError> {
         // What a removed secret of this name left counts already.
         let buried = heritage.filter(|h| h.grave.is_some()).map(|h| h.versions.as_slice()).unwrap_or_default();
         let before = Count::of(&node.versions).plus(Count::of(buried));
         let after = Count::of(&next.versions);
         let keeper = Keeper::of(&next.scope, next.meta.uid);
         let (own, all) = self.with_tree(|tree| (tree.kept().of(&keeper), tree.kept().all()))?;
+        let (own, all) = (own.plus(others), all.plus(others));
         for resource in [Resource::StoredBytes, Resource::Versions] {
             let more = after.get(resource).saturating_sub(before.get(resource));
             if more > 0 {

@@ -9,6 +9,7 @@
 //! before both and is never asked for by who has one of them. Opening and reading take `state` alone, shared, and release it
 //! before they read a blob, ask /proc, or write the log.
 
+mod abreast;
 mod admin;
 mod authority;
 mod certs;
@@ -87,6 +88,7 @@ use crate::meter::{Meter, Payer, Shares};
 use crate::model::{Generation, Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
 use crate::store::{AuditAnchor, Batch, Durability, Store};
+use abreast::Abreast;
 use clock::Clock;
 use export::{Exporter, Records};
 use node::Node;
@@ -209,6 +211,7 @@ pub struct Vault {
     writer: Mutex<Writer>,
     /// How many wait for it.
     wanted_by: AtomicUsize,
+    abreast: Abreast,
     observer: OnceLock<Arc<dyn Observer>>,
     publisher: Publisher,
     exporter: Exporter,
@@ -272,6 +275,7 @@ impl Vault {
             state: RwLock::new(State::Locked { since: Instant::now(), at: Timestamp::now() }),
             writer: Mutex::new(Writer::default()),
             wanted_by: AtomicUsize::new(0),
+            abreast: Abreast::default(),
             observer: OnceLock::new(),
             publisher: Publisher::default(),
             exporter: Exporter::default(),
@@ -474,13 +478,6 @@ impl Vault {
 
     fn sealing_anew(&self) -> MutexGuard<'_, ()> {
         self.sealing_anew.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
-        self.wanted_by.fetch_add(1, Ordering::Relaxed);
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.wanted_by.fetch_sub(1, Ordering::Relaxed);
-        writer
     }
 
     /// Lets those go first who wait for the writer's lock. For who takes it again and again: a mutex is not fair, and he has it back before the one who is

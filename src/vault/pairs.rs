@@ -21,6 +21,11 @@ impl Vault {
         rules.iter().find_map(|rule| rule.other(path).map(|(half, other)| (half, other, rule)))
     }
 
+    /// Whether it is half of a pair by its name.
+    pub(super) fn is_half(&self, path: &str) -> bool {
+        SecretPath::parse(path).is_ok_and(|path| self.other_half(&path).is_some())
+    }
+
     /// Whether content may be committed at a path. `own` is what is there; `mode` what the file will have.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::together::Part;
 use super::*;
 use crate::audit::{Settings, WhenFull};
-use crate::model::{Kind, Uid};
+use crate::model::{Kind, Uid, VersionNo};
 use crate::seal::Protection;
 use crate::store::{FaultPoint, NEXT_FAULT};
 
@@ -195,4 +195,85 @@ fn a_private_key_outlives_the_transaction_that_was_to_replace_it() {
         assert!(vault.find(&path("pin")).is_ok() && vault.find(&path("new")).is_err(), "{point:?}");
         assert!(vault.check(true).unwrap().problems.is_empty(), "{point:?}");
     }
+}
+
+#[test]
+fn commits_to_different_secrets_wait_for_the_disk_together() {
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    let secrets: Vec<Ino> = (0..8).map(|n| make(&vault, Ino::ROOT, &format!("s{n}"), Kind::File).unwrap()).collect();
+    let generations = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&generations);
+    vault.tell_generations(Box::new(move |generation| told.lock().unwrap().push(generation.0)));
+    let rounds = 50;
+    std::thread::scope(|threads| {
+        for ino in &secrets {
+            let vault = &vault;
+            threads.spawn(move || {
+                for round in 0..rounds {
+                    let content = round.to_string();
+                    write(vault, *ino, content.as_bytes()).unwrap();
+                    let opened = vault.open_read(&Daemon, *ino).unwrap();
+                    assert_eq!(opened.content.expose(), content.as_bytes(), "answered, so it is shown");
+                }
+            });
+        }
+        // Who changes anything else is not kept waiting for ever, and breaks nothing.
+        let vault = &vault;
+        threads.spawn(move || {
+            for n in 0..rounds {
+                make(vault, Ino::ROOT, &format!("d{n}"), Kind::Directory).unwrap();
+                rename(vault, &format!("d{n}"), &format!("e{n}")).unwrap();
+            }
+        });
+    });
+    let syncs = generations.lock().unwrap().len();
+    println!("{syncs} times the disk was waited for, or an answer given without, for {} commits", rounds * 8);
+    let before = seen(&vault);
+    // As a kill leaves it.
+    std::mem::forget(vault.lock_writer());
+    std::mem::forget(vault);
+    let copy = tempfile::tempdir().unwrap();
+    let done = std::process::Command::new("cp").arg("-a").arg(rig.home.path().join("store")).arg(copy.path()).status();
+    assert!(done.unwrap().success());
+    rig.home = copy;
+    let vault = rig.open();
+    assert_eq!(seen(&vault), before);
+    for ino in &secrets {
+        let opened = vault.open_read(&Daemon, *ino).unwrap();
+        assert_eq!((opened.content.expose(), opened.version), (&b"49"[..], Some(VersionNo(50))));
+    }
+}
+
+#[test]
+fn a_commit_that_does_not_reach_the_disk_is_not_shown_and_the_next_one_is() {
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    let ino = make(&vault, Ino::ROOT, "pin", Kind::File).unwrap();
+    write(&vault, ino, b"1").unwrap();
+    let before = seen(&vault);
+    NEXT_FAULT.set(Some(FaultPoint::JournalSync));
+    assert!(write(&vault, ino, b"2").is_err());
+    assert_eq!(seen(&vault), before);
+    assert_eq!(vault.open_read(&Daemon, ino).unwrap().content.expose(), b"1");
+    write(&vault, ino, b"3").unwrap();
+    assert_eq!(vault.open_read(&Daemon, ino).unwrap().version, Some(VersionNo(2)));
+    rename(&vault, "pin", "other").unwrap();
+}
+
+#[test]
+fn writers_at_once_get_no_more_than_their_share_together() {
+    let mut rig = Rig::new();
+    let bounds = crate::meter::Shares::default().with(crate::meter::Resource::Versions, 20);
+    let vault = rig.open().with_meter(Meter::new(&bounds, 1 << 20, 1000));
+    let secrets: Vec<Ino> = (0..16).map(|n| make(&vault, Ino::ROOT, &format!("s{n}"), Kind::File).unwrap()).collect();
+    let bound = vault.meter().bounds(crate::meter::Resource::Versions).of(Payer::Uid(0));
+    let done = std::thread::scope(|threads| {
+        let writers: Vec<_> = secrets
+            .iter()
+            .map(|ino| threads.spawn(|| (0..3).filter(|n| write(&vault, *ino, &[b'0' + n]).is_ok()).count() as u64))
+            .collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).sum::<u64>()
+    });
+    assert_eq!(done, bound.min(48), "neither more nor less");
 }

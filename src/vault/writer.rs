@@ -6,7 +6,7 @@
 use super::node::{FACTS_INO, Facts, Grave, Record};
 use super::{Vault, VaultError};
 use crate::model::Ino;
-use crate::store::{Batch, BlobKey, Durability};
+use crate::store::{Batch, BlobKey, Durability, Journalled};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -126,7 +126,8 @@ impl Writer {
         self.meta.insert(key.to_owned(), value);
     }
 
-    fn is_clean(&self) -> bool {
+    /// Whether nothing waits to be journalled.
+    pub fn is_clean(&self) -> bool {
         self.dirty.is_empty()
             && self.gone.is_empty()
             && !self.facts_dirty
@@ -235,10 +236,33 @@ impl Vault {
     pub(super) fn journal(
         &self,
         writer: &mut Writer,
-        mut batch: Batch,
+        batch: Batch,
         records: &BTreeMap<Ino, Record>,
         durability: Durability,
     ) -> Result<(), VaultError> {
+        let batch = self.with_what_waits(writer, batch, records)?;
+        self.store.append(&batch, &self.anchor(), durability)?;
+        writer.clean();
+        Ok(())
+    }
+
+    /// Journals `batch` and `records` alone, without waiting for the disk: it happened once [`Store::settle`](crate::store::Store::settle) says so.
+    pub(super) fn journal_beside(
+        &self,
+        writer: &Writer,
+        batch: Batch,
+        records: &BTreeMap<Ino, Record>,
+    ) -> Result<Journalled, VaultError> {
+        let batch = self.with_what_waits(writer, batch, records)?;
+        Ok(self.store.journal(&batch, &self.anchor())?)
+    }
+
+    fn with_what_waits(
+        &self,
+        writer: &Writer,
+        mut batch: Batch,
+        records: &BTreeMap<Ino, Record>,
+    ) -> Result<Batch, VaultError> {
         let keys = self.keys()?;
         let seal = |ino, record: &Record| Some(keys.record.seal(ino, &record.encode()));
         for (ino, record) in records {
@@ -265,8 +289,6 @@ impl Vault {
         batch.blobs.extend(writer.gone.iter().map(|blob| (*blob, None)));
         batch.scopes.extend(writer.scopes.iter().map(|(k, v)| (k.clone(), v.clone())));
         batch.meta.extend(writer.meta.iter().map(|(k, v)| (k.clone(), Some(v.clone()))));
-        self.store.append(&batch, &self.anchor(), durability)?;
-        writer.clean();
-        Ok(())
+        Ok(batch)
     }
 }

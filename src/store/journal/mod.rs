@@ -21,6 +21,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes of a segment.
 pub(super) const SEGMENT: usize = 4 << 20;
@@ -48,7 +49,7 @@ struct Header {
 
 /// The segment that is appended to.
 struct Active {
-    file: File,
+    file: Arc<File>,
     slot: usize,
     epoch: Epoch,
     end: u64,
@@ -68,6 +69,24 @@ pub(super) struct Journal {
     /// A sync failed: the kernel has forgotten which pages did not reach the disk, so trying again proves nothing. Or what should not be there
     /// could not be taken back.
     failed: bool,
+}
+
+/// What was appended and may not be on the disk.
+pub(super) struct Unsynced {
+    file: Option<Arc<File>>,
+    /// The last of it.
+    pub(super) generation: Generation,
+}
+
+impl Unsynced {
+    /// Waits for the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        fault::at(fault::Point::JournalSync)?;
+        self.file.as_ref().map_or(Ok(()), |file| file.sync_data().map_err(io_error))
+    }
 }
 
 /// What came of an append.
@@ -205,17 +224,34 @@ impl Journal {
     /// [`StoreError::Io`]: then nothing is known of what was not durable before, and nothing may be appended here any more: see
     /// [`Journal::give_up`].
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+        match self.unsynced()? {
+            Some(unsynced) => self.synced(unsynced.generation, unsynced.sync()),
+            None => Ok(()),
+        }
+    }
+
+    /// What a sync has to reach, for whoever does it while others append; [`Journal::synced`] is told what came of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] after a failed sync.
+    pub(super) fn unsynced(&self) -> Result<Option<Unsynced>, StoreError> {
         if self.durable >= self.appended {
-            return Ok(());
+            return Ok(None);
         }
         self.check()?;
-        let synced = fault::at(fault::Point::JournalSync).and_then(|()| match &self.active {
-            Some(active) => active.file.sync_data().map_err(io_error),
-            None => Ok(()),
-        });
-        self.failed = synced.is_err();
-        synced?;
-        self.durable = self.appended;
+        let file = self.active.as_ref().map(|active| Arc::clone(&active.file));
+        Ok(Some(Unsynced { file, generation: self.appended }))
+    }
+
+    /// Takes the outcome of a sync that reached for this generation.
+    ///
+    /// # Errors
+    /// As [`Journal::sync`]; also if another sync failed meanwhile, since the kernel tells of a failure once.
+    pub(super) fn synced(&mut self, generation: Generation, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+        self.check()?;
+        self.failed = outcome.is_err();
+        outcome?;
+        self.durable = self.durable.max(generation);
         Ok(())
     }
 
@@ -263,7 +299,7 @@ impl Journal {
         file.sync_data().map_err(io_error)?;
         self.sequence = header.sequence;
         self.holds[slot] = self.appended;
-        self.active = Some(Active { file, slot, epoch, end: BEGIN as u64 });
+        self.active = Some(Active { file: Arc::new(file), slot, epoch, end: BEGIN as u64 });
         Ok(())
     }
 

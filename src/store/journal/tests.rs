@@ -59,7 +59,7 @@ fn node(ino: u64, content: &[u8]) -> Batch {
     batch
 }
 
-fn append(store: &Store, batch: &Batch, durability: Durability) -> Result<Generation, StoreError> {
+fn append(store: &Store, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
     store.append(batch, &AuditAnchor::default(), durability)
 }
 
@@ -240,6 +240,118 @@ fn after_a_failed_sync_of_the_first_entry_nothing_is_there() {
     append(&store, &node(4, b"later"), Durability::Lazy).unwrap();
     drop(store);
     assert_eq!(place.open().unwrap().1.keys().map(|ino| ino.0).collect::<Vec<_>>(), [1, 4]);
+}
+
+fn begin(store: &Store, ino: u64, content: &[u8]) -> Journalled {
+    store.journal(&node(ino, content), &AuditAnchor::default()).unwrap()
+}
+
+fn told(store: &Store) -> Arc<Mutex<Vec<u64>>> {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let own = Arc::clone(&told);
+    store.tell_generations(Box::new(move |generation| own.lock().unwrap().push(generation.0)));
+    told
+}
+
+#[test]
+fn those_that_are_begun_are_on_the_disk_at_once_and_told_of_only_then() {
+    let place = Place::new();
+    let (store, _) = place.open().unwrap();
+    let told = told(&store);
+    let (first, second) = (begin(&store, 2, b"a"), begin(&store, 3, b"b"));
+    assert!(told.lock().unwrap().is_empty());
+    store.settle(second).unwrap();
+    let at = store.generation().unwrap().0;
+    assert_eq!(told.lock().unwrap()[..], [at]);
+    // It needs no sync of its own.
+    NEXT_FAULT.set(Some(FaultPoint::JournalSync));
+    store.settle(first).unwrap();
+    assert_eq!(NEXT_FAULT.take(), Some(FaultPoint::JournalSync));
+    assert_eq!(place.open_copy_nodes().len(), 3);
+}
+
+#[test]
+fn a_failed_sync_takes_back_all_that_were_begun_and_nothing_else() {
+    let place = Place::new();
+    let (store, _) = place.open().unwrap();
+    lazily(&store, 2, b"answered");
+    append(&store, &node(3, b"before"), Durability::Synced).unwrap();
+    let told = told(&store);
+    let begun = [begin(&store, 3, b"refused"), begin(&store, 4, b"refused"), begin(&store, 3, b"refused, too")];
+    let [first, second, third] = begun;
+    NEXT_FAULT.set(Some(FaultPoint::JournalSync));
+    assert!(store.settle(second).is_err());
+    let nodes = place.open_copy_nodes();
+    assert_eq!(nodes.keys().map(|ino| ino.0).collect::<Vec<_>>(), [1, 2, 3], "a successor sees the same");
+    assert_eq!(nodes[&Ino(3)], b"before");
+    let later = begin(&store, 5, b"later");
+    assert!(store.settle(first).is_err() && store.settle(third).is_err(), "whenever they ask");
+    store.settle(later).unwrap();
+    assert!(told.lock().unwrap().iter().is_sorted());
+    drop(store);
+    let nodes = place.open().unwrap().1;
+    assert_eq!(nodes.keys().map(|ino| ino.0).collect::<Vec<_>>(), [1, 2, 3, 5]);
+    assert_eq!(nodes[&Ino(3)], b"before");
+}
+
+#[test]
+fn what_is_answered_at_once_never_stands_behind_what_may_be_taken_back() {
+    let place = Place::new();
+    let (store, _) = place.open().unwrap();
+    let begun = begin(&store, 2, b"refused");
+    NEXT_FAULT.set(Some(FaultPoint::JournalSync));
+    lazily(&store, 3, b"answered");
+    assert!(store.settle(begun).is_err());
+    assert_eq!(place.open_copy_nodes().keys().map(|ino| ino.0).collect::<Vec<_>>(), [1, 3]);
+}
+
+#[test]
+fn a_checkpoint_a_large_commit_and_a_lock_settle_what_is_begun_first() {
+    let steps: [fn(&Store); 3] = [
+        |store| store.checkpoint().unwrap(),
+        |store| append(store, &node(9, &vec![1; head::LARGE + 1]), Durability::Synced).unwrap(),
+        |store| store.forget_key(),
+    ];
+    for fails in [false, true] {
+        for (number, step) in steps.iter().enumerate() {
+            let place = Place::new();
+            let (store, _) = place.open().unwrap();
+            lazily(&store, 3, b"answered");
+            let begun = begin(&store, 2, b"begun");
+            if fails {
+                NEXT_FAULT.set(Some(FaultPoint::JournalSync));
+            }
+            step(&store);
+            assert_eq!(NEXT_FAULT.take(), None);
+            assert_eq!(store.settle(begun).is_err(), fails, "{number}");
+            drop(store);
+            let nodes = place.open().unwrap().1;
+            assert_eq!((nodes.contains_key(&Ino(2)), nodes.contains_key(&Ino(3))), (!fails, true), "{number}");
+        }
+    }
+}
+
+#[test]
+fn many_at_once_are_all_there_and_share_their_syncs() {
+    let place = Place::new();
+    let (store, _) = place.open().unwrap();
+    let told = told(&store);
+    let (threads, each) = (8, 100);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let store = &store;
+            scope.spawn(move || {
+                for n in 0..each {
+                    let begun = begin(store, 2 + thread * each + n, b"content");
+                    store.settle(begun).unwrap();
+                }
+            });
+        }
+    });
+    let told = told.lock().unwrap().clone();
+    assert!(told.iter().is_sorted() && told.len() < (threads * each) as usize, "{} syncs", told.len());
+    let copy = place.open_copy_nodes();
+    assert_eq!(copy.len() as u64, 1 + threads * each);
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! Commits that are under way side by side: journalled, and waiting for the disk together.
+//!
+//! Owns who may change something at a moment. A commit of one secret's content lets go of the writer's lock while it waits for the disk, and
+//! others that have nothing to do with it go on; whoever changes anything else waits until none is under way. What is under way is not in the
+//! tree yet: it is shown when it is on the disk.
+
+use super::Vault;
+use super::kept::Count;
+use super::writer::Writer;
+use crate::model::Ino;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The commits under way. Its lock is taken while the writer's is held, never the other way round.
+#[derive(Default)]
+pub(super) struct Abreast {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// What each adds to what is kept.
+    commits: HashMap<Ino, Count>,
+    /// How many wait until there is none, or are about to look.
+    alone: usize,
+}
+
+/// One of them; it is over when this is dropped.
+pub(super) struct UnderWay<'a> {
+    abreast: &'a Abreast,
+    ino: Ino,
+}
+
+impl Abreast {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What those under way add.
+    pub fn adds(&self) -> Count {
+        self.lock().commits.values().fold(Count::default(), |sum, one| sum.plus(*one))
+    }
+
+    /// A commit to this secret begins. With the writer's lock held.
+    pub fn begin(&self, ino: Ino, adds: Count) -> UnderWay<'_> {
+        self.lock().commits.insert(ino, adds);
+        UnderWay { abreast: self, ino }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.abreast.lock().commits.remove(&self.ino);
+        self.abreast.changed.notify_all();
+    }
+}
+
+impl Vault {
+    /// For whoever changes anything: nobody else does meanwhile.
+    pub(super) fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        self.abreast.lock().alone += 1;
+        loop {
+            let writer = self.lock_writer_only();
+            let mut inner = self.abreast.lock();
+            if inner.commits.is_empty() {
+                inner.alone -= 1;
+                if inner.alone == 0 {
+                    self.abreast.changed.notify_all();
+                }
+                return writer;
+            }
+            drop(writer);
+            let waited = self.abreast.changed.wait_while(inner, |inner| !inner.commits.is_empty());
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// For a commit to this secret: others may be under way, none to it. Whoever wants to be alone goes first.
+    pub(super) fn lock_writer_beside(&self, ino: Ino) -> MutexGuard<'_, Writer> {
+        loop {
+            let writer = self.lock_writer_only();
+            let inner = self.abreast.lock();
+            let must_wait = |inner: &Inner| inner.alone > 0 || inner.commits.contains_key(&ino);
+            if !must_wait(&inner) {
+                return writer;
+            }
+            drop(writer);
+            let waited = self.abreast.changed.wait_while(inner, |inner| must_wait(inner));
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn lock_writer_only(&self) -> MutexGuard<'_, Writer> {
+        self.wanted_by.fetch_add(1, Ordering::Relaxed);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wanted_by.fetch_sub(1, Ordering::Relaxed);
+        writer
+    }
+}
