@@ -7,27 +7,24 @@
 #![forbid(unsafe_code)]
 
 pub use pinfold_base::{exit, model, secret, stream, sys};
+pub use pinfold_formats::{cert, enrol, policy, view, wire};
 
 pub mod access;
 pub mod audit;
 pub mod bundle;
 pub mod caller;
-pub mod cert;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod credentials;
 pub mod daemon;
 pub mod delivery;
-pub mod enrol;
 pub mod fs;
 pub mod keyring;
 pub mod meter;
-pub mod policy;
+pub mod policy_file;
 pub mod seal;
 pub mod store;
 pub mod unlock;
 pub mod upcall;
 pub mod vault;
-pub mod view;
-pub mod wire;

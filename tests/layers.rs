@@ -9,14 +9,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates below `src`, each in a folder of its name, with its modules. The modules of no other are in that folder.
-const CRATES: &[(&str, &[&str])] = &[("base", &["secret", "sys", "exit", "model", "stream"])];
+const CRATES: &[(&str, &[&str])] = &[
+    ("base", &["secret", "sys", "exit", "model", "stream"]),
+    ("formats", &["cert", "enrol", "policy", "times", "view", "wire"]),
+];
 
 /// Every module of every crate, and its rank. A module uses modules of lower rank only. What is not here may not be there.
 const RANKS: &[(u8, &[&str])] = &[
     (0, &["secret", "sys", "exit"]),
-    (1, &["model", "stream", "meter"]),
+    (1, &["model", "stream", "meter", "times"]),
     (2, &["config", "policy", "enrol", "view", "wire"]),
-    (3, &["access", "caller", "store", "unlock", "audit", "cert", "bundle", "delivery"]),
+    (3, &["access", "caller", "store", "unlock", "audit", "cert", "bundle", "delivery", "policy_file"]),
     (4, &["seal", "keyring"]),
     (5, &["vault"]),
     (6, &["fs", "upcall", "control", "credentials"]),
@@ -27,6 +30,7 @@ const RANKS: &[(u8, &[&str])] = &[
 /// Edges between modules of one rank that are allowed, and why.
 const SAME_RANK: &[(&str, &str, &str)] = &[
     ("secret", "sys", "a secret lies in the arena, which is made of system calls; sys knows nothing of secrets"),
+    ("times", "model", "it is what the model's moments are in a message; the model knows no messages"),
     ("meter", "model", "who pays is named by the model's numbers; the model knows nothing of bounds"),
 ];
 
@@ -188,10 +192,12 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
             _ => {}
         }
     }
+    for (line, what) in impure(name, text) {
+        found(line, what);
+    }
     if !may_start_programs(name) {
         // What tests of the file itself start is no child of a daemon.
-        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-        let tokens = self::tokens(&without_comments_and_strings(code));
+        let tokens = self::tokens(&without_comments_and_strings(without_tests(text)));
         for (i, token) in tokens.iter().enumerate() {
             if token.text == "Command" && path_follows(&tokens, i) && self::text(&tokens, i + 2) == "new" {
                 found(token.line, "a program is started without sys::child: it would inherit the scopes' keys".into());
@@ -208,13 +214,44 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
+/// What of std the formats may not have, as they may not have the clock and system calls. Tests may.
+const IMPURE: [&str; 6] = ["fs", "net", "env", "process", "thread", "os"];
+
+/// Where a file of the formats is not pure: `std::fs::read`, `use std::{fs, io}`, `SystemTime::now`.
+fn impure(name: &str, text: &str) -> Vec<(usize, String)> {
+    if !name.starts_with("src/formats/") || is_test(name) {
+        return Vec::new();
+    }
+    let tokens = tokens(&without_comments_and_strings(without_tests(text)));
+    let of_std = |i: usize| {
+        // `std::fs`, or a word of a group that begins with `std::{`.
+        let group = tokens[..i].iter().rposition(|t| t.text == ";" || t.text == "use").map_or(0, |at| at + 1);
+        (i >= 2 && path_follows(&tokens, i - 2) && self::text(&tokens, i - 2) == "std")
+            || (self::text(&tokens, group) == "std" && self::text(&tokens, group + 2) == "{")
+    };
+    let clocks = ["SystemTime", "Instant", "nix", "libc"];
+    let found = (0..tokens.len()).filter(|&i| {
+        let word = self::text(&tokens, i);
+        clocks.contains(&word) || (IMPURE.contains(&word) && of_std(i))
+            // The clock by the name of ours.
+            || (word == "now" && i >= 2 && self::text(&tokens, i - 2) == "Timestamp")
+    });
+    found.map(|i| (tokens[i].line, format!("{} in the formats, which are pure", tokens[i].text))).collect()
+}
+
 /// Whether a file starts programs on its own: the commands do, which have no keys; and tests.
 fn may_start_programs(name: &str) -> bool {
-    name == "src/base/sys/child.rs"
-        || name.starts_with("src/cli/")
-        || name.ends_with("tests.rs")
-        || name.ends_with("_test.rs")
-        || name.contains("/tests/")
+    name == "src/base/sys/child.rs" || name.starts_with("src/cli/") || is_test(name)
+}
+
+/// Whether a file has tests alone.
+fn is_test(name: &str) -> bool {
+    name.ends_with("tests.rs") || name.ends_with("_test.rs") || name.contains("/tests/")
+}
+
+/// The text without the tests at its end.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default()
 }
 
 /// What is wrong with `module` using `used`, if anything.
@@ -473,7 +510,7 @@ fn steps_upwards_and_sideways_are_found() {
     for (name, text, line) in [
         ("src/base/model/path.rs", "use crate::wire::Entry;", 1),
         ("src/base/model/path.rs", "\nfn f() { crate::vault::open() }", 2),
-        ("src/wire/mod.rs", "use crate::{model::{Ino, Uid}, secret::Secret,\n  config::Config};", 2),
+        ("src/formats/wire/mod.rs", "use crate::{model::{Ino, Uid}, secret::Secret,\n  config::Config};", 2),
         ("src/base/exit.rs", "use super::model::Ino;", 1),
         ("src/base/exit.rs", "mod t { use super::super::model; }", 1),
         ("src/config/load.rs", "use super::super::access;", 1),
@@ -511,7 +548,7 @@ fn what_is_forbidden_elsewhere_is_found() {
 #[test]
 fn what_is_allowed_is_not_found() {
     for (name, text) in [
-        ("src/wire/mod.rs", "use crate::{model::{Ino, Uid}, secret::Secret, wire::x};"),
+        ("src/formats/wire/mod.rs", "use crate::{model::{Ino, Uid}, secret::Secret, wire::x};"),
         ("src/base/secret.rs", "use crate::sys::arena;"),
         ("src/base/sys/arena.rs", "unsafe { libc::ENOENT }"),
         ("src/fs/fuse.rs", "use fuser::Request; const X: i32 = libc::ENOENT;"),
@@ -531,6 +568,27 @@ fn what_is_allowed_is_not_found() {
     ] {
         assert_eq!(whats(name, text), [], "{name}: {text}");
     }
+}
+
+#[test]
+fn what_is_not_pure_is_found_in_the_formats() {
+    for text in [
+        "use std::fs::File;",
+        "use std::{io, fs};",
+        "fn f() { std::net::UdpSocket::bind(x) }",
+        "use std::time::SystemTime;",
+        "use std::os::unix::fs::FileExt;",
+        "fn f() { Timestamp::now() }",
+        "fn f() { nix::unistd::getuid() }",
+    ] {
+        assert_eq!(whats("src/formats/cert/mod.rs", text).len(), 1, "{text}");
+        assert_eq!(whats("src/formats/cert/tests.rs", text), [], "{text}");
+        assert_eq!(whats("src/vault/mod.rs", text), [], "{text}");
+    }
+    let fine = "use core::net::IpAddr; use std::io::{self, Read}; use std::path::Path; fn fs(net: Net) { self.os() }";
+    assert_eq!(whats("src/formats/cert/mod.rs", fine), []);
+    let tested = "fn f() {}\n#[cfg(test)]\nmod tests { use std::fs::File; }";
+    assert_eq!(whats("src/formats/cert/mod.rs", tested), []);
 }
 
 #[test]

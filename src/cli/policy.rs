@@ -12,6 +12,7 @@ use crate::delivery::Target;
 use crate::exit::Exit;
 use crate::model::HostName;
 use crate::policy::{Because, Fault, Faults, Policy, PolicyError};
+use crate::policy_file;
 use crate::stream::{Place, Recipient};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -36,7 +37,7 @@ fn file(config: &Config, typed: Option<PathBuf>) -> PathBuf {
 fn check(config: &Config, args: PolicyCheck) -> Result<Exit, Failure> {
     let path = file(config, args.file);
     let none = Faults::default();
-    let read = Policy::read(&path).and_then(|text| Ok((Policy::parse(&text, &path)?, text)));
+    let read = policy_file::read(&path).and_then(|text| Ok((Policy::parse(&text, &path)?, text)));
     let (policy, faults) = match read {
         Ok(read) => (Some(read), none),
         Err(PolicyError::Wrong { faults, .. }) => (None, faults),
@@ -113,7 +114,7 @@ fn counted(n: usize, what: &str) -> String {
 
 fn show(config: &Config, args: PolicyShow) -> Result<Exit, Failure> {
     let path = file(config, args.file);
-    let policy = match Policy::load(&path) {
+    let policy = match policy_file::load(&path) {
         Ok(policy) => policy,
         Err(PolicyError::Wrong { faults, .. }) => return Err(wrong(&path, &faults, false)),
         Err(error) => return Err(unreadable(error)),

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -55,59 +54,6 @@ impl Gid {
 impl Uid {
     /// root.
     pub const ROOT: Uid = Uid(0);
-}
-
-/// A point in time, as a filesystem keeps it: seconds since the epoch, and nanoseconds below 10^9.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct Timestamp {
-    /// Seconds since 1970-01-01T00:00:00Z, negative before.
-    pub secs: i64,
-    /// Nanoseconds of that second.
-    pub nanos: u32,
-}
-
-impl Timestamp {
-    /// The clock.
-    pub fn now() -> Self {
-        SystemTime::now().into()
-    }
-
-    /// Milliseconds since 1970; 0 before that.
-    pub fn millis(self) -> u64 {
-        u64::try_from(self.secs).unwrap_or(0).saturating_mul(1000).saturating_add(u64::from(self.nanos / 1_000_000))
-    }
-}
-
-impl From<SystemTime> for Timestamp {
-    fn from(t: SystemTime) -> Self {
-        match t.duration_since(UNIX_EPOCH) {
-            Ok(d) => Timestamp { secs: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: d.subsec_nanos() },
-            Err(before) => {
-                let d = before.duration();
-                let whole = -i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
-                match d.subsec_nanos() {
-                    0 => Timestamp { secs: whole, nanos: 0 },
-                    n => Timestamp { secs: whole - 1, nanos: 1_000_000_000 - n },
-                }
-            }
-        }
-    }
-}
-
-impl From<Timestamp> for SystemTime {
-    fn from(t: Timestamp) -> Self {
-        let nanos = Duration::from_nanos(u64::from(t.nanos));
-        let whole = Duration::from_secs(t.secs.unsigned_abs());
-        let base = if t.secs >= 0 { UNIX_EPOCH.checked_add(whole) } else { UNIX_EPOCH.checked_sub(whole) };
-        base.and_then(|b| b.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
-    }
-}
-
-/// RFC 3339 in UTC with microseconds; a time before 1970 shows as 1970.
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_micros(SystemTime::from(*self).max(UNIX_EPOCH)).fmt(f)
-    }
 }
 
 /// Whom a secret is sealed to.
@@ -169,15 +115,6 @@ impl TryFrom<String> for Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_before_the_epoch_survive_the_round_trip() {
-        for t in
-            [Timestamp { secs: -5, nanos: 250 }, Timestamp { secs: 0, nanos: 0 }, Timestamp { secs: 1 << 33, nanos: 9 }]
-        {
-            assert_eq!(Timestamp::from(SystemTime::from(t)), t);
-        }
-    }
 
     #[test]
     fn scope_names_that_could_be_paths_are_refused() {

@@ -16,6 +16,7 @@ mod password;
 mod path;
 mod publication;
 mod reserved;
+mod timestamp;
 mod who;
 
 pub use acl::{Acl, AclError, Entry as AclEntry, Tag as AclTag};
@@ -23,7 +24,7 @@ pub use certs::{KeyType, KeyTypeError};
 pub use duration::parse_duration;
 pub use glob::{Glob, GlobError};
 pub use idmap::{IdMap, IdMapError, IdMaps};
-pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Timestamp, Uid, VersionNo};
+pub use ids::{Generation, Gid, Ino, Scope, ScopeError, Uid, VersionNo};
 pub use label::Label;
 pub use mail::is_mail_address;
 pub use meta::{CONDITION_PREFIX, Conditions, EXPIRES_XATTR, Kind, Meta, XattrName, is_condition};
@@ -35,4 +36,5 @@ pub use publication::{
     parse_publications, write_publications,
 };
 pub use reserved::{AUTHORIZED_KEYS, CONTAINERS, Reserved};
+pub use timestamp::Timestamp;
 pub use who::{Doubt, FileId, InstanceId, Subject, Who};

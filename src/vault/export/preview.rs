@@ -34,45 +34,44 @@ impl Vault {
             .err();
         let mut changes = differences(&record, &now);
         for change in &mut changes {
-            change.because(plan, no);
+            add_reason(change, plan, no);
         }
         Ok(PreviewHost { host: host.name.to_string(), entries: now.len() as u64, error, changes })
     }
 }
 
-impl PreviewChange {
-    fn new(change: Difference, entry: &str) -> Self {
-        let admin = entry.strip_prefix(ADMIN);
-        PreviewChange {
-            change,
-            path: admin.is_none().then(|| entry.to_owned()),
-            admin: admin.map(str::to_owned),
-            line: None,
-            rule: None,
-        }
+/// What changed, without the line that says so.
+fn change(change: Difference, entry: &str) -> PreviewChange {
+    let admin = entry.strip_prefix(ADMIN);
+    PreviewChange {
+        change,
+        path: admin.is_none().then(|| entry.to_owned()),
+        admin: admin.map(str::to_owned),
+        line: None,
+        rule: None,
     }
+}
 
-    /// Finds the line that gives it to the host.
-    fn because(&mut self, plan: &Plan, no: HostNo) {
-        if self.change == Difference::Removed {
+/// Finds the line that gives it to the host.
+fn add_reason(change: &mut PreviewChange, plan: &Plan, no: HostNo) {
+    if change.change == Difference::Removed {
+        return;
+    }
+    let host = &plan.host(no).name;
+    if let Some(admin) = &change.admin {
+        let found = plan.policy().admins_of(host).into_iter().find(|(user, _)| user == admin);
+        if let Some((_, because)) = found {
+            change.line = Some(because.line);
+            change.rule = Some(because.note.clone()).filter(|note| !note.is_empty());
+        }
+    } else if let Some(path) = change.path.as_ref().and_then(|path| SecretPath::parse(path).ok()) {
+        if let Some(why) = plan.unwritten(no, &path) {
+            change.rule = Some(why);
             return;
         }
-        let host = &plan.host(no).name;
-        if let Some(admin) = &self.admin {
-            let found = plan.policy().admins_of(host).into_iter().find(|(user, _)| user == admin);
-            if let Some((_, because)) = found {
-                self.line = Some(because.line);
-                self.rule = Some(because.note.clone()).filter(|note| !note.is_empty());
-            }
-        } else if let Some(path) = self.path.as_ref().and_then(|path| SecretPath::parse(path).ok()) {
-            if let Some(why) = plan.unwritten(no, &path) {
-                self.rule = Some(why);
-                return;
-            }
-            let found = plan.policy().shares_of(host).into_iter().find(|(glob, _)| glob.matches(&path));
-            if let Some((glob, because)) = found {
-                (self.line, self.rule) = (Some(because.line), Some(glob.to_string()));
-            }
+        let found = plan.policy().shares_of(host).into_iter().find(|(glob, _)| glob.matches(&path));
+        if let Some((glob, because)) = found {
+            (change.line, change.rule) = (Some(because.line), Some(glob.to_string()));
         }
     }
 }
@@ -90,16 +89,16 @@ fn differences(record: &HostRecord, now: &[(String, EntryDigest)]) -> Vec<Previe
         };
         match order {
             std::cmp::Ordering::Less => {
-                changes.extend(old.next().map(|(path, _)| PreviewChange::new(Difference::Removed, path)));
+                changes.extend(old.next().map(|(path, _)| change(Difference::Removed, path)));
             }
             std::cmp::Ordering::Greater => {
-                changes.extend(new.next().map(|(path, _)| PreviewChange::new(Difference::Added, path)));
+                changes.extend(new.next().map(|(path, _)| change(Difference::Added, path)));
             }
             std::cmp::Ordering::Equal => {
                 if let (Some((path, before)), Some((_, after))) = (old.next(), new.next())
                     && before != after
                 {
-                    changes.push(PreviewChange::new(Difference::Changed, path));
+                    changes.push(change(Difference::Changed, path));
                 }
             }
         }

@@ -12,6 +12,7 @@ use crate::caller::Daemon;
 use crate::config::SignWith;
 use crate::model::{HostName, Timestamp};
 use crate::policy::{Policy, PolicyError};
+use crate::policy_file;
 use crate::vault::{Vault, VaultError};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -155,7 +156,7 @@ impl Vault {
             return false;
         }
         *stamp = Some(now);
-        let policy = match Policy::load(&settings.policy) {
+        let policy = match policy_file::load(&settings.policy) {
             // Not everybody is a console.
             Err(PolicyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Policy::empty(),
             Err(error) => {

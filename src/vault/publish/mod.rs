@@ -19,8 +19,8 @@ use crate::access::ScopeState;
 use crate::caller::{Account, Control};
 use crate::keyring::publish::PublishedKey;
 use crate::model::{
-    Described, Ino, PUBLISH_XATTR, Preset, Publication, PublicationError, Recipient, Scope, Timestamp,
-    parse_publications, write_publications,
+    Described, Ino, PUBLISH_XATTR, Preset, Publication, Recipient, Scope, Timestamp, parse_publications,
+    write_publications,
 };
 use crate::sys::keyctl;
 use crate::wire::{Fault, HeldKey, PublicationInfo, PublicationState, Publish, Unpublish};
@@ -105,12 +105,6 @@ pub(super) fn check_recipients(name: &str, value: &[u8]) -> Result<(), VaultErro
         }
     }
     Ok(())
-}
-
-impl From<PublicationError> for Fault {
-    fn from(error: PublicationError) -> Self {
-        Fault::Usage(error.to_string())
-    }
 }
 
 impl Vault {

@@ -3,6 +3,7 @@
 //! Owns the mapping to Varlink errors and to exit codes. Reasons name paths and principals, never content.
 
 use crate::exit::Exit;
+use crate::model::PublicationError;
 use thiserror::Error;
 
 /// Why a request failed. Each kind is one Varlink error (`org.pinfold.Refused` …) and has an exit code; the text is a
@@ -90,6 +91,12 @@ impl Fault {
             Fault::NothingToDo(_) => Exit::NothingToDo,
             Fault::Failed(_) => Exit::Failed,
         }
+    }
+}
+
+impl From<PublicationError> for Fault {
+    fn from(error: PublicationError) -> Self {
+        Fault::Usage(error.to_string())
     }
 }
 

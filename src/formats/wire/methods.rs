@@ -2,6 +2,7 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::base64;
 use super::certs::*;
 use super::conditions::*;
 use super::containers::*;
@@ -13,9 +14,9 @@ use super::publish::*;
 use super::replies::*;
 use super::rights::Right;
 use super::views::*;
-use super::{base64, time};
 use crate::model::{SecretPath, Timestamp};
 use crate::secret::Secret;
+use crate::times;
 use serde::{Deserialize, Serialize};
 
 /// The interface's description, in Varlink's own language.
@@ -256,7 +257,7 @@ pub struct Who {
     #[serde(default)]
     pub recent: Option<u32>,
     /// Only decisions after this time.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub since: Option<Timestamp>,
 }
 
@@ -404,7 +405,7 @@ mod tests {
 
     #[test]
     fn the_table_in_the_documents_is_the_one_that_is_asked() {
-        let documented: Vec<(String, &str)> = include_str!("../../docs/control.md")
+        let documented: Vec<(String, &str)> = include_str!("../../../docs/control.md")
             .lines()
             .filter_map(|line| {
                 let (method, rest) = line.strip_prefix("| `")?.split_once("` | ")?;

@@ -2,9 +2,10 @@
 //!
 //! Owns the types; their names on the wire are in `methods`.
 
-use super::{Fault, base64, time};
+use super::{Fault, base64};
 use crate::model::{PasswordName, PasswordPattern, Timestamp};
 use crate::secret::Secret;
+use crate::times;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub struct PasswordEntry {
     /// The current version.
     pub version: u64,
     /// When that was committed.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub changed: Timestamp,
     /// Whether somebody may read it in the tree: by mode or ACL.
     pub open: bool,

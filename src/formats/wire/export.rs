@@ -2,9 +2,10 @@
 //!
 //! Owns the types; their names on the wire are in `methods`.
 
-use super::{base64, time};
+use super::base64;
 use crate::model::Timestamp;
 use crate::secret::Secret;
+use crate::times;
 use serde::{Deserialize, Serialize};
 
 /// Makes the bundles of these hosts, or of all, as far as their content is not what was sent last.
@@ -141,19 +142,19 @@ pub struct HostInfo {
     /// The serial number of its newest bundle; null for none.
     pub serial: Option<u64>,
     /// When that was made.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub made: Option<Timestamp>,
     /// How bundles get there: `dir:…`, `sftp:…`, `exec:…`; null if nobody brings them.
     pub deliver: Option<String>,
     /// The last one that was delivered.
     pub delivered: Option<u64>,
     /// When that was.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub delivered_at: Option<Timestamp>,
     /// The last one it acknowledged.
     pub acknowledged: Option<u64>,
     /// When it was applied there.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub acknowledged_at: Option<Timestamp>,
     /// What it said: `applied`, `partial: …`, `refused: …`.
     pub outcome: Option<String>,
@@ -166,7 +167,7 @@ pub struct HostInfo {
     /// Tries to deliver the newest one that failed.
     pub tries: u32,
     /// When it is tried again.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub next_try: Option<Timestamp>,
     /// What is wrong.
     pub error: Option<String>,
@@ -231,9 +232,9 @@ pub struct SignerInfo {
     /// Whether it is the one that signs now.
     pub current: bool,
     /// When it was made.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub made: Timestamp,
     /// Since when hosts are told to trust it no longer.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub revoked: Option<Timestamp>,
 }

@@ -3,8 +3,8 @@
 //! Owns the grammar: one statement a line, in any order. First every line is taken apart, then groups are declared, then
 //! names are looked up, since a group may be used above its declaration.
 
+use super::FILE_MAX;
 use super::fault::{Fault, Faults};
-use super::file::FILE_MAX;
 use super::{Because, Host, Policy, build, host};
 use crate::model::{Glob, GlobError, HostName};
 use std::collections::BTreeMap;

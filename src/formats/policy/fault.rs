@@ -112,6 +112,21 @@ impl fmt::Display for Fault {
 }
 
 impl Faults {
+    /// The one of bytes that are no text: where they stop to be.
+    pub(super) fn of_no_text(error: &std::string::FromUtf8Error) -> Faults {
+        let bytes = error.as_bytes();
+        let at = error.utf8_error().valid_up_to();
+        let start = bytes[..at].iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
+        let end = bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| at + n);
+        let column = String::from_utf8_lossy(&bytes[start..at]).chars().count() + 1;
+        let line = bytes[..start].iter().filter(|b| **b == b'\n').count() + 1;
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let mut faults = Faults::default();
+        let text = String::from_utf8_lossy(&bytes[start..end]);
+        faults.push(|| Fault::at(number(line), number(column), &text, "these bytes are not UTF-8"));
+        faults
+    }
+
     /// One more; it is made only if it will be told, since each costs about what its line is long.
     pub fn push(&mut self, fault: impl FnOnce() -> Fault) {
         if self.told.len() < FAULTS_MAX {

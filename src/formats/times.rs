@@ -2,8 +2,8 @@
 //!
 //! Owns nothing but the two serde adapters.
 
-/// `#[serde(with = "time::text")]` for a [`Timestamp`](crate::model::Timestamp).
-pub mod text {
+/// `#[serde(with = "times::text")]` for a [`Timestamp`](crate::model::Timestamp).
+pub(crate) mod text {
     use crate::model::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -15,12 +15,12 @@ pub mod text {
     /// Reads RFC 3339.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
         let text = String::deserialize(from)?;
-        humantime::parse_rfc3339(&text).map(Timestamp::from).map_err(|_| D::Error::custom("not a time of RFC 3339"))
+        Timestamp::parse(&text).ok_or_else(|| D::Error::custom("not a time: RFC 3339 in UTC"))
     }
 }
 
 /// The same for one that may be absent.
-pub mod maybe {
+pub(crate) mod maybe {
     use crate::model::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -3,9 +3,10 @@
 //! Owns the types; their names on the wire are in `methods`.
 
 use super::methods::or_default;
-use super::{Actor, Fault, base64, time};
+use super::{Actor, Fault, base64};
 use crate::model::{HostName, KeyType, SecretPath, Timestamp};
 use crate::secret::Secret;
+use crate::times;
 use serde::{Deserialize, Serialize};
 
 /// Makes a key in the store, and a request for a certificate of it.
@@ -91,7 +92,7 @@ pub struct CertStored {
     /// Names that were asked for and are not in it.
     pub missing: Vec<String>,
     /// Until when it is good.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub not_after: Timestamp,
 }
 
@@ -146,10 +147,10 @@ pub struct CertInfo {
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
     /// From when on it is good.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub not_before: Timestamp,
     /// Until when it is good.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub not_after: Timestamp,
     /// Whole days until then; negative once it is over.
     pub days_left: i64,
@@ -180,10 +181,10 @@ pub struct CertRenewal {
     /// Failures, one after the other.
     pub failures: u32,
     /// When it was tried last.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub last: Timestamp,
     /// When it is tried again at the earliest.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub next: Timestamp,
     /// Why it failed; null while an answer is waited for.
     pub reason: Option<String>,
@@ -288,7 +289,7 @@ pub struct CertNote {
     /// Whose.
     pub host: HostName,
     /// When.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub at: Timestamp,
     /// Why it failed; null: the request was handed to somebody who answers later.
     #[serde(default)]
@@ -299,7 +300,7 @@ pub struct CertNote {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CertStatus {
     /// When that was.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub looked: Timestamp,
     /// How many had ended then.
     pub expired: u64,
@@ -308,7 +309,7 @@ pub struct CertStatus {
     /// Which ends first.
     pub soonest: Option<SecretPath>,
     /// When.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub soonest_ends: Option<Timestamp>,
     /// Renewals that failed.
     pub failing: u64,

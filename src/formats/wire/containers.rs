@@ -2,8 +2,8 @@
 //!
 //! Owns the types; their names on the wire are in `methods`.
 
-use super::time;
 use crate::model::Timestamp;
+use crate::times;
 use serde::{Deserialize, Serialize};
 
 /// Declares the scope of a container: its key, and its folder below `containers`.
@@ -107,7 +107,7 @@ pub struct ScopeEntry {
     /// Instances that may open them.
     pub instances: u64,
     /// When it was declared.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub made: Timestamp,
 }
 
@@ -136,10 +136,10 @@ pub struct InstanceEntry {
     /// The inode number of its pid namespace.
     pub pid_ns: u64,
     /// When it was attached.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub attached: Timestamp,
     /// Until when it may open anything.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub expires: Option<Timestamp>,
     /// The state of its entry in the kernel keyring: `alive`, `revoked`, `expired`, `missing`.
     pub state: String,

@@ -2,9 +2,10 @@
 //!
 //! Field names are interface: they are what `--json` prints. Absent values are null, or left out where noted.
 
-use super::{base64, time};
+use super::base64;
 use crate::model::{Kind, SecretPath, Timestamp};
 use crate::secret::Secret;
+use crate::times;
 use serde::{Deserialize, Serialize};
 
 /// No more than "done".
@@ -23,7 +24,7 @@ pub struct Status {
     /// Whether the store's identity is not in memory.
     pub locked: bool,
     /// Since when it is locked.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub locked_since: Option<Timestamp>,
     /// The store's folder.
     pub store: String,
@@ -144,7 +145,7 @@ pub struct Entry {
     /// Group.
     pub gid: u32,
     /// Last change of content.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub mtime: Timestamp,
     /// The current version of a secret; null for anything else, and for one never committed.
     pub version: Option<u64>,
@@ -202,7 +203,7 @@ pub struct VersionInfo {
     /// Its number, from 1.
     pub number: u64,
     /// When it was committed.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub time: Timestamp,
     /// Bytes of content.
     pub size: u64,
@@ -238,7 +239,7 @@ pub struct Rule {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happened {
     /// When.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub time: Timestamp,
     /// What was wanted: `open`, `commit`, `remove`.
     pub operation: String,

@@ -2,8 +2,8 @@
 //!
 //! Owns the types; their names on the wire are in `methods`.
 
-use super::time;
 use crate::model::{SecretPath, Timestamp};
+use crate::times;
 use serde::{Deserialize, Serialize};
 
 /// The most paths of one kind that a report lists; what is beyond is in the counts.
@@ -74,10 +74,10 @@ pub struct ConsoleInfo {
     /// The admins whose keys are served for it.
     pub admins: Vec<String>,
     /// When it was joined.
-    #[serde(with = "time::text")]
+    #[serde(with = "times::text")]
     pub joined: Timestamp,
     /// When the last import was.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub imported: Option<Timestamp>,
     /// How it came out: `applied`, `partial` or `refused`.
     #[serde(default)]

@@ -1,9 +1,9 @@
 //! Names in certificates: subjects and alternative names, as they are typed and as they are read.
 
 use super::CertError;
+use core::net::IpAddr;
 use rcgen::{DistinguishedName, DnType, DnValue, SanType};
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 use x509_parser::extensions::GeneralName;
 use x509_parser::x509::X509Name;

@@ -21,7 +21,6 @@ mod passwords;
 mod publish;
 mod replies;
 mod rights;
-mod time;
 mod views;
 
 pub use admin::{Actor, Admin, UnlockWith};

@@ -5,7 +5,6 @@
 
 mod build;
 mod fault;
-mod file;
 mod host;
 mod names;
 mod parse;
@@ -17,6 +16,9 @@ use crate::model::{Glob, HostName};
 use names::{Id, Names};
 use std::collections::HashMap;
 use std::path::Path;
+
+/// The largest file, in bytes.
+pub const FILE_MAX: u64 = 8 << 20;
 
 /// The line that is the reason for something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -77,20 +79,13 @@ impl Policy {
         parse::parse(text).map_err(|faults| PolicyError::Wrong { path: file.into(), faults })
     }
 
-    /// Reads a policy's file, which only root (or whoever runs this) may have written.
+    /// The text in the bytes of a policy's file.
     ///
     /// # Errors
-    /// [`PolicyError`]; a missing file is a [`PolicyError::Read`].
-    pub fn load(file: &Path) -> Result<Self, PolicyError> {
-        Policy::parse(&file::read(file)?, file)
-    }
-
-    /// The text of a policy's file, as [`Policy::load`] reads it.
-    ///
-    /// # Errors
-    /// As [`Policy::load`], but what the text says is not looked at.
-    pub fn read(file: &Path) -> Result<String, PolicyError> {
-        file::read(file)
+    /// [`PolicyError::Wrong`] if it is none; what it says is not looked at.
+    pub fn text(bytes: Vec<u8>, file: &Path) -> Result<String, PolicyError> {
+        String::from_utf8(bytes)
+            .map_err(|error| PolicyError::Wrong { path: file.into(), faults: Faults::of_no_text(&error) })
     }
 
     /// One without lines: no hosts, nobody, nothing.

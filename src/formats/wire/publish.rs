@@ -1,8 +1,9 @@
 //! Messages about publications: secrets that services have as keys, and what else pinfold has in the kernel's keyrings.
 
-use super::{base64, time};
+use super::base64;
 use crate::model::{SecretPath, Timestamp};
 use crate::secret::Secret;
+use crate::times;
 use serde::{Deserialize, Serialize};
 
 /// Gives a secret to a user as a key.
@@ -103,7 +104,7 @@ pub struct PublicationInfo {
     /// Which version the key has.
     pub version: Option<u64>,
     /// When the key expires.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub expires: Option<Timestamp>,
     /// How often the uid took it away and it was put back.
     pub put_back: u64,
@@ -148,7 +149,7 @@ pub struct HeldKey {
     /// The secret it has.
     pub path: Option<String>,
     /// When it expires.
-    #[serde(with = "time::maybe", default)]
+    #[serde(with = "times::maybe", default)]
     pub expires: Option<Timestamp>,
     /// `alive`, `revoked`, `expired` or `missing`.
     pub state: String,

@@ -2,6 +2,7 @@
 
 use super::public::PublicKey;
 use super::{AltName, CertError, Subject, to_pem};
+use crate::model::Timestamp;
 use aws_lc_rs::digest;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
@@ -151,10 +152,8 @@ impl Certificate {
     }
 }
 
-/// RFC 3339, to the second; bounded by what that can write.
 pub(super) fn date(at: i64) -> String {
-    let at = u64::try_from(at).unwrap_or(0).min(253_402_300_799);
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(at)).to_string()
+    Timestamp::of_secs(at).to_second()
 }
 
 pub(super) fn serial(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@
 
 use super::built_in::without_line_end;
 use super::{MAX_SOURCES, MAX_TEMPLATE, Out, Part, ViewError, guard, hash, pem, quote, too_many};
-use crate::model::SecretPath;
+use crate::model::{SecretPath, Timestamp};
 use crate::secret::Secret;
 use base64::Engine;
 use minijinja::value::{Value, ValueKind};
@@ -176,8 +176,8 @@ fn certificate(bytes: &[u8]) -> Result<Value, Error> {
         subject: cert.subject().to_string(),
         issuer: cert.issuer().to_string(),
         serial: hex(cert.raw_serial()),
-        not_before: time(cert.validity().not_before.timestamp()),
-        not_after: time(cert.validity().not_after.timestamp()),
+        not_before: Timestamp::of_secs(cert.validity().not_before.timestamp()).to_second(),
+        not_after: Timestamp::of_secs(cert.validity().not_after.timestamp()).to_second(),
         names: names.map(|san| san.value.general_names.iter().filter_map(name).collect()).unwrap_or_default(),
         sha256: hex(&Sha256::digest(&der)),
         hash: hash::name_hash(cert.subject()).map(|hash| format!("{hash:08x}")).unwrap_or_default(),
@@ -187,18 +187,10 @@ fn certificate(bytes: &[u8]) -> Result<Value, Error> {
 
 fn address(bytes: &[u8]) -> Option<String> {
     match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(|b| std::net::Ipv4Addr::from(b).to_string()),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(|b| std::net::Ipv6Addr::from(b).to_string()),
+        4 => <[u8; 4]>::try_from(bytes).ok().map(|b| core::net::Ipv4Addr::from(b).to_string()),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(|b| core::net::Ipv6Addr::from(b).to_string()),
         _ => None,
     }
-}
-
-fn time(unix: i64) -> String {
-    let since = std::time::Duration::from_secs(u64::try_from(unix).unwrap_or(0));
-    std::time::SystemTime::UNIX_EPOCH
-        .checked_add(since)
-        .map(|at| humantime::format_rfc3339_seconds(at).to_string())
-        .unwrap_or_default()
 }
 
 fn hex(bytes: &[u8]) -> String {
