@@ -1,7 +1,7 @@
-//! Requests that wait for their turn: for the disk, or because they came too fast. None of them holds a thread that answers others.
+//! Requests that change something, and those that came too fast: each waits for its turn, and none of them holds a thread that answers others.
 //!
-//! Owns the queue and the one thread that works it off: whoever has waited is served in turn with all who wait, one request at
-//! a time for each payer. How many may be under way elsewhere, and how many may wait, the [`meter`](crate::meter) says.
+//! Owns the queue and the threads that work it off: whoever waits is served in turn with all who wait. How many each may have under way, and how many
+//! may wait, the [`meter`](crate::meter) says.
 
 use crate::meter::{Charge, Meter, Payer, Resource};
 use std::collections::{BTreeMap, VecDeque};
@@ -21,9 +21,12 @@ pub(super) enum Refusable {
     No,
 }
 
+/// The most threads.
+const MAX_THREADS: u64 = 64;
+
 struct Waiting {
     job: Job,
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
 }
 
 #[derive(Default)]
@@ -36,7 +39,7 @@ struct Queue {
     stop: bool,
 }
 
-/// The queue and its thread.
+/// The queue and its threads.
 pub(super) struct Turns {
     meter: Arc<Meter>,
     /// Innermost but for the meter's: nothing is called while it is held.
@@ -45,25 +48,22 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Starts the thread; `enter` is the first that it does.
+    /// Starts as many threads as changes may be under way; `enter` is the first that each does.
     pub fn start(meter: &Arc<Meter>, enter: fn()) -> std::io::Result<Arc<Self>> {
         let turns = Arc::new(Turns { meter: Arc::clone(meter), queue: Mutex::default(), changed: Condvar::new() });
-        let own = Arc::clone(&turns);
-        std::thread::Builder::new().name("turns".into()).spawn(move || {
-            enter();
-            own.run();
-        })?;
-        Ok(turns)
-    }
-
-    /// Does a change now, on this thread, if its payer has fewer under way than he may and need not wait; otherwise in its turn.
-    pub fn change(&self, payer: Payer, delay: Duration, refusable: Refusable, job: impl FnOnce(bool) + Send + 'static) {
-        if delay.is_zero()
-            && let Ok(_under_way) = self.meter.charge(Resource::Commits, payer, 1)
-        {
-            return job(true);
+        let threads = meter.bounds(Resource::Commits).all.clamp(1, MAX_THREADS);
+        for _ in 0..threads {
+            let own = Arc::clone(&turns);
+            let begun = std::thread::Builder::new().name("turns".into()).spawn(move || {
+                enter();
+                own.run();
+            });
+            if let Err(error) = begun {
+                turns.hurry();
+                return Err(error);
+            }
         }
-        self.later(payer, delay, refusable, Box::new(job));
+        Ok(turns)
     }
 
     /// Does it after that delay, in its turn.
@@ -73,7 +73,7 @@ impl Turns {
             (Err(_), Refusable::No) => None,
             (Err(_), Refusable::Yes) => return job(false),
         };
-        let waiting = Waiting { job, _charge: charge };
+        let waiting = Waiting { job, charge };
         let mut queue = self.queue();
         if queue.stop {
             drop(queue);
@@ -91,10 +91,10 @@ impl Turns {
         self.changed.notify_one();
     }
 
-    /// Does at once what waits, and what comes from now on; then the thread ends.
+    /// Does at once what waits, and what comes from now on; then the threads end.
     pub fn hurry(&self) {
         self.queue().stop = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -105,15 +105,21 @@ impl Turns {
         let mut queue = self.queue();
         loop {
             queue.come(Instant::now());
-            if let Some(waiting) = queue.next() {
-                drop(queue);
+            if let Some((waiting, under_way)) = queue.next(&self.meter) {
+                // Whoever has a turn takes the place of one who waits.
+                let Waiting { job, charge } = waiting;
+                drop((queue, charge));
                 // A handler that fails inside has answered, or its reply was dropped.
-                let _ = catch_unwind(AssertUnwindSafe(|| (waiting.job)(true)));
-                drop(waiting._charge);
+                let _ = catch_unwind(AssertUnwindSafe(|| job(true)));
+                drop(under_way);
                 queue = self.queue();
+                // Another of the same payer may go on now.
+                if !queue.ready.is_empty() {
+                    self.changed.notify_one();
+                }
                 continue;
             }
-            if queue.stop {
+            if queue.stop && queue.ready.is_empty() {
                 return;
             }
             queue = match queue.later.keys().next() {
@@ -143,14 +149,22 @@ impl Queue {
         }
     }
 
-    /// The next one: who was served goes to the end.
-    fn next(&mut self) -> Option<Waiting> {
-        let (payer, mut own) = self.ready.pop_front()?;
-        let next = own.pop_front();
-        if !own.is_empty() {
-            self.ready.push_back((payer, own));
+    /// The next one whose payer may have another under way: who was served goes to the end.
+    fn next(&mut self, meter: &Arc<Meter>) -> Option<(Waiting, Option<Charge>)> {
+        for at in 0..self.ready.len() {
+            let (payer, _) = self.ready.get(at)?;
+            let under_way = meter.charge(Resource::Commits, *payer, 1).ok();
+            if under_way.is_none() && !self.stop {
+                continue;
+            }
+            let (payer, mut own) = self.ready.remove(at)?;
+            let next = own.pop_front()?;
+            if !own.is_empty() {
+                self.ready.push_back((payer, own));
+            }
+            return Some((next, under_way));
         }
-        next
+        None
     }
 }
 
@@ -169,16 +183,14 @@ mod tests {
         Turns::start(&Meter::new(&shares, 1 << 20, 100), || {}).unwrap()
     }
 
-    /// A thread whose change is under way until the sender is dropped.
+    /// A change that is under way until the sender is dropped.
     fn under_way(turns: &Arc<Turns>, payer: Payer) -> std::sync::mpsc::Sender<()> {
         let ((begun, begins), (end, ends)) = (channel(), channel::<()>());
-        let own = Arc::clone(turns);
-        std::thread::spawn(move || {
-            own.change(payer, Duration::ZERO, Refusable::Yes, move |_| {
-                begun.send(()).unwrap();
-                let _ = ends.recv();
-            });
-        });
+        let job = move |_| {
+            begun.send(()).unwrap();
+            let _ = ends.recv();
+        };
+        turns.later(payer, Duration::ZERO, Refusable::Yes, Box::new(job));
         begins.recv_timeout(PATIENCE).unwrap();
         end
     }
@@ -188,34 +200,41 @@ mod tests {
     }
 
     #[test]
-    fn beyond_its_bound_a_payer_waits_without_a_thread_and_others_do_not() {
+    fn beyond_its_bound_a_payer_waits_and_others_do_not_and_nobody_on_the_thread_that_asks() {
         let turns = turns(1, 10);
-        let _first = under_way(&turns, ONE);
+        let first = under_way(&turns, ONE);
         let (tell, hear) = channel();
-        // The thread of the queue is kept busy, so that what has to wait does.
-        let (release, released) = channel::<()>();
-        turns.later(ONE, Duration::ZERO, Refusable::Yes, Box::new(move |_| _ = released.recv()));
         let here = std::thread::current().id();
-        let second = tell.clone();
-        turns.change(ONE, Duration::ZERO, Refusable::Yes, move |go| {
-            assert_ne!(std::thread::current().id(), here);
-            second.send((1, go)).unwrap();
-        });
-        turns.change(TWO, Duration::ZERO, Refusable::Yes, move |go| {
-            assert_eq!(std::thread::current().id(), here);
-            tell.send((2, go)).unwrap();
-        });
+        let wait = |payer, number| {
+            let tell = tell.clone();
+            let job = move |go| {
+                assert_ne!(std::thread::current().id(), here);
+                tell.send((number, go)).unwrap();
+            };
+            turns.later(payer, Duration::ZERO, Refusable::Yes, Box::new(job));
+        };
+        wait(ONE, 1);
+        wait(TWO, 2);
         assert_eq!(told(&hear), (2, true));
-        drop(release);
+        drop(first);
         assert_eq!(told(&hear), (1, true));
+    }
+
+    #[test]
+    fn as_many_are_under_way_at_once_as_may_be() {
+        let turns = turns(2, 10);
+        let (_one, _two, _other) = (under_way(&turns, ONE), under_way(&turns, ONE), under_way(&turns, TWO));
+        let used = turns.meter.usage(|_| (0, 0));
+        let commits = used.iter().find(|usage| usage.resource == Resource::Commits).unwrap();
+        assert_eq!((commits.used, commits.most), (3, 2));
     }
 
     #[test]
     fn who_waits_is_served_in_turn_and_no_more_than_its_bound_wait() {
         let turns = turns(1, 3);
         let (tell, hear) = channel();
-        let (release, released) = channel::<()>();
-        turns.later(Payer::Uid(9), Duration::ZERO, Refusable::Yes, Box::new(move |_| _ = released.recv()));
+        // Every thread has something to do, so that what has to wait does: those of one bound, and root's.
+        let held: Vec<_> = [Payer::Uid(8), Payer::Uid(9), Payer::Uid(0)].map(|payer| under_way(&turns, payer)).into();
         let wait = |payer: Payer, number, refusable| {
             let tell = tell.clone();
             turns.later(payer, Duration::ZERO, refusable, Box::new(move |go| tell.send((number, go)).unwrap()));
@@ -225,9 +244,14 @@ mod tests {
         wait(ONE, 13, Refusable::Yes);
         assert_eq!(told(&hear), (13, false));
         wait(ONE, 14, Refusable::No);
-        drop(release);
+        drop(held);
         let order: Vec<_> = (0..5).map(|_| told(&hear)).collect();
-        assert_eq!(order, [(10, true), (20, true), (11, true), (12, true), (14, true)]);
+        let of = |payer: u32| order.iter().map(|(number, _)| *number).filter(|n| n / 10 == payer).collect::<Vec<_>>();
+        assert_eq!((of(1), of(2)), (vec![10, 11, 12, 14], vec![20]));
+        assert!(
+            order.iter().position(|(number, _)| *number == 20) < Some(3),
+            "not behind all of the other's: {order:?}"
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub enum Resource {
     Refusals,
     /// Opens in a second.
     Opens,
-    /// Changes that hold a thread until the disk has them.
+    /// Changes under way: each has a thread until the disk has it.
     Commits,
     /// Changes in a second.
     CommitRate,
@@ -242,7 +242,7 @@ impl Resource {
             .instances(4)
             .together(8, 9),
         row(Resource::Opens, "opens", "opens a second", Paced, Number(1000)).burst(2).instance(4),
-        row(Resource::Commits, "commits", "changes under way", Held, Number(2)).root(2).instances(2).together(2, 3),
+        row(Resource::Commits, "commits", "changes under way", Held, Number(8)).root(2).instances(2).together(2, 3),
         row(Resource::CommitRate, "commit_rate", "changes a second", Paced, Number(100)).burst(20).instance(4),
         row(Resource::CommitBytes, "commit_bytes", "bytes committed a day", Spent, Number(4 << 30)).instance(4),
         row(Resource::Secrets, "secrets", "entries of the tree", Kept, OfSecrets).root(10).together(10, 10),

@@ -1,7 +1,7 @@
 //! What fuser calls: hands each request on to the [`Adapter`], at once or in its turn.
 //!
-//! Owns which requests may keep the thread that answers them: whatever may wait for the disk, or for somebody who does, counts
-//! as a change under way of whoever made it, and beyond its bound waits in a queue instead.
+//! Owns which requests may keep the thread that answers them: whatever may wait for the disk, or for somebody who does, goes to other threads,
+//! and counts as a change under way of whoever made it.
 
 use super::{Adapter, answer, errno};
 use crate::fs::turns::{Refusable, Turns};
@@ -84,7 +84,7 @@ impl Served {
         job: impl FnOnce(Option<&Adapter>) + Send + 'static,
     ) {
         let adapter = Arc::clone(&self.adapter);
-        self.turns.change(payer, delay, refusable, move |go| job(go.then_some(&adapter)));
+        self.turns.later(payer, delay, refusable, Box::new(move |go| job(go.then_some(&adapter))));
     }
 
     /// How long whoever changes something beside content has to wait, with this change.

@@ -10,7 +10,6 @@ use super::{Adapter, Waiting};
 use crate::fs::Fs;
 use crate::fs::register::{Register, Standing};
 use crate::fs::turns::Turns;
-use crate::meter::Resource;
 use crate::sys::connection::{self, Offer, Stage};
 use crate::sys::mount;
 use crate::vault::Vault;
@@ -22,10 +21,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Threads that answer requests, beside those that changes may keep until the disk has them.
-const THREADS: u64 = 2;
-/// The most threads in all.
-const MAX_THREADS: u64 = 64;
+/// Threads that answer requests. None of them waits for the disk to have a change.
+const THREADS: usize = 4;
 /// What mount(8) shows as the source.
 pub const SOURCE: &str = "pinfold";
 
@@ -107,8 +104,7 @@ impl Mounted {
         let adapter = Served { adapter: Arc::new(adapter), turns: Arc::clone(&turns) };
         let mut config = Config::default();
         config.acl = SessionACL::All;
-        let changing = vault.meter().bounds(Resource::Commits).all;
-        config.n_threads = Some(changing.saturating_add(THREADS).min(MAX_THREADS) as usize);
+        config.n_threads = Some(THREADS);
         let fresh = matches!(connect, Connect::New);
         let connected = match connect {
             Connect::New => mount_anew(mountpoint, adapter, config),
