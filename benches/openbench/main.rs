@@ -5,7 +5,7 @@
 //! so nothing stays behind, however it ends.
 //!
 //! `--quick` takes few samples, `--secrets A,B,C` other sizes of stores, `--without-pinfold` measures the others only, `--opens`
-//! only what one open costs, `--before BINARY` another pinfold in the same rounds;
+//! only what one open costs, `--writes` only what writing does, `--before BINARY` another pinfold in the same rounds;
 //! `PINFOLD_BIN` names another binary, `PINFOLD_BENCH_DIR` another folder than /var/tmp (on a real disk).
 
 mod audit;
@@ -19,6 +19,7 @@ mod pinfold;
 mod report;
 mod scenarios;
 mod worker;
+mod writers;
 
 use std::process::ExitCode;
 

@@ -24,6 +24,10 @@ impl Report {
         let _ = write!(self.body, "\n## {title}\n\n{text}\n");
     }
 
+    pub fn paragraph(&mut self, text: &str) {
+        let _ = write!(self.body, "\n{text}\n");
+    }
+
     /// A row for each target: times, spread, rate, and how it compares with the bases.
     pub fn latencies(&mut self, results: &Results, bases: &[&str]) {
         let bases: Vec<&Series> = bases.iter().filter_map(|b| results.get(b)).collect();

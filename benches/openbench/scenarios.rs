@@ -6,7 +6,7 @@ use crate::others::{self, Other, Sample};
 use crate::pinfold::Pinfold;
 use crate::report::Report;
 use crate::worker::{Act, Worker};
-use crate::{Result, audit, containers, failed, machine};
+use crate::{Result, audit, containers, failed, machine, writers};
 use std::path::{Path, PathBuf};
 
 /// Who reads: a uid without a name, root, or groups.
@@ -28,6 +28,8 @@ pub struct Options {
     pinfold: bool,
     /// Only what one open costs.
     opens: bool,
+    /// Only what writing costs.
+    writes: bool,
     /// Another pinfold, measured in the same rounds.
     before: Option<PathBuf>,
     /// Secrets in each store, ascending.
@@ -36,20 +38,22 @@ pub struct Options {
 
 impl Options {
     pub fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Options { quick: false, pinfold: true, opens: false, before: None, sizes: vec![] };
+        let mut options =
+            Options { quick: false, pinfold: true, opens: false, writes: false, before: None, sizes: vec![] };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--quick" => options.quick = true,
                 "--without-pinfold" => options.pinfold = false,
                 "--opens" => options.opens = true,
+                "--writes" => options.writes = true,
                 "--before" => options.before = args.next().map(PathBuf::from),
                 "--secrets" => {
                     let list = args.next().map(String::as_str).unwrap_or_default();
                     options.sizes = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 }
                 other => {
-                    let known = "--quick, --secrets A,B,C, --without-pinfold, --opens, --before BINARY";
+                    let known = "--quick, --secrets A,B,C, --without-pinfold, --opens, --writes, --before BINARY";
                     return failed(format!("'{other}': it takes {known}"));
                 }
             }
@@ -114,6 +118,12 @@ pub fn run(options: &Options) -> Result<()> {
     if options.pinfold {
         bench.fill_stores()?;
     }
+    if options.writes {
+        bench.enrolments()?;
+        bench.writers()?;
+        print!("{}", bench.report.markdown(&facts));
+        return Ok(());
+    }
     bench.opens()?;
     bench.opens_on_one_processor()?;
     if options.opens {
@@ -124,6 +134,7 @@ pub fn run(options: &Options) -> Result<()> {
     bench.opens_by_threads()?;
     bench.stats()?;
     bench.enrolments()?;
+    bench.writers()?;
     bench.large()?;
     bench.audit_line()?;
     bench.containers()?;
@@ -371,7 +382,7 @@ impl Bench<'_> {
 
     fn enrolments(&mut self) -> Result<()> {
         eprintln!("openbench: enrolment");
-        let targets = self.targets(&["pinfold", "disk"], "new-{n}");
+        let targets = self.targets(&["pinfold", "pinfold before", "disk"], "new-{n}");
         let results = self.measure(
             true,
             &Plan {
@@ -396,6 +407,41 @@ impl Bench<'_> {
             let (ratio, ..) = pinfold.ratio(disk);
             self.report.goal("durable enrolment against the disk", "≤ 4 ×", format!("{ratio:.2} ×"), ratio <= 4.0);
         }
+        Ok(())
+    }
+
+    fn writers(&mut self) -> Result<()> {
+        eprintln!("openbench: several writers at once");
+        self.report.section(
+            "Several writers at once",
+            "By root, each its own file over and over: open to write, 64 bytes, close, which returns once it is on the disk; the disk's own filesystem with\n\
+             fsync. Operations a second of all together.",
+        );
+        let targets = self.targets(&["pinfold", "pinfold before", "disk"], "writer-{t}");
+        let size = (self.options.rounds(7), self.options.samples(150));
+        let all = writers::commits(&targets, size, &mut self.admin, &self.interrupt)?;
+        let rate = |results: &Results| results.get("pinfold").map_or(f64::NAN, crate::measure::Series::rate);
+        let one = all.first().map_or(f64::NAN, rate);
+        for (threads, results) in writers::AT_ONCE.into_iter().zip(&all) {
+            self.report.paragraph(&format!("{threads} at once:"));
+            self.report.latencies(results, &["disk"]);
+            let times = rate(results) / one;
+            if threads > 1 && times.is_finite() {
+                let what = if threads == 8 { "8 writers at once" } else { "16 writers at once" };
+                self.report.goal(what, "≥ 4 × the commits of one", format!("{times:.2} ×"), times >= 4.0);
+            }
+        }
+        let Some(bench) = self.usual().map(|pinfold| pinfold.bench.clone()) else { return Ok(()) };
+        let at = |name: &str| bench.join(name).to_string_lossy().into_owned();
+        let (path, crowd) = (at("small-0"), at("crowd-{t}"));
+        let size = (self.options.rounds(7), self.options.samples(1000));
+        let workers = (&mut self.reader, &mut self.admin);
+        let [alone, beside] = writers::opens_in_a_crowd(&path, &crowd, size, workers, &self.interrupt)?;
+        let times = beside.quantile(0.99) / alone.quantile(0.99);
+        self.report.paragraph("An open of another user's, alone and while 24 of root's threads write and fsync:");
+        self.report.latencies(&Results(vec![alone, beside]), &["alone"]);
+        let (what, goal) = ("p99 of an open beside 24 writers", "≤ 1.5 × its p99 alone");
+        self.report.goal(what, goal, format!("{times:.2} ×"), times <= 1.5);
         Ok(())
     }
 
