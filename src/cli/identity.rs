@@ -10,15 +10,21 @@ use crate::control::client::Client;
 use crate::exit::Exit;
 use crate::seal::{self, Protection};
 use crate::secret::Secret;
+use crate::stream::{Place, Recipient};
 use crate::wire::{self, IdentityList, IdentityRemove, UnlockWith};
 use std::fs::{DirBuilder, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Random bytes in a passphrase that nobody has to type.
 const RANDOM: usize = 32;
+/// How long a program has to encrypt a passphrase: somebody may have to touch a token.
+const WITHIN: Duration = Duration::from_secs(120);
+/// The longest that an encrypted passphrase is.
+const SEALED_MAX: u64 = 64 << 10;
 
 /// `pinfold passwd`
 pub fn passwd(config: &Config, args: Passwd) -> Result<Exit, Failure> {
@@ -64,6 +70,9 @@ fn add_one(config: &Config, args: IdentityAdd) -> Result<Exit, Failure> {
     not_twice_stdin(&args.old, args.passphrase_file.as_deref())?;
     let old = take::old(&args.old, config)?;
     let request = wire::IdentityAdd { name: Some(args.name.clone()), ..add(old) };
+    if let Some(recipient) = &args.plugin {
+        Recipient::parse(recipient, Place::Program).map_err(|e| Failure::usage(e.to_string()))?;
+    }
     let (program, folder, ending) = match (args.clevis.as_deref(), &args.plugin) {
         (Some([pin, config]), _) => (vec!["clevis", "encrypt", pin, config], "/etc/pinfold/clevis", "jwe"),
         (_, Some(recipient)) => (vec!["age", "--encrypt", "--recipient", recipient], "/etc/pinfold/age", "age"),
@@ -81,7 +90,7 @@ fn add_one(config: &Config, args: IdentityAdd) -> Result<Exit, Failure> {
     };
     let file = args.out.unwrap_or_else(|| Path::new(folder).join(format!("{}.{ending}", args.name)));
     let passphrase = random_passphrase()?;
-    let sealed = encrypt_with(&program, &passphrase)?;
+    let sealed = encrypt_with(&program, &passphrase, WITHIN)?;
     write_new(&file, &sealed, 0o644)?;
     let request = wire::IdentityAdd { passphrase: Some(passphrase), ..request };
     if let Err(error) = Client::connect(config).and_then(|mut client| client.call(&request)) {
@@ -175,19 +184,40 @@ fn random_passphrase() -> Result<Secret, Failure> {
     Ok(text)
 }
 
-/// What a program of the admin's own makes of a passphrase.
-fn encrypt_with(program: &[&str], passphrase: &Secret) -> Result<Vec<u8>, Failure> {
+/// What a program of the admin's own makes of a passphrase: so long it has, and [`SEALED_MAX`].
+fn encrypt_with(program: &[&str], passphrase: &Secret, within: Duration) -> Result<Vec<u8>, Failure> {
     let (name, args) = program.split_first().expect("a program has a name");
     let fail = |e: io::Error| Failure::new(Exit::Failed, format!("{name}: {e}")).hint(format!("apt install {name}"));
     let mut child = Command::new(name).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(fail)?;
     // Far less than a pipe holds: it cannot block. Closed at once, so that the program sees the end.
     let fed = child.stdin.take().expect("it was asked for").write_all(passphrase.expose());
-    let done = child.wait_with_output().map_err(fail)?;
-    if !done.status.success() || done.stdout.is_empty() {
-        return Err(Failure::new(Exit::Failed, format!("{} did not encrypt: {}", program.join(" "), done.status)));
-    }
-    fed.map_err(fail)?;
-    Ok(done.stdout)
+    let pipe = child.stdout.take().expect("it was asked for");
+    let (sender, answer) = std::sync::mpsc::channel();
+    let reader = std::thread::Builder::new().name("program".into()).spawn(move || {
+        let mut said = Vec::new();
+        let read = pipe.take(SEALED_MAX + 1).read_to_end(&mut said);
+        // Nobody listens once the time is up.
+        let _ = sender.send(read.map(|_| said));
+    });
+    let said = reader.map(|_| answer.recv_timeout(within));
+    let complaint = match said {
+        Err(error) => Some(error.to_string()),
+        Ok(Err(_)) => Some(format!("it took longer than {} s, and was stopped", within.as_secs())),
+        Ok(Ok(Err(error))) => Some(error.to_string()),
+        Ok(Ok(Ok(said))) if said.len() as u64 > SEALED_MAX => Some(format!("it said more than {SEALED_MAX} bytes")),
+        Ok(Ok(Ok(said))) => {
+            let status = child.wait().map_err(fail)?;
+            if status.success() && !said.is_empty() {
+                fed.map_err(fail)?;
+                return Ok(said);
+            }
+            Some(status.to_string())
+        }
+    };
+    // Ended already, or to be ended now.
+    let _ = child.kill();
+    let _ = child.wait();
+    Err(Failure::new(Exit::Failed, format!("{} did not encrypt: {}", program.join(" "), complaint.unwrap_or_default())))
 }
 
 fn folder_of(file: &Path) -> PathBuf {
@@ -224,6 +254,23 @@ mod tests {
         let (one, two) = (random_passphrase().unwrap(), random_passphrase().unwrap());
         assert!(one.len() == 64 && one.expose().iter().all(u8::is_ascii_hexdigit));
         assert_ne!(one.expose(), two.expose());
+    }
+
+    #[test]
+    fn a_program_that_never_ends_or_never_stops_talking_is_stopped() {
+        let passphrase = random_passphrase().unwrap();
+        let told = |script: &str, within| {
+            let begun = std::time::Instant::now();
+            let made = encrypt_with(&["sh", "-c", script], &passphrase, within);
+            assert!(begun.elapsed() < Duration::from_secs(20), "{script}");
+            made.map_err(|failure| failure.message().to_owned())
+        };
+        let (short, long) = (Duration::from_millis(300), Duration::from_secs(60));
+        assert_eq!(told("cat", long).unwrap(), passphrase.expose());
+        assert!(told("exec sleep 1000", short).unwrap_err().contains("took longer"));
+        assert!(told("exec yes", long).unwrap_err().contains("more than 65536 bytes"));
+        assert!(told("true", long).unwrap_err().contains("did not encrypt"));
+        assert!(told("cat; exit 3", long).unwrap_err().contains("exit status: 3"));
     }
 
     #[test]
