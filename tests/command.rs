@@ -125,7 +125,7 @@ impl Admin for Fake {
     fn log_rotate(&self, _: &Actor) -> Result<Rotated, Fault> {
         Ok(Rotated { rotated: "/x/audit.log.1".into() })
     }
-    fn recovery_add(&self, _: &Actor, recipient: &str) -> Result<u64, Fault> {
+    fn recovery_add(&self, _: &Actor, recipient: &str, _: bool) -> Result<u64, Fault> {
         if recipient.starts_with("age1") { Ok(5) } else { Err(Fault::Usage("that is no age recipient".into())) }
     }
     fn recovery_remove(&self, _: &Actor, _: &str) -> Result<u64, Fault> {
@@ -133,6 +133,9 @@ impl Admin for Fake {
     }
     fn recovery_list(&self, _: &Actor) -> Result<Vec<String>, Fault> {
         Ok(vec!["age1abc".into()])
+    }
+    fn recovery_escrow(&self, _: &Actor) -> Result<Vec<u8>, Fault> {
+        Ok(b"age-encryption.org/v1\n".to_vec())
     }
     fn fsck(&self, _: &Actor, _: Fsck) -> Result<FsckReport, Fault> {
         let problem = Problem { what: "svc/pin".into(), problem: "its digest does not match".into() };
@@ -311,6 +314,8 @@ fn each_kind_of_failure_has_its_code() {
         (&["recovery", "add", "age1x", "--passphrase-file", &wrong], 3),
         (&["recovery", "rm", "age1x", "--passphrase-file", &proof], 3),
         (&["recovery", "rm", "age1x"], 2),
+        (&["recovery", "add", "age1x", "--only", "--passphrase-file", &proof], 0),
+        (&["recovery", "escrow"], 0),
         (&["log", "rotate"], 0),
         (&["log"], 0),
         (&["log", "--verify"], 6),
@@ -587,10 +592,12 @@ fn what_opens_the_identity_is_listed_added_and_removed() {
     ended(&rig.run(&["identity", "add", "x", "--old-passphrase-file", file, "--recipient", "age1x"]), 0);
     // A program that cannot encrypt leaves nothing behind.
     let out = rig.dir.path().join("x.age");
-    let args = ["identity", "add", "x", "--old-passphrase-file", file, "--plugin", "age1nonsense", "--out"];
-    let output = rig.run(&[&args[..], &[out.to_str().unwrap()]].concat());
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    assert!(!out.exists());
+    for (recipient, code) in [("age1nosuch1dehkymmy0yxwa3ln", 1), ("age1nonsense", 2)] {
+        let args = ["identity", "add", "x", "--old-passphrase-file", file, "--plugin", recipient, "--out"];
+        let output = rig.run(&[&args[..], &[out.to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        assert!(!out.exists());
+    }
     ended(&rig.run(&["rekey", "--old-passphrase-file", file, "--new-passphrase-file", file]), 0);
     let key = rig.dir.path().join("identity.key");
     ended(&rig.run(&["rekey", "--old-passphrase-file", file, "--new-keyfile", key.to_str().unwrap()]), 0);

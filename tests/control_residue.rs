@@ -62,9 +62,10 @@ impl Admin for Glance {
         log_head() -> LogPosition;
         log_anchor() -> LogPosition;
         log_rotate() -> Rotated;
-        recovery_add(&str) -> u64;
+        recovery_add(&str, bool) -> u64;
         recovery_remove(&str) -> u64;
         recovery_list() -> Vec<String>;
+        recovery_escrow() -> Vec<u8>;
         fsck(Fsck) -> FsckReport;
         identity_add(IdentityAdd) -> ();
         identity_remove(&str) -> ();

@@ -19,6 +19,7 @@ mod model;
 mod password;
 mod policy;
 mod publish;
+mod recovery;
 mod unlock;
 mod upcall;
 mod view;

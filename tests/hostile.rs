@@ -448,7 +448,7 @@ fn recovery_keys_change_while_histories_cross_and_everything_still_opens() {
             let (world, admin) = (Arc::clone(&world), admin);
             std::thread::spawn(move || {
                 for _ in 0..3 {
-                    world.fs.vault().recovery_add(&admin, &recipient).unwrap();
+                    world.fs.vault().recovery_add(&admin, &recipient, false).unwrap();
                     world.fs.vault().recovery_remove(&admin, &recipient).unwrap();
                 }
             })

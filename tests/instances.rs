@@ -746,7 +746,7 @@ fn recovery_opens_containers_secrets_and_their_keys_are_sealed_anew() {
     rig.add("rec", false);
     rig.put("containers/rec/pin", "x");
     let second = age::x25519::Identity::generate();
-    Admin::recovery_add(&**rig.vault(), &actor(), &second.to_public().to_string()).unwrap();
+    Admin::recovery_add(&**rig.vault(), &actor(), &second.to_public().to_string(), false).unwrap();
     let first = Admin::recovery_list(&**rig.vault(), &actor()).unwrap().remove(0);
     rig.put("containers/rec/later", "y");
     let second = {

@@ -165,7 +165,7 @@ pub struct Key {
     /// Use this unencrypted identity file; - is stdin
     #[arg(long, value_name = "FILE")]
     pub keyfile: Option<PathBuf>,
-    /// Use this recovery key; - is stdin
+    /// Use this recovery key, an age identity or an ssh-ed25519 key; - is stdin
     #[arg(long, value_name = "FILE")]
     pub recovery: Option<PathBuf>,
 }
@@ -226,7 +226,7 @@ pub struct IdentityAdd {
     /// Read the further passphrase from FILE, less one newline at its end; - is stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["recipient", "clevis"])]
     pub passphrase_file: Option<PathBuf>,
-    /// Let whoever has the identity of this age recipient (age1…) open it
+    /// Let whoever has the identity of this recipient (age1…, age1tag1…, age1tagpq1…, ssh-ed25519) open it
     #[arg(long, value_name = "RECIPIENT", conflicts_with = "clevis")]
     pub recipient: Option<String>,
     /// Let clevis open it: a passphrase is made that nobody sees, and encrypted with `clevis encrypt PIN CONFIG`
@@ -269,7 +269,7 @@ pub struct Init {
     /// Make the identity an unencrypted FILE, 0600
     #[arg(long, value_name = "FILE")]
     pub keyfile: Option<PathBuf>,
-    /// Let the owner of this age recipient (age1…) bring the store back
+    /// Let the owner of this recipient (age1…, age1tag1…, age1tagpq1…, ssh-ed25519) bring the store back
     #[arg(long, value_name = "RECIPIENT", required_unless_present = "recovery_out", conflicts_with = "recovery_out")]
     pub recovery: Option<String>,
     /// Make a recovery key and write it to FILE, 0600
@@ -460,10 +460,13 @@ pub struct Recovery {
 /// What can be done with recipients.
 #[derive(Debug, Subcommand)]
 pub enum RecoveryAction {
-    /// Seal everything to one more recipient (age1…)
+    /// Seal everything to one more recipient (age1…, age1tag1…, age1tagpq1…, ssh-ed25519)
     Add {
         /// Who
         recipient: String,
+        /// Have no other any more
+        #[arg(long)]
+        only: bool,
         /// What opens the store, as proof
         #[command(flatten)]
         key: Key,
@@ -478,6 +481,8 @@ pub enum RecoveryAction {
     },
     /// List them
     Ls(Json),
+    /// Write the escrow to stdout: `age -d` opens it with a recovery key, and what that prints opens the store
+    Escrow,
 }
 
 /// `fsck`
@@ -799,6 +804,8 @@ mod tests {
             "pinfold log --verify",
             "pinfold log rotate",
             "pinfold recovery add age1x",
+            "pinfold recovery add age1x --only",
+            "pinfold recovery escrow",
             "pinfold recovery rm age1x",
             "pinfold recovery ls --json",
             "pinfold fsck",

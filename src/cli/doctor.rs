@@ -70,7 +70,9 @@ const MEMLOCK: u64 = 256 << 10;
 pub fn doctor(config: &Config, args: Json) -> Result<Exit, Failure> {
     let machine = Machine { root: Path::new("/") };
     let mut checks = machine.examine(config);
-    checks.push(machine.log(config, doctor_log::ask(config).as_ref()));
+    let status = doctor_log::ask(config);
+    checks.push(machine.log(config, status.as_ref()));
+    checks.extend(doctor_log::quantum(status.as_ref()));
     checks.extend(machine.host(config, &Known::ask(config)));
     let worst = checks.iter().map(|c| c.outcome).max().unwrap_or(Outcome::Ok);
     with_stdout(|out| {

@@ -15,6 +15,11 @@ pub(super) fn ask(config: &Config) -> Option<Status> {
     Client::connect(config).and_then(|mut client| client.call(&GetStatus {})).ok()
 }
 
+/// What the daemon says of tomorrow's quantum computer; nothing while it is locked.
+pub(super) fn quantum(status: Option<&Status>) -> Option<Check> {
+    status?.quantum.as_ref().map(|found| Check::ok("quantum", found.clone()))
+}
+
 impl Machine<'_> {
     pub(super) fn log(&self, config: &Config, status: Option<&Status>) -> Check {
         let what = "audit log";

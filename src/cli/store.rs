@@ -11,8 +11,8 @@ use crate::control::client::{Client, ClientError};
 use crate::daemon::{self, offline};
 use crate::exit::Exit;
 use crate::wire::{
-    self, BackupReport, Extract, FsckReport, GetStatus, Lock, NewRecovery, Protection, RecoveryAdd, RecoveryList,
-    RecoveryRemove, Status,
+    self, BackupReport, Extract, FsckReport, GetStatus, Lock, NewRecovery, Protection, RecoveryAdd, RecoveryEscrow,
+    RecoveryList, RecoveryRemove, Status,
 };
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -108,6 +108,7 @@ fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         (None, _) => unknown(),
     };
     line("secrets", &secrets)?;
+    line("quantum", &status.quantum.clone().unwrap_or_else(unknown))?;
     for scope in &status.scopes {
         let instances = if scope.name == "host" { String::new() } else { format!(", {} instances", scope.instances) };
         line("scope", &format!("{}: key {} ({:#x}){instances}", scope.name, scope.key, scope.serial))?;
@@ -155,10 +156,13 @@ fn proven(key: &Key, config: &Config) -> Result<Client, Failure> {
 /// `pinfold recovery`
 pub fn recovery(config: &Config, args: Recovery) -> Result<Exit, Failure> {
     match args.action {
-        RecoveryAction::Add { recipient, key } => {
+        RecoveryAction::Add { recipient, only, key } => {
             let mut client = proven(&key, config)?;
-            let blobs = client.call(&RecoveryAdd { recipient })?.blobs;
-            with_stdout(|out| Ok(writeln!(out, "{blobs} sealed files open for it")?))?;
+            let blobs = client.call(&RecoveryAdd { recipient, only })?.blobs;
+            with_stdout(|out| {
+                let alone = if only { ", and for no other recovery key" } else { "" };
+                Ok(writeln!(out, "{blobs} sealed files open for it{alone}")?)
+            })?;
         }
         RecoveryAction::Rm { recipient, key } => {
             let mut client = proven(&key, config)?;
@@ -167,6 +171,17 @@ pub fn recovery(config: &Config, args: Recovery) -> Result<Exit, Failure> {
                 writeln!(out, "{blobs} sealed files no longer open for it")?;
                 Ok(writeln!(out, "Copies it could open before (backups, old disks) it still opens.")?)
             })?;
+        }
+        RecoveryAction::Escrow => {
+            if io::stdout().is_terminal() {
+                return Err(Failure::usage("the escrow is sealed, and no text")
+                    .hint("pinfold recovery escrow | age -d -i FILE"));
+            }
+            let escrow = match daemon_if_any(config)? {
+                Some(mut client) => client.call(&RecoveryEscrow {})?.escrow,
+                None => offline::escrow(config)?,
+            };
+            with_stdout(|out| Ok(out.write_all(&escrow)?))?;
         }
         RecoveryAction::Ls(Json { json }) => {
             let recipients = Client::connect(config)?.call(&RecoveryList {})?.recipients;
@@ -364,6 +379,7 @@ mod tests {
         assert!(text.starts_with("state       locked\n"), "{text}");
         assert!(text.contains("store       /s\\n\n") && text.contains("up 1h 1m 40s"), "{text}");
         assert!(text.contains("secrets     unknown while locked\n"), "{text}");
+        assert!(text.contains("quantum     unknown while locked\n"), "{text}");
     }
 
     #[test]

@@ -11,11 +11,11 @@ use crate::secret::Secret;
 use crate::wire::Condition;
 use crate::wire::{Accounts, Consoles, GetAccounts, GetConsoles, Import, Join, Leave, NoteAccount};
 use crate::wire::{
-    Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Extract,
-    Extracted, Fault, Fsck, FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List, Listing,
-    Lock, LogAnchor, LogHead, LogRead, LogRotate, LogVerify, Method, Problem, Put, Recipients, RecoveryAdd,
-    RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList, ScopeListing,
-    ScopeRemove, Unlock, UnlockWith, Who, service,
+    Actor, Admin, Attach, Attached, Backup, BackupPart, Call, CallError, Committed, Detach, Done, Entry, Escrowed,
+    Extract, Extracted, Fault, Fsck, FsckReport, GetHistory, GetStatus, History, InstanceListing, Instances, List,
+    Listing, Lock, LogAnchor, LogHead, LogRead, LogRotate, LogVerify, Method, Problem, Put, Recipients, RecoveryAdd,
+    RecoveryEscrow, RecoveryList, RecoveryRemove, Remove, Resealed, Reveal, Revealed, Rollback, ScopeAdd, ScopeList,
+    ScopeListing, ScopeRemove, Unlock, UnlockWith, Who, service,
 };
 use crate::wire::{
     Export, ExportPreview, ExportSign, GetHosts, HostListing, Previews, SignerInit, SignerList, SignerRevoke,
@@ -132,14 +132,17 @@ pub fn answer(
         LogHead::NAME => one::<LogHead>(call, out, |LogHead {}| admin.log_head(actor))?,
         LogAnchor::NAME => one::<LogAnchor>(call, out, |LogAnchor {}| admin.log_anchor(actor))?,
         LogRotate::NAME => one::<LogRotate>(call, out, |LogRotate {}| admin.log_rotate(actor))?,
-        RecoveryAdd::NAME => one::<RecoveryAdd>(call, out, |RecoveryAdd { recipient }| {
-            admin.recovery_add(actor, &recipient).map(|blobs| Resealed { blobs })
+        RecoveryAdd::NAME => one::<RecoveryAdd>(call, out, |RecoveryAdd { recipient, only }| {
+            admin.recovery_add(actor, &recipient, only).map(|blobs| Resealed { blobs })
         })?,
         RecoveryRemove::NAME => one::<RecoveryRemove>(call, out, |RecoveryRemove { recipient }| {
             admin.recovery_remove(actor, &recipient).map(|blobs| Resealed { blobs })
         })?,
         RecoveryList::NAME => one::<RecoveryList>(call, out, |RecoveryList {}| {
             admin.recovery_list(actor).map(|recipients| Recipients { recipients })
+        })?,
+        RecoveryEscrow::NAME => one::<RecoveryEscrow>(call, out, |RecoveryEscrow {}| {
+            admin.recovery_escrow(actor).map(|escrow| Escrowed { escrow })
         })?,
         Fsck::NAME => one::<Fsck>(call, out, |fsck| admin.fsck(actor, fsck).map(shortened))?,
         Extract::NAME => {

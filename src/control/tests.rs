@@ -93,7 +93,7 @@ impl Admin for Fake {
     fn log_rotate(&self, _: &Actor) -> Result<Rotated, Fault> {
         Ok(Rotated { rotated: "/x".into() })
     }
-    fn recovery_add(&self, _: &Actor, _: &str) -> Result<u64, Fault> {
+    fn recovery_add(&self, _: &Actor, _: &str, _: bool) -> Result<u64, Fault> {
         Ok(0)
     }
     fn recovery_remove(&self, _: &Actor, _: &str) -> Result<u64, Fault> {
@@ -101,6 +101,9 @@ impl Admin for Fake {
     }
     fn recovery_list(&self, _: &Actor) -> Result<Vec<String>, Fault> {
         Ok(Vec::new())
+    }
+    fn recovery_escrow(&self, _: &Actor) -> Result<Vec<u8>, Fault> {
+        Ok(b"age-encryption.org/v1\n".to_vec())
     }
     fn fsck(&self, _: &Actor, _: Fsck) -> Result<FsckReport, Fault> {
         let problem = Problem { what: "blob".into(), problem: "gone".into() };

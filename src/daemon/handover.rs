@@ -195,6 +195,22 @@ impl Keeper for Kept {
         }
     }
 
+    fn keep_also(&self, identity: &Secret) {
+        let both = self.0.look(|bytes| {
+            let mut both = Secret::copy_of(bytes)?;
+            if !bytes.is_empty() {
+                both.resize(bytes.len() + 1 + identity.len())?;
+                both.expose_mut()[bytes.len()] = b'\n';
+                both.expose_mut()[bytes.len() + 1..].copy_from_slice(identity.expose());
+            }
+            Ok::<_, crate::sys::arena::ArenaFull>(both)
+        });
+        let done = both.and_then(|both| both.map_err(std::io::Error::other)).and_then(|both| self.0.put(both.expose()));
+        if let Err(error) = done {
+            tracing::warn!(%error, "the identity cannot be kept: the next daemon will have to be unlocked");
+        }
+    }
+
     fn forget(&self) {
         if let Err(error) = self.0.put(b"") {
             tracing::error!(%error, "the kept identity cannot be wiped");

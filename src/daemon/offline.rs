@@ -5,6 +5,7 @@ use crate::caller::Daemon;
 use crate::config::Config;
 use crate::seal;
 use crate::store::{self, Existing, Store, StoreError};
+use crate::stream::{Place, Recipient};
 use crate::sys::keyctl;
 use crate::vault::{self, Recovery, UnlockBy, Vault, VaultError};
 use crate::wire::{
@@ -25,7 +26,10 @@ pub fn init(config: &Config, protection: Protection, recovery: NewRecovery) -> R
         made.map_err(|e| Fault::Failed(format!("{}: {e}", parent.display())))?;
     }
     let (recipient, recovery_file) = match &recovery {
-        NewRecovery::Recipient(recipient) => (recipient.trim().to_owned(), None),
+        NewRecovery::Recipient(recipient) => {
+            let parsed = Recipient::parse(recipient, Place::Recovery).map_err(|e| Fault::Refused(e.to_string()))?;
+            (parsed.to_string(), None)
+        }
         NewRecovery::Out(path) => {
             let (identity, file) =
                 seal::new_identity(&seal::Protection::Plain).map_err(|e| Fault::Failed(e.to_string()))?;
@@ -91,6 +95,15 @@ pub fn extract(config: &Config, with: UnlockWith, extract: Extract) -> Result<Ve
     let blob = vault.extract_blob(&Daemon, &extract)?;
     vault.shutdown();
     Ok(blob)
+}
+
+/// What each recovery key opens: nothing is opened here.
+///
+/// # Errors
+/// [`Fault::Refused`] if the store is in use; [`Fault::Damaged`] if it has none.
+pub fn escrow(config: &Config) -> Result<Vec<u8>, Fault> {
+    let store = Store::open(&config.store).map_err(fault_of_store)?;
+    Ok(vault::escrow_of(&store)?)
 }
 
 /// Writes a backup, sealed as the store is.

@@ -1,8 +1,8 @@
 //! Blobs: one age v1 file for each version of a secret.
 
 use super::header::{Header, Refused};
-use super::stanza::ByKek;
-use super::{SealError, payload};
+use super::stanza::{ByKek, Labelled};
+use super::{RecoverySet, SealError, StoreIdentity, payload};
 use crate::access::Grant;
 use crate::model::Ino;
 use crate::secret::{Kek, Secret};
@@ -15,8 +15,8 @@ pub type BlobDigest = [u8; 32];
 
 /// Seals content to its scope's KEK and to every recovery recipient. The plaintext never leaves `plain` but in
 /// encrypted form.
-pub fn seal_blob(plain: &[u8], kek: &Kek, recovery: &[x25519::Recipient]) -> (Vec<u8>, BlobDigest) {
-    let kek = ByKek(kek);
+pub fn seal_blob(plain: &[u8], kek: &Kek, recovery: &RecoverySet) -> (Vec<u8>, BlobDigest) {
+    let kek = Labelled { kek: ByKek(kek), label: recovery.label() };
     let mut recipients: Vec<&dyn age::Recipient> = vec![&kek];
     recipients.extend(recovery.iter().map(|r| r as &dyn age::Recipient));
     let blob = seal_to(plain, &recipients);
@@ -39,10 +39,19 @@ pub fn open_blob(grant: &Grant, ino: Ino, kek: &Kek, blob: &[u8], digest: &BlobD
     open_with_kek(kek, blob, "the blob")
 }
 
-/// Seals a key of the store (index key, KEK) to the store's identity and the recovery recipients.
+/// Seals a key of the store (index key, KEK) to the store's identity and its escrow identity.
 pub fn seal_key(key: &Secret, recipients: &[x25519::Recipient]) -> Vec<u8> {
     let recipients: Vec<&dyn age::Recipient> = recipients.iter().map(|r| r as &dyn age::Recipient).collect();
     seal_to(key.expose(), &recipients)
+}
+
+/// Seals the text of the escrow identity to the recovery recipients: whichever opens it, opens the store's keys.
+///
+/// # Errors
+/// [`SealError::ArenaFull`].
+pub fn seal_escrow(escrow: &StoreIdentity, recovery: &RecoverySet) -> Result<Vec<u8>, SealError> {
+    let recipients: Vec<&dyn age::Recipient> = recovery.iter().map(|r| r as &dyn age::Recipient).collect();
+    Ok(seal_to(escrow.text()?.expose(), &recipients))
 }
 
 /// Opens a key of the store.
@@ -57,7 +66,7 @@ fn seal_to(plain: &[u8], recipients: &[&dyn age::Recipient]) -> Vec<u8> {
     let tap = Tap::new(recipients);
     let mut out = Vec::with_capacity(plain.len() + plain.len() / 4096 + 256 + 128 * recipients.len());
     let encryptor = age::Encryptor::with_recipients(std::iter::once(&tap as &dyn age::Recipient))
-        .expect("there is one recipient, the tap");
+        .expect("there is one recipient, the tap, and those behind it are of one label");
     // Writes the header and the nonce; the writer is dropped before it has seen a byte of content.
     drop(encryptor.wrap_output(&mut out).expect("writing to a vector and wrapping a file key do not fail"));
     let file_key = tap.into_key().expect("age wrapped the file key for the header it wrote");
@@ -98,12 +107,16 @@ mod tests {
         Kek::new(Zeroizing::new([byte; 32]))
     }
 
+    fn set(recovery: &x25519::Identity) -> RecoverySet {
+        RecoverySet::parse(&[recovery.to_public().to_string()]).unwrap()
+    }
+
     #[test]
     fn every_size_around_a_chunk_opens_with_the_kek_and_with_stock_age() {
         let recovery = x25519::Identity::generate();
         for len in [0, 1, 64, 4096, 65535, 65536, 65537, 131072, 200_001] {
             let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let (blob, _) = seal_blob(&plain, &kek(7), &[recovery.to_public()]);
+            let (blob, _) = seal_blob(&plain, &kek(7), &set(&recovery));
             assert_eq!(open_with_kek(&kek(7), &blob, "b").unwrap().expose(), plain, "kek, {len}");
             assert_eq!(open_with(&ByKek(&kek(7)), &blob, "b").unwrap().expose(), plain, "kek by age's reader, {len}");
             assert_eq!(open_with(&recovery, &blob, "b").unwrap().expose(), plain, "recovery, {len}");
@@ -124,7 +137,7 @@ mod tests {
     #[test]
     fn another_kek_and_every_flipped_or_missing_byte_are_refused() {
         let recovery = x25519::Identity::generate();
-        let (blob, _) = seal_blob(b"hunter2", &kek(1), &[recovery.to_public()]);
+        let (blob, _) = seal_blob(b"hunter2", &kek(1), &set(&recovery));
         for open in [open_with_kek, |kek: &Kek, blob: &[u8], what| open_with(&ByKek(kek), blob, what)] {
             assert!(matches!(open(&kek(2), &blob, "b"), Err(SealError::NotForThisKey(_))));
             for i in 0..blob.len() {

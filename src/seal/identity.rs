@@ -2,6 +2,7 @@
 
 use super::SealError;
 use crate::secret::Secret;
+use crate::stream::{Recipient, ssh_identity};
 use age::secrecy::{ExposeSecret, SecretString};
 use age::x25519;
 use std::io::{Read, Write};
@@ -20,7 +21,7 @@ pub enum Protection<'a> {
     /// Encrypted with this passphrase (age scrypt).
     Passphrase(&'a Secret),
     /// Encrypted to this recipient: whose identity opens the file, opens the store.
-    Recipient(&'a x25519::Recipient),
+    Recipient(&'a Recipient),
     /// As it is; whoever reads the file opens the store.
     Plain,
 }
@@ -30,8 +31,10 @@ pub enum Protection<'a> {
 pub enum OpenedBy {
     /// A passphrase.
     Passphrase,
-    /// The identity of an X25519 recipient.
+    /// The identity of an X25519 recipient, or an ssh-ed25519 key.
     Recipient,
+    /// A token, by its age plugin: `age -d` opens it, and what that prints opens the store.
+    Token,
     /// Nothing: it is not encrypted.
     Nothing,
     /// Something this pinfold does not know.
@@ -48,13 +51,52 @@ impl OpenedBy {
         let stanza = lines.next().unwrap_or_default().strip_prefix(b"-> ").unwrap_or_default();
         match stanza.split(|b| *b == b' ').next() {
             Some(b"scrypt") => OpenedBy::Passphrase,
-            Some(b"X25519") => OpenedBy::Recipient,
+            Some(b"X25519" | b"ssh-ed25519") => OpenedBy::Recipient,
+            Some(b"p256tag" | b"mlkem768p256tag") => OpenedBy::Token,
             _ => OpenedBy::Unknown,
         }
     }
 }
 
-/// The opened identity of a store, or a recovery key: it opens the store's keys.
+/// What somebody brings to open a store: the text of an identity, or an SSH key.
+pub enum OpeningKey {
+    /// An X25519 identity: the store's own, its escrow, a recovery key, or what protects the identity.
+    Native(StoreIdentity),
+    /// The ssh-ed25519 key of a recovery recipient, or of what protects the identity.
+    Ssh(age::ssh::Identity),
+}
+
+impl OpeningKey {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`SealError::NotHere`] for what only another program opens; [`SealError::Format`] for anything else.
+    pub fn parse(text: &[u8]) -> Result<Self, SealError> {
+        if text.len() <= MAX_FILE && text.trim_ascii_start().starts_with(b"-----BEGIN") {
+            return ssh_identity(text).map(OpeningKey::Ssh).map_err(|_| SealError::NotHere("this SSH key"));
+        }
+        let mut lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+        if lines.any(|line| line.starts_with(b"AGE-PLUGIN-")) {
+            return Err(SealError::NotHere("this identity"));
+        }
+        open_identity(text, None).map(OpeningKey::Native)
+    }
+
+    fn as_age(&self) -> &dyn age::Identity {
+        match self {
+            OpeningKey::Native(identity) => identity.key(),
+            OpeningKey::Ssh(identity) => identity,
+        }
+    }
+}
+
+impl From<StoreIdentity> for OpeningKey {
+    fn from(identity: StoreIdentity) -> Self {
+        OpeningKey::Native(identity)
+    }
+}
+
+/// The opened identity of a store, or its escrow: it opens the store's keys.
 pub struct StoreIdentity(x25519::Identity);
 
 impl StoreIdentity {
@@ -95,7 +137,7 @@ pub fn new_identity(protection: &Protection<'_>) -> Result<(StoreIdentity, Zeroi
 /// A file that holds an identity (age identity file, encrypted or plain).
 ///
 /// # Errors
-/// [`SealError::Format`] for a passphrase that is empty or not UTF-8.
+/// [`SealError::Format`] for a passphrase that is empty or not UTF-8, or a recipient that only a program encrypts to.
 pub fn protect_identity(
     identity: &StoreIdentity,
     protection: &Protection<'_>,
@@ -106,19 +148,19 @@ pub fn protect_identity(
     let seal = |recipient: &dyn age::Recipient| {
         let mut out = Vec::new();
         let sealed = age::Encryptor::with_recipients(std::iter::once(recipient))
-            .expect("there is one recipient")
+            .map_err(|_| SealError::Format("the recipient"))?
             .wrap_output(&mut out)
             .and_then(|mut w| w.write_all(&plain).and_then(|()| w.finish().map(|_| ())));
-        sealed.expect("writing to a vector and wrapping a file key do not fail");
-        Zeroizing::new(out)
+        sealed.expect("writing to a vector does not fail");
+        Ok::<_, SealError>(Zeroizing::new(out))
     };
     Ok(match protection {
         Protection::Plain => plain,
-        Protection::Recipient(recipient) => seal(*recipient),
+        Protection::Recipient(recipient) => seal(*recipient)?,
         Protection::Passphrase(passphrase) => {
             let mut recipient = age::scrypt::Recipient::new(passphrase_text(passphrase)?);
             recipient.set_work_factor(WORK_FACTOR);
-            seal(&recipient)
+            seal(&recipient)?
         }
     })
 }
@@ -137,12 +179,12 @@ pub fn open_identity(file: &[u8], passphrase: Option<&Secret>) -> Result<StoreId
     decrypt(file, &identity, SealError::WrongPassphrase)
 }
 
-/// Opens an identity file that is encrypted to the recipient of `key`.
+/// Opens an identity file, or the escrow, that is encrypted to the recipient of `key`.
 ///
 /// # Errors
 /// [`SealError::NotForThisKey`] if it is not; [`SealError::Format`] if it is no identity file.
-pub fn open_identity_with(file: &[u8], key: &StoreIdentity) -> Result<StoreIdentity, SealError> {
-    decrypt(file, &key.0, SealError::NotForThisKey("the identity file"))
+pub fn open_identity_with(file: &[u8], key: &OpeningKey) -> Result<StoreIdentity, SealError> {
+    decrypt(file, key.as_age(), SealError::NotForThisKey("the identity file"))
 }
 
 fn decrypt(file: &[u8], key: &dyn age::Identity, wrong: SealError) -> Result<StoreIdentity, SealError> {
@@ -161,12 +203,12 @@ fn decrypt(file: &[u8], key: &dyn age::Identity, wrong: SealError) -> Result<Sto
     parse_identity(plain.expose())
 }
 
-/// A recovery recipient as text, `age1…`.
+/// The store's own recipient, or its escrow's, as the store keeps it.
 ///
 /// # Errors
 /// [`SealError::Format`] if it is not an X25519 recipient.
-pub fn parse_recipient(text: &str) -> Result<x25519::Recipient, SealError> {
-    x25519::Recipient::from_str(text.trim()).map_err(|_| SealError::Format("the recipient (age1… is wanted)"))
+pub fn own_recipient(text: &str) -> Result<x25519::Recipient, SealError> {
+    x25519::Recipient::from_str(text).map_err(|_| SealError::Format("the store's own recipient"))
 }
 
 fn parse_identity(text: &[u8]) -> Result<StoreIdentity, SealError> {
@@ -209,18 +251,37 @@ mod tests {
     fn one_identity_has_several_files_and_each_says_what_opens_it() {
         let (made, plain) = new_identity(&Protection::Plain).unwrap();
         let key = make_identity();
-        let recipient = key.recipient();
+        let recipient = key.recipient().into();
         let sealed = protect_identity(&made, &Protection::Recipient(&recipient)).unwrap();
-        let opened = open_identity_with(&sealed, &key).unwrap();
+        let opened = open_identity_with(&sealed, &key.into()).unwrap();
         assert_eq!(opened.recipient().to_string(), made.recipient().to_string());
-        assert!(matches!(open_identity_with(&sealed, &made), Err(SealError::NotForThisKey(_))));
         let pass = Secret::copy_of(b"p").unwrap();
         let locked = protect_identity(&made, &Protection::Passphrase(&pass)).unwrap();
+        assert!(matches!(open_identity_with(&sealed, &made.into()), Err(SealError::NotForThisKey(_))));
         assert_eq!(OpenedBy::of(&sealed), OpenedBy::Recipient);
         assert_eq!(OpenedBy::of(&locked), OpenedBy::Passphrase);
         assert_eq!(OpenedBy::of(&plain), OpenedBy::Nothing);
         assert_eq!(OpenedBy::of(b"age-encryption.org/v1\n-> piv-p256 x y\n"), OpenedBy::Unknown);
         assert_eq!(OpenedBy::of(b""), OpenedBy::Unknown);
+    }
+
+    #[test]
+    fn a_key_that_only_another_program_can_use_is_told_what_does() {
+        let folder = tempfile::tempdir().unwrap();
+        for (kind, passphrase, taken) in
+            [("ed25519", "", true), ("ed25519", "open sesame", false), ("ecdsa", "", false)]
+        {
+            let path = folder.path().join(format!("{kind}{}", passphrase.len()));
+            let mut command = std::process::Command::new("ssh-keygen");
+            assert!(command.args(["-q", "-N", passphrase, "-t", kind, "-f"]).arg(&path).status().unwrap().success());
+            let key = OpeningKey::parse(&std::fs::read(&path).unwrap());
+            assert!(if taken { key.is_ok() } else { matches!(key, Err(SealError::NotHere(_))) }, "{kind} {passphrase}");
+        }
+        let text = make_identity().text().unwrap();
+        assert!(matches!(OpeningKey::parse(text.expose()), Ok(OpeningKey::Native(_))));
+        let plugin = OpeningKey::parse(b"# a token\nAGE-PLUGIN-YUBIKEY-1QQQQ\n").err().unwrap();
+        assert!(plugin.to_string().contains("pinfold recovery escrow | age -d"), "{plugin}");
+        assert!(matches!(OpeningKey::parse(b"garbage"), Err(SealError::Format(_))));
     }
 
     #[test]

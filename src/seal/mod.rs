@@ -9,15 +9,17 @@ mod identity;
 mod own;
 mod payload;
 mod record;
+mod recovery;
 mod stanza;
 
-pub use blob::{BlobDigest, open_blob, open_key, seal_blob, seal_key};
+pub use blob::{BlobDigest, open_blob, open_key, seal_blob, seal_escrow, seal_key};
 pub use identity::{
-    OpenedBy, Protection, StoreIdentity, make_identity, new_identity, open_identity, open_identity_with,
-    parse_recipient, protect_identity,
+    OpenedBy, OpeningKey, Protection, StoreIdentity, make_identity, new_identity, open_identity, open_identity_with,
+    own_recipient, protect_identity,
 };
 pub use own::{open_own, open_with_passphrase, seal_own, seal_with_passphrase};
 pub use record::RecordKey;
+pub use recovery::RecoverySet;
 
 use crate::sys::arena::ArenaFull;
 use thiserror::Error;
@@ -34,6 +36,12 @@ pub enum SealError {
     /// None of its stanzas is for this key.
     #[error("{0} is not sealed to this key")]
     NotForThisKey(&'static str),
+    /// A key that only another program can use.
+    #[error(
+        "{0} cannot be used here, which takes AGE-SECRET-KEY-1… and ssh-ed25519 keys without a passphrase; age can open the store's \
+         escrow with it: pinfold recovery escrow | age -d -i FILE | pinfold unlock --recovery -"
+    )]
+    NotHere(&'static str),
     /// The passphrase is wrong.
     #[error("the passphrase does not open the identity")]
     WrongPassphrase,

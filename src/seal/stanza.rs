@@ -29,6 +29,20 @@ impl age::Recipient for ByKek<'_> {
     }
 }
 
+/// The same with the label of the recovery recipients beside it: a KEK is symmetric, so it goes with whichever they have.
+pub(super) struct Labelled<'a> {
+    pub kek: ByKek<'a>,
+    pub label: Option<&'static str>,
+}
+
+impl age::Recipient for Labelled<'_> {
+    fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
+        let (stanzas, mut labels) = self.kek.wrap_file_key(file_key)?;
+        labels.extend(self.label.map(String::from));
+        Ok((stanzas, labels))
+    }
+}
+
 impl age::Identity for ByKek<'_> {
     fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
         if stanza.tag != TAG {

@@ -4,6 +4,7 @@ use super::authority::Owner;
 use super::containers::word;
 use super::node::Node;
 use super::open::Wanted;
+use super::recovery::RecoveryChange;
 use super::rekey::NextIdentity;
 use super::unlock::UnlockBy;
 use super::view::View;
@@ -16,6 +17,7 @@ use crate::model::{Gid, Ino, Kind, Name, PasswordPattern, Scope, SecretPath, Tim
 use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
 use crate::store;
+use crate::stream::{Place, Recipient};
 use crate::wire::{
     self, Actor, Admin, BackupReport, Entry, Extract, Fault, Fsck, FsckReport, Happened, LimitStatus, List,
     LogPosition, Problem, Put, Remove, Removed, Reveal, Rollback, Rotated, ScopeStatus, Status, UnlockWith,
@@ -230,17 +232,22 @@ impl Admin for Vault {
         self.verify_log(wanted)
     }
 
-    fn recovery_add(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault> {
-        Ok(self.change_recovery(&self.admin(actor)?, recipient, true)?)
+    fn recovery_add(&self, actor: &Actor, recipient: &str, only: bool) -> Result<u64, Fault> {
+        let change = if only { RecoveryChange::Only } else { RecoveryChange::Add };
+        Ok(self.change_recovery(&self.admin(actor)?, recipient, change)?)
     }
 
     fn recovery_remove(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault> {
-        Ok(self.change_recovery(&self.admin(actor)?, recipient, false)?)
+        Ok(self.change_recovery(&self.admin(actor)?, recipient, RecoveryChange::Remove)?)
     }
 
     fn recovery_list(&self, actor: &Actor) -> Result<Vec<String>, Fault> {
         self.admin(actor)?;
         Ok(self.recovery_recipients()?)
+    }
+
+    fn recovery_escrow(&self, actor: &Actor) -> Result<Vec<u8>, Fault> {
+        Ok(self.take_escrow(&self.admin(actor)?)?)
     }
 
     fn fsck(&self, actor: &Actor, fsck: Fsck) -> Result<FsckReport, Fault> {
@@ -314,7 +321,7 @@ impl Admin for Vault {
         let caller = self.admin(actor)?;
         let current = current(&add.old_passphrase, &add.old_identity)?;
         let name = add.name.as_deref().unwrap_or(super::protectors::MAIN);
-        let recipient = add.recipient.as_deref().map(crate::seal::parse_recipient).transpose();
+        let recipient = add.recipient.as_deref().map(|text| Recipient::parse(text, Place::Identity)).transpose();
         let recipient = recipient.map_err(|e| Fault::Usage(e.to_string()))?;
         let with = match (&add.passphrase, &recipient) {
             (Some(passphrase), None) => Protection::Passphrase(passphrase),
@@ -335,6 +342,7 @@ impl Admin for Vault {
             opened_by: match opened_by {
                 OpenedBy::Passphrase => "passphrase",
                 OpenedBy::Recipient => "recipient",
+                OpenedBy::Token => "token",
                 OpenedBy::Nothing => "nothing",
                 OpenedBy::Unknown => "unknown",
             }
@@ -541,6 +549,7 @@ impl Vault {
                     instances: alive.get(scope).copied().unwrap_or(0),
                 };
                 status.scopes = open.keys.scopes.iter().map(|(name, entry)| scope(name, entry.serial())).collect();
+                status.quantum = Some(open.keys.recovery.quantum().into());
                 status.certificates = self.certificate_status();
                 status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
             }

@@ -170,7 +170,7 @@ impl From<SealError> for VaultError {
     fn from(error: SealError) -> Self {
         match error {
             SealError::ArenaFull(full) => VaultError::ArenaFull(full),
-            SealError::WrongPassphrase => VaultError::WrongKey(error.to_string()),
+            SealError::WrongPassphrase | SealError::NotHere(_) => VaultError::WrongKey(error.to_string()),
             SealError::Tampered(_) | SealError::Format(_) | SealError::NotForThisKey(_) | SealError::NotGranted => {
                 VaultError::Damaged(error.to_string())
             }

@@ -73,6 +73,7 @@ pub use look::{Attempt, Look};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
 pub use open::{ModeIs, Opened, Showing, WriteRight};
+pub use recovery::escrow_of;
 pub use rekey::{NextIdentity, Rekeyed};
 pub use scopes::Holder;
 pub use setup::{Recovery, create_store};
@@ -191,6 +192,8 @@ pub trait Observer: Send + Sync {
 pub trait Keeper: Send + Sync {
     /// The store was unlocked with this identity.
     fn keep(&self, identity: &Secret);
+    /// Beside what is kept already, this one may open the store by the time that somebody looks.
+    fn keep_also(&self, identity: &Secret);
     /// It was locked: nobody is to have it any more.
     fn forget(&self);
 }

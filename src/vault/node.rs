@@ -166,10 +166,12 @@ impl Grave {
 pub struct Facts {
     /// Inode numbers below this may have been given.
     pub ino_limit: u64,
-    /// The recovery recipients, `age1…`.
+    /// The recovery recipients.
     pub recovery: Vec<String>,
     /// The store's own recipient.
     pub identity: String,
+    /// The escrow identity's.
+    pub escrow: String,
     /// Scopes whose entry was seen revoked.
     pub revoked: Vec<Scope>,
     /// Whether some blobs may still be sealed to former recipients.

@@ -3,10 +3,10 @@
 //! Owns their names and the rule that one stays. `identity.age` is the first, `main`; others are `identity.NAME.age`. While a
 //! store is getting a new identity, its files wait as `identity-next.age` and `identity-next.NAME.age`.
 
-use super::unlock::{INDEX_META, UnlockBy};
+use super::unlock::{ESCROW_META, INDEX_META, UnlockBy};
 use super::{Caller, Vault, VaultError};
 use crate::audit;
-use crate::seal::{self, OpenedBy, Protection, SealError, StoreIdentity};
+use crate::seal::{self, OpenedBy, OpeningKey, Protection, SealError, StoreIdentity};
 use crate::store::Store;
 
 /// The protector that `init` makes.
@@ -74,7 +74,7 @@ pub(super) fn all(store: &Store) -> Result<Vec<Protector>, VaultError> {
     Ok(found)
 }
 
-/// The identity that opens the store's index key: by itself, or out of one of the protectors.
+/// The identity that opens the store's index key: by itself, out of the escrow, or out of one of the protectors.
 pub(super) fn open(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, VaultError> {
     let files = all(store)?;
     let (key, opened_by) = match by {
@@ -90,9 +90,12 @@ pub(super) fn open(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, Va
             return Err(VaultError::WrongKey("what was kept does not open the store".into()));
         }
         UnlockBy::Identity(text) => {
-            let key = seal::open_identity(text.expose(), None).map_err(wrong_key)?;
-            if opens(store, &key)? {
-                return Ok(key);
+            let key = match OpeningKey::parse(text.expose()).map_err(wrong_key)? {
+                OpeningKey::Native(identity) if opens(store, &identity)? => return Ok(identity),
+                key => key,
+            };
+            if let Some(escrow) = escrow(store, &key)? {
+                return Ok(escrow);
             }
             (Some(key), OpenedBy::Recipient)
         }
@@ -117,6 +120,17 @@ pub(super) fn open(store: &Store, by: &UnlockBy<'_>) -> Result<StoreIdentity, Va
     Err(wrong)
 }
 
+/// The escrow identity, if this is a recovery key.
+fn escrow(store: &Store, key: &OpeningKey) -> Result<Option<StoreIdentity>, VaultError> {
+    let sealed = store.meta(ESCROW_META)?.ok_or_else(|| VaultError::Damaged("it has no escrow".into()))?;
+    match seal::open_identity_with(&sealed, key) {
+        Ok(identity) if opens(store, &identity)? => Ok(Some(identity)),
+        Ok(_) => Err(VaultError::Damaged("its escrow does not open its keys".into())),
+        Err(SealError::NotForThisKey(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether the store's index key is sealed to it.
 fn opens(store: &Store, identity: &StoreIdentity) -> Result<bool, VaultError> {
     let index = store.meta(INDEX_META)?.ok_or_else(|| VaultError::Damaged("it has no index key".into()))?;
@@ -131,9 +145,11 @@ pub(super) fn wrong_key(error: SealError) -> VaultError {
     match error {
         SealError::NotForThisKey(_) => VaultError::WrongKey("this key is not one of the store's".into()),
         SealError::Format(what) => VaultError::WrongKey(format!("{what} is not in a known format")),
-        SealError::WrongPassphrase | SealError::Tampered(_) | SealError::NotGranted | SealError::ArenaFull(_) => {
-            error.into()
-        }
+        SealError::WrongPassphrase
+        | SealError::NotHere(_)
+        | SealError::Tampered(_)
+        | SealError::NotGranted
+        | SealError::ArenaFull(_) => error.into(),
     }
 }
 
@@ -221,8 +237,11 @@ impl Vault {
         if !files.iter().any(|(n, _)| n == name) {
             return Err(VaultError::NotFound);
         }
-        if !files.iter().any(|(n, opened_by)| n != name && *opened_by != OpenedBy::Unknown) {
-            return Err(VaultError::Invalid("it is the only protector of the identity; add another one first".into()));
+        let opens = |by: OpenedBy| !matches!(by, OpenedBy::Unknown | OpenedBy::Token);
+        if !files.iter().any(|(n, opened_by)| n != name && opens(*opened_by)) {
+            return Err(VaultError::Invalid(
+                "it is the only protector of the identity that opens it here; add another one first".into(),
+            ));
         }
         self.record(audit::Operation::Identity, "", None, &caller.who(), &format!("removed {name}"))?;
         Ok(self.store.remove_file(&Turn::Current.file_name(name))?)

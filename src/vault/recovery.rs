@@ -1,15 +1,19 @@
 //! Recovery recipients: whose key opens every blob, whatever happens to pinfold.
+//!
+//! The store's keys are sealed to them by way of the escrow identity: it is sealed to all of them, once, and made anew
+//! whenever they change. So who has a recovery key of any kind opens one small file, with stock age too.
 
 use super::node::{Node, Record, Version};
-use super::unlock::{INDEX_META, Keys};
+use super::unlock::{ESCROW_META, INDEX_META, Keys};
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::caller::Daemon;
 use crate::model::{Gid, Ino, Kind, Meta, Scope, Uid};
-use crate::seal;
-use crate::store::{Batch, BlobKey};
+use crate::seal::{self, RecoverySet};
+use crate::store::{Batch, BlobKey, Store};
+use crate::stream::{Place, Recipient};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -18,38 +22,82 @@ const BATCH: usize = 64;
 /// The most recovery recipients there may be.
 const MAX_RECIPIENTS: usize = 16;
 
+/// What is done to the recovery recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecoveryChange {
+    /// One more.
+    Add,
+    /// This one, and none of the others any more.
+    Only,
+    /// One less.
+    Remove,
+}
+
+/// The escrow of a store that nobody serves, or that is locked: an age file that each recovery key opens.
+///
+/// # Errors
+/// [`VaultError::Damaged`] if it has none.
+pub fn escrow_of(store: &Store) -> Result<Vec<u8>, VaultError> {
+    store.meta(ESCROW_META)?.ok_or_else(|| VaultError::Damaged("it has no escrow".into()))
+}
+
 impl Vault {
-    /// The recovery recipients, `age1…`.
+    /// The recovery recipients.
     pub(super) fn recovery_recipients(&self) -> Result<Vec<String>, VaultError> {
-        Ok(self.keys()?.recovery.iter().map(ToString::to_string).collect())
+        Ok(self.keys()?.recovery.texts())
+    }
+
+    /// The escrow, taken out on record.
+    pub(super) fn take_escrow(&self, caller: &impl Caller) -> Result<Vec<u8>, VaultError> {
+        let escrow = escrow_of(&self.store)?;
+        self.record(audit::Operation::Recovery, "", None, &caller.who(), "escrow")?;
+        Ok(escrow)
     }
 
     /// Adds or removes a recipient: first the store's keys and everything new, then every blob. How many blobs. What a
     /// crash interrupts goes on at the next unlock.
-    pub(super) fn change_recovery(&self, caller: &impl Caller, text: &str, add: bool) -> Result<u64, VaultError> {
-        let recipient = seal::parse_recipient(text).map_err(|e| VaultError::Invalid(e.to_string()))?.to_string();
+    pub(super) fn change_recovery(
+        &self,
+        caller: &impl Caller,
+        text: &str,
+        change: RecoveryChange,
+    ) -> Result<u64, VaultError> {
+        let invalid = |e: crate::stream::RecipientError| VaultError::Invalid(e.to_string());
+        let recipient = Recipient::parse(text, Place::Recovery).map_err(invalid)?.to_string();
         let _alone = self.sealing_anew();
         // One that was added and does not open everything yet must not be what is left.
-        if !add && self.lock_writer().facts()?.resealing {
+        if change != RecoveryChange::Add && self.lock_writer().facts()?.resealing {
             self.reseal_blobs()?;
         }
         {
             let mut writer = self.lock_writer();
             let mut facts = writer.facts()?.clone();
             let there = facts.recovery.contains(&recipient);
-            match (add, there) {
-                (true, true) => return Err(VaultError::NothingToDo("it is a recovery recipient already")),
-                (false, false) => return Err(VaultError::NotFound),
-                (false, true) if facts.recovery.len() == 1 => {
+            match (change, there) {
+                (RecoveryChange::Only, true) if facts.recovery.len() == 1 => {
+                    return Err(VaultError::NothingToDo("it is the only recovery recipient already"));
+                }
+                (RecoveryChange::Only, _) => facts.recovery = vec![recipient.clone()],
+                (RecoveryChange::Add, true) => {
+                    return Err(VaultError::NothingToDo("it is a recovery recipient already"));
+                }
+                (RecoveryChange::Remove, false) => return Err(VaultError::NotFound),
+                (RecoveryChange::Remove, true) if facts.recovery.len() == 1 => {
                     return Err(VaultError::Invalid("it is the only recovery recipient; add another one first".into()));
                 }
-                (true, false) if facts.recovery.len() >= MAX_RECIPIENTS => {
+                (RecoveryChange::Add, false) if facts.recovery.len() >= MAX_RECIPIENTS => {
                     return Err(VaultError::NoSpace("16 recovery recipients"));
                 }
-                (true, false) => facts.recovery.push(recipient.clone()),
-                (false, true) => facts.recovery.retain(|r| *r != recipient),
+                (RecoveryChange::Add, false) => facts.recovery.push(recipient.clone()),
+                (RecoveryChange::Remove, true) => facts.recovery.retain(|r| *r != recipient),
             }
-            let reason = format!("{} {recipient}", if add { "added" } else { "removed" });
+            RecoverySet::parse(&facts.recovery).map_err(invalid)?;
+            let what = match change {
+                RecoveryChange::Add => "added",
+                RecoveryChange::Only => "only",
+                RecoveryChange::Remove => "removed",
+            };
+            let reason = format!("{what} {recipient}");
             self.record(audit::Operation::Recovery, "", None, &caller.who(), &reason)?;
             facts.resealing = true;
             self.seal_keys_anew(&mut writer, facts)?;
@@ -69,16 +117,26 @@ impl Vault {
 
     pub(super) fn seal_keys_anew(&self, writer: &mut Writer, facts: super::node::Facts) -> Result<(), VaultError> {
         let keys = self.keys()?;
-        let recovery = facts.recovery.iter().map(|r| seal::parse_recipient(r)).collect::<Result<Vec<_>, _>>()?;
-        let keys = Keys { recovery, ..(*keys).clone() };
+        let recovery = RecoverySet::parse(&facts.recovery).map_err(|e| VaultError::Invalid(e.to_string()))?;
+        let escrow = seal::make_identity();
+        let facts = super::node::Facts { escrow: escrow.recipient().to_string(), ..facts };
+        let keys = Keys { recovery, escrow: escrow.recipient(), ..(*keys).clone() };
         let recipients = keys.recipients();
         for (scope, entry) in keys.scopes.iter() {
             let kek = entry.read_secret().map_err(|_| VaultError::Denied(crate::access::Denial::NoKey))?;
             writer.put_scope(scope.as_str(), seal::seal_key(&kek, &recipients));
         }
         writer.put_meta(INDEX_META, seal::seal_key(&keys.index, &recipients));
+        writer.put_meta(ESCROW_META, seal::seal_escrow(&escrow, &keys.recovery)?);
         writer.set_facts(facts);
+        // What the daemon was unlocked with may be the escrow that goes now; a daemon that takes over from here tries both.
+        if let Some(keeper) = self.keeper.get() {
+            keeper.keep_also(&escrow.text()?);
+        }
         self.flush(writer)?;
+        if let Some(keeper) = self.keeper.get() {
+            keeper.keep(&escrow.text()?);
+        }
         self.set_keys(keys);
         Ok(())
     }

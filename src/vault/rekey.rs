@@ -12,7 +12,7 @@ use super::instances::seconds_until;
 use super::node::{FACTS_INO, Node, Record, Version};
 use super::protectors::{self, MAIN, Turn};
 use super::scopes::Instance;
-use super::unlock::{INDEX_META, Keys, UnlockBy};
+use super::unlock::{ESCROW_META, INDEX_META, Keys, UnlockBy};
 use super::writer::Writer;
 use super::{Caller, State, Vault, VaultError, fault};
 use crate::access::{Operation, ScopeState};
@@ -68,6 +68,7 @@ struct Waiting {
 /// All that is new, and the keys that were.
 struct Fresh {
     identity: StoreIdentity,
+    escrow: StoreIdentity,
     /// The identity as it is kept here; `None` if the caller keeps it.
     file: Option<Zeroizing<Vec<u8>>>,
     index: Secret,
@@ -177,7 +178,8 @@ impl Vault {
         };
         let recipient = identity.recipient().to_string();
         let keys = self.keys()?;
-        if keys.recipients().iter().any(|known| known.to_string() == recipient) {
+        let known = keys.recipients().iter().map(ToString::to_string).chain(keys.recovery.texts()).collect::<Vec<_>>();
+        if known.contains(&recipient) {
             return Err(VaultError::Invalid("this identity opens the store already; a new one is wanted".into()));
         }
         let (mut old, mut new) = (HashMap::new(), HashMap::new());
@@ -189,7 +191,7 @@ impl Vault {
             old.insert(scope.clone(), Kek::new(Zeroizing::new(bytes)));
             new.insert(scope, Secret::random(Kek::LEN)?);
         }
-        Ok(Fresh { identity, file, index: Secret::random(32)?, old, new })
+        Ok(Fresh { identity, escrow: seal::make_identity(), file, index: Secret::random(32)?, old, new })
     }
 
     /// Every blob that was not written anew, with one of those who have it.
@@ -255,6 +257,7 @@ impl Vault {
         let old = self.keys()?;
         let mut facts = writer.facts()?.clone();
         facts.identity = fresh.identity.recipient().to_string();
+        facts.escrow = fresh.escrow.recipient().to_string();
         facts.resealing = false;
         // One that was revoked just now, and nobody has looked since.
         let revoked = old.scopes.iter().filter(|(_, entry)| entry.state() == ScopeState::Revoked);
@@ -273,6 +276,7 @@ impl Vault {
             index: Arc::new(Secret::copy_of(fresh.index.expose())?),
             recovery: old.recovery.clone(),
             identity: fresh.identity.recipient(),
+            escrow: fresh.escrow.recipient(),
             scopes: Arc::new(scopes),
             revoked: facts.revoked.clone(),
         };
@@ -309,6 +313,7 @@ impl Vault {
             batch.scopes.insert(scope.as_str().to_owned(), Some(seal::seal_key(kek, &recipients)));
         }
         batch.meta.insert(INDEX_META.to_owned(), Some(seal::seal_key(&fresh.index, &recipients)));
+        batch.meta.insert(ESCROW_META.to_owned(), Some(seal::seal_escrow(&fresh.escrow, &keys.recovery)?));
         fault::at(fault::Point::AboutToTurn)?;
         #[cfg(test)]
         crate::store::NEXT_FAULT.set(AT_TURNING.take());

@@ -3,9 +3,9 @@
 use super::VaultError;
 use super::node::{FACTS_INO, Facts, Node, Record};
 use super::protectors::{MAIN, Turn};
-use super::unlock::INDEX_META;
+use super::unlock::{ESCROW_META, INDEX_META};
 use crate::model::{CONTAINERS, Gid, Ino, Kind, Meta, Name, Scope, Timestamp, Uid};
-use crate::seal::{self, Protection, RecordKey};
+use crate::seal::{self, Protection, RecordKey, RecoverySet};
 use crate::secret::{Kek, Secret};
 use crate::store::{Batch, ID_META, Store};
 use std::path::Path;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 /// Who can open everything when the passphrase is lost.
 #[derive(Debug, Clone)]
 pub struct Recovery {
-    /// Recipients, `age1…`; one at least.
+    /// Recipients; one at least.
     pub recipients: Vec<String>,
 }
 
@@ -29,15 +29,15 @@ pub fn create_store(
     recovery: &Recovery,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
     let invalid = |e: seal::SealError| VaultError::Invalid(e.to_string());
-    let recipients =
-        recovery.recipients.iter().map(|r| seal::parse_recipient(r)).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
-    if recipients.is_empty() {
+    let recovery = RecoverySet::parse(&recovery.recipients).map_err(|e| VaultError::Invalid(e.to_string()))?;
+    if recovery.is_empty() {
         return Err(VaultError::Invalid("a store needs a recovery recipient".into()));
     }
     let (identity, file) = seal::new_identity(protection).map_err(invalid)?;
+    let escrow = seal::make_identity();
     let index = Secret::random(32)?;
     let kek = Secret::random(Kek::LEN)?;
-    let all: Vec<_> = std::iter::once(identity.recipient()).chain(recipients.iter().cloned()).collect();
+    let all = [identity.recipient(), escrow.recipient()];
 
     let record_key = RecordKey::derive(&index);
     let mut batch = Batch::default();
@@ -51,8 +51,9 @@ pub fn create_store(
         FACTS_INO,
         Record::Facts(Facts {
             ino_limit: Ino::FIRST.0 + 1,
-            recovery: recipients.iter().map(ToString::to_string).collect(),
+            recovery: recovery.texts(),
             identity: identity.recipient().to_string(),
+            escrow: escrow.recipient().to_string(),
             revoked: Vec::new(),
             resealing: false,
             made: Timestamp::now(),
@@ -63,6 +64,7 @@ pub fn create_store(
     getrandom::getrandom(&mut id).map_err(|e| VaultError::Failed(e.to_string()))?;
     batch.meta.insert(ID_META.to_owned(), Some(id));
     batch.meta.insert(INDEX_META.to_owned(), Some(seal::seal_key(&index, &all)));
+    batch.meta.insert(ESCROW_META.to_owned(), Some(seal::seal_escrow(&escrow, &recovery)?));
     match protection {
         Protection::Passphrase(_) | Protection::Recipient(_) => {
             Store::create(dir, &index, batch, &[(&Turn::Current.file_name(MAIN), &file)])?;

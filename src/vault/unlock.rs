@@ -13,7 +13,7 @@ use crate::access::ScopeState;
 use crate::audit::{self, Anchor};
 use crate::keyring::ScopeEntry;
 use crate::model::{Ino, Scope};
-use crate::seal::{self, RecordKey, StoreIdentity};
+use crate::seal::{self, RecordKey, RecoverySet, StoreIdentity};
 use crate::secret::{Kek, Secret};
 use crate::store::{Store, StoreError};
 use crate::wire::UnlockWith;
@@ -23,16 +23,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Where the index key is: sealed to the identity and to the recovery recipients.
+/// Where the index key is: sealed to the identity and to the escrow identity.
 pub const INDEX_META: &str = "index";
+/// Where the escrow identity is: sealed to the recovery recipients.
+pub const ESCROW_META: &str = "escrow";
 
 /// What the store's identity opened. The KEKs are in the kernel keyring.
 #[derive(Clone)]
 pub(super) struct Keys {
     pub record: Arc<RecordKey>,
     pub index: Arc<Secret>,
-    pub recovery: Vec<x25519::Recipient>,
+    pub recovery: RecoverySet,
     pub identity: x25519::Recipient,
+    pub escrow: x25519::Recipient,
     pub scopes: Arc<HashMap<Scope, Arc<ScopeEntry>>>,
     pub revoked: Vec<Scope>,
 }
@@ -50,9 +53,9 @@ impl Keys {
         self.kek(scope).err().unwrap_or(ScopeState::Alive)
     }
 
-    /// The identity's and the recovery recipients.
-    pub fn recipients(&self) -> Vec<x25519::Recipient> {
-        std::iter::once(self.identity.clone()).chain(self.recovery.iter().cloned()).collect()
+    /// To whom the store's keys are sealed: its identity, and the escrow identity for those with a recovery key.
+    pub fn recipients(&self) -> [x25519::Recipient; 2] {
+        [self.identity.clone(), self.escrow.clone()]
     }
 }
 
@@ -195,12 +198,14 @@ impl Vault {
                 .map_err(|e| VaultError::Failed(format!("the kernel keyring does not take the key of {scope}: {e}")))?;
             scopes.insert(scope, Arc::new(entry));
         }
-        let parse = |text: &String| seal::parse_recipient(text);
+        let recovery = RecoverySet::parse(&facts.recovery)
+            .map_err(|e| VaultError::Damaged(format!("its recovery recipients: {e}")))?;
         Ok(Keys {
             record: Arc::new(RecordKey::derive(&index)),
             index: Arc::new(index),
-            recovery: facts.recovery.iter().map(parse).collect::<Result<_, _>>()?,
-            identity: parse(&facts.identity)?,
+            recovery,
+            identity: seal::own_recipient(&facts.identity)?,
+            escrow: seal::own_recipient(&facts.escrow)?,
             scopes: Arc::new(scopes),
             revoked: facts.revoked.clone(),
         })

@@ -574,7 +574,7 @@ fn other_recovery_recipients_reach_blobs_that_several_names_have() {
             rig.unlink(ROOT, &format!("g{i}")).unwrap();
         }
     }
-    assert_eq!(rig.vault().recovery_add(&actor(), &fresh).unwrap(), 140);
+    assert_eq!(rig.vault().recovery_add(&actor(), &fresh, false).unwrap(), 140);
     rig.is_whole();
     let rig = rig.reopen();
     rig.is_whole();
@@ -588,7 +588,7 @@ fn what_has_expired_is_kept_like_everything_else() {
     rig.fs.set_xattr(&ROOT, rig.ino("f"), expires.0, expires.1, XattrMode::Set).unwrap();
     assert_eq!(failure(rig.open(ROOT, "f", READ)), Failure::Denied);
     let fresh = age::x25519::Identity::generate().to_public().to_string();
-    assert_eq!(rig.vault().recovery_add(&actor(), &fresh).unwrap(), 1);
+    assert_eq!(rig.vault().recovery_add(&actor(), &fresh, false).unwrap(), 1);
     rig.rename(ROOT, "f", "f.pem").unwrap();
     rig.is_whole();
 }

@@ -65,10 +65,23 @@ impl age::Recipient for Tap<'_> {
         file_key: &age_core::format::FileKey,
     ) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
         let mut stanzas = Vec::new();
+        let mut labels = None;
         for recipient in self.recipients {
-            stanzas.extend(recipient.wrap_file_key(file_key)?.0);
+            let (more, theirs) = recipient.wrap_file_key(file_key)?;
+            stanzas.extend(more);
+            // age's own rule, which it cannot keep for those behind the tap.
+            match &labels {
+                None => labels = Some(theirs),
+                Some(labels) if *labels != theirs => {
+                    return Err(age::EncryptError::IncompatibleRecipients {
+                        l_labels: labels.clone(),
+                        r_labels: theirs,
+                    });
+                }
+                Some(_) => {}
+            }
         }
         *self.made.borrow_mut() = Some(Zeroizing::new(*file_key.expose_secret()));
-        Ok((stanzas, HashSet::new()))
+        Ok((stanzas, labels.unwrap_or_default()))
     }
 }

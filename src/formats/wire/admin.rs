@@ -122,12 +122,14 @@ pub trait Admin: Send + Sync {
     fn log_verify(&self, _: &Actor, _wanted: &mut dyn FnMut() -> bool) -> Result<LogVerified, Fault> {
         Err(no_log())
     }
-    /// Adds a recovery recipient; how many blobs were sealed anew.
-    fn recovery_add(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault>;
+    /// Adds a recovery recipient, as the only one or not; how many blobs were sealed anew.
+    fn recovery_add(&self, actor: &Actor, recipient: &str, only: bool) -> Result<u64, Fault>;
     /// Removes a recovery recipient; how many blobs were sealed anew.
     fn recovery_remove(&self, actor: &Actor, recipient: &str) -> Result<u64, Fault>;
     /// The recovery recipients.
     fn recovery_list(&self, actor: &Actor) -> Result<Vec<String>, Fault>;
+    /// What each recovery key opens, also while locked.
+    fn recovery_escrow(&self, actor: &Actor) -> Result<Vec<u8>, Fault>;
     /// Checks the store; what is wrong is in the report, not a fault.
     fn fsck(&self, actor: &Actor, fsck: Fsck) -> Result<FsckReport, Fault>;
     /// The sealed blob of a secret.

@@ -62,6 +62,7 @@ methods! {
     RecoveryAdd => "RecoveryAdd", Proof, Resealed;
     RecoveryRemove => "RecoveryRemove", Proof, Resealed;
     RecoveryList => "RecoveryList", Operator, Recipients;
+    RecoveryEscrow => "RecoveryEscrow", Root, Escrowed;
     Fsck => "Fsck", Operator, FsckReport;
     Extract => "Extract", Proof, Extracted;
     Backup => "Backup", Root, BackupPart;
@@ -280,15 +281,18 @@ pub struct LogRotate {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecoveryAdd {
-    /// An age recipient, `age1…`.
+    /// An age recipient, `age1…`, `age1tag1…`, `age1tagpq1…` or `ssh-ed25519 AAAA…`.
     pub recipient: String,
+    /// Whether it is the only one from then on.
+    #[serde(default, deserialize_with = "or_default")]
+    pub only: bool,
 }
 
 /// Seals everything anew without this recovery recipient. Not the last one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecoveryRemove {
-    /// An age recipient, `age1…`.
+    /// The recipient, as `RecoveryList` tells it.
     pub recipient: String,
 }
 
@@ -296,6 +300,11 @@ pub struct RecoveryRemove {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecoveryList {}
+
+/// The store's escrow: an age file that each recovery key opens, and that has the text of an identity that opens the store. Also while locked.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryEscrow {}
 
 /// Checks the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,7 +344,7 @@ pub struct IdentityAdd {
     /// The passphrase that is to open it too, base64 on the wire.
     #[serde(with = "base64::maybe_secret", default, skip_serializing_if = "Option::is_none")]
     pub passphrase: Option<Secret>,
-    /// The age recipient (`age1…`) whose identity is to open it too.
+    /// The age recipient (`age1…`, `age1tag1…`, `age1tagpq1…`, `ssh-ed25519 AAAA…`) whose identity is to open it too.
     #[serde(default)]
     pub recipient: Option<String>,
     /// What it is called; `main` if null.

@@ -40,6 +40,9 @@ pub struct Status {
     pub max_secrets: u64,
     /// Whom secrets are sealed to.
     pub scopes: Vec<ScopeStatus>,
+    /// Whether what is copied today can be opened by tomorrow's quantum computer, in a sentence; null while locked.
+    #[serde(default)]
+    pub quantum: Option<String>,
     /// Handles open on secrets at this moment.
     pub open_handles: u64,
     /// Callers that wait for an unlock.
@@ -291,7 +294,7 @@ pub struct Resealed {
 /// Who can bring the store back.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Recipients {
-    /// age recipients, `age1…`.
+    /// Recipients: `age1…`, `age1tag1…`, `age1tagpq1…`, `ssh-ed25519 AAAA…`.
     pub recipients: Vec<String>,
 }
 
@@ -317,6 +320,14 @@ pub struct Problem {
     pub what: String,
     /// What is wrong with it.
     pub problem: String,
+}
+
+/// What each recovery key opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escrowed {
+    /// An age file with the text of an identity that opens the store, base64 on the wire.
+    #[serde(with = "base64::plain")]
+    pub escrow: Vec<u8>,
 }
 
 /// A blob as it lies in the store: an age file, sealed.
@@ -363,7 +374,7 @@ pub struct Identities {
 pub struct ProtectorInfo {
     /// Its name.
     pub name: String,
-    /// What opens it: `passphrase`, `recipient` or `unknown`.
+    /// What opens it: `passphrase`, `recipient`, `token` or `unknown`.
     pub opened_by: String,
 }
 

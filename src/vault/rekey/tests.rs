@@ -270,6 +270,11 @@ impl crate::vault::Keeper for Kept {
     fn keep(&self, identity: &Secret) {
         *self.0.lock().unwrap() = identity.expose().to_vec();
     }
+    fn keep_also(&self, identity: &Secret) {
+        let mut kept = self.0.lock().unwrap();
+        kept.push(b'\n');
+        kept.extend_from_slice(identity.expose());
+    }
     fn forget(&self) {}
 }
 
@@ -293,6 +298,37 @@ fn the_daemon_that_takes_over_in_the_middle_asks_nobody() {
         taken.unwrap_or_else(|e| panic!("{of_store:?} {ours:?}: {e}"));
         next.finish_rekey().unwrap();
         check(&next, 3);
+    }
+}
+
+#[test]
+fn the_daemon_that_takes_over_after_a_change_of_recovery_keys_asks_nobody() {
+    for by_recovery in [false, true] {
+        let rig = Rig::new();
+        let vault = rig.locked();
+        let kept = Arc::new(Kept::default());
+        vault.keep_with(Arc::clone(&kept) as Arc<dyn crate::vault::Keeper>);
+        let key = age::secrecy::ExposeSecret::expose_secret(&rig.recovery.to_string()).to_owned();
+        let (old, key) = (secret("old"), secret(&key));
+        let by = if by_recovery { UnlockBy::Identity(&key) } else { UnlockBy::Passphrase(&old) };
+        Vault::unlock(&vault, &Daemon, &by).unwrap();
+        fill(&vault, 3);
+        let other = age::x25519::Identity::generate().to_public().to_string();
+        let before = Secret::copy_of(&kept.0.lock().unwrap()).unwrap();
+        Admin::recovery_add(&vault, &root(), &other, true).unwrap();
+        drop(vault);
+        let left = Secret::copy_of(&kept.0.lock().unwrap()).unwrap();
+        let next = rig.locked();
+        // The escrow that was is worth nothing; the identity is what it was.
+        assert_eq!(Vault::unlock(&next, &Daemon, &UnlockBy::Kept(&before)).is_ok(), !by_recovery);
+        if by_recovery {
+            Vault::unlock(&next, &Daemon, &UnlockBy::Kept(&left)).unwrap();
+        }
+        check(&next, 3);
+        drop(next);
+        let next = rig.locked();
+        let removed = Vault::unlock(&next, &Daemon, &UnlockBy::Identity(&key));
+        assert!(matches!(removed, Err(VaultError::WrongKey(_))), "{removed:?}");
     }
 }
 
