@@ -318,6 +318,17 @@ fn ten_thousand_pieces_of_junk_do_no_harm() {
     println!("10,000 pieces of junk: {took:?}");
 }
 
+/// A connection that was made before the junk was looked at would be hung up on before the bundle behind it comes to its turn.
+#[test]
+fn junk_alone_needs_no_daemon() {
+    let rig = Rig::new("");
+    std::fs::remove_file(rig.at("control.sock")).unwrap();
+    rig.upload("junk.pfb", b"junk");
+    assert_eq!(rig.sweep(), [] as [Value; 0]);
+    assert_eq!(rig.names("inbox"), [] as [&str; 0]);
+    assert!(rig.reason("junk.pfb").unwrap().contains("does not begin"));
+}
+
 #[test]
 fn swapping_a_file_under_the_sweep_gains_nothing() {
     let rig = Rig::new("");

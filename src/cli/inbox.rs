@@ -89,7 +89,6 @@ impl Inbox {
             let folder = self.folder()?;
             let names = self.names(&folder)?;
             let mut any = false;
-            let mut client = None;
             for name in names {
                 let Some(stat) = looked_at(&folder, &name).filter(|stat| seen.insert(identity(stat))) else { continue };
                 any = true;
@@ -100,14 +99,10 @@ impl Inbox {
                         self.remove(&folder, &name, &stat);
                     }
                     Found::Fit(file) => {
-                        let client = match &mut client {
-                            Some(client) => client,
-                            none => none.insert(Client::connect(config)?),
-                        };
-                        let taken = self.take(config, client, &name, &File::from(file), partial, &reports)?;
+                        let taken = self.take(config, &name, &File::from(file), partial, &reports)?;
                         self.remove(&folder, &name, &stat);
-                        if let Some(report) = taken {
-                            import::after(config, client, &report);
+                        if let Some((report, mut client)) = taken {
+                            import::after(config, &mut client, &report);
                             reports.push(report);
                         }
                     }
@@ -219,12 +214,11 @@ impl Inbox {
     fn take(
         &self,
         config: &Config,
-        client: &mut Client,
         name: &OsStr,
         file: &File,
         partial: Option<bool>,
         before: &[ImportReport],
-    ) -> Result<Option<ImportReport>, Failure> {
+    ) -> Result<Option<(ImportReport, Client)>, Failure> {
         // Junk is told from bundles by two marks, so that much of it costs little; what has them is checked properly.
         if !has_marks(file) {
             self.note(name, "it does not begin as a bundle does", None);
@@ -239,6 +233,8 @@ impl Inbox {
             }
             Err(unfit) => return Err(unfit.into_failure(&format!("the copy of {}", name.display()))),
         };
+        // Only now, and anew for each: the daemon hangs up on who says nothing for long, as while much junk was looked at.
+        let mut client = Client::connect(config)?;
         let report = match client.call(&wire::Import { file: copy.name().into(), pretend: None, partial }) {
             Ok(report) => report,
             Err(error @ ClientError::Call(wire::CallError::Fault(wire::Fault::Refused(_)))) => {
@@ -254,7 +250,7 @@ impl Inbox {
             let entries: Vec<String> = report.refused.iter().map(|r| format!("{}: {}", r.path, r.reason)).collect();
             self.note(name, &[vec![reason], entries].concat().join("\n"), Some(copy));
         }
-        Ok((!superseded).then_some(report))
+        Ok((!superseded).then_some((report, client)))
     }
 
     /// Keeps the reason, and the copy if there is one, where the uploader cannot reach them. The oldest go.
