@@ -159,3 +159,25 @@ fn a_label_is_what_age_says_too() {
     let plugin = Recipient::parse(PLUGIN, Place::Program).unwrap();
     assert!(plugin.wrap_file_key(&FileKey::new(Box::new([7; 16]))).is_err());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 2000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn what_was_changed_is_refused_or_can_be_sealed_to(kind in 0usize..5, at in 0usize..2100, with: char, byte: u8) {
+        let ssh = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        let x25519 = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+        let good = [x25519, ssh, TAG, &tagpq(), PLUGIN][kind].to_owned();
+        let at = at % good.len();
+        let with = if byte < 200 { char::from(b"023456789acdefghjklmnpqrstuvwxyzABCXYZ+/= :1"[usize::from(byte) % 44]) } else { with };
+        let text: String = good.chars().enumerate().map(|(n, c)| if n == at { with } else { c }).collect();
+        for place in PLACES {
+            if let Ok(recipient) = Recipient::parse(&text, place) {
+                let wrapped = recipient.wrap_file_key(&FileKey::new(Box::new([7; 16])));
+                proptest::prop_assert_eq!(wrapped.is_ok(), recipient.kind() != Kind::Plugin);
+                // Bech32 finds each single mistake.
+                proptest::prop_assert!(recipient.kind() == Kind::Ssh || text == good, "{}", text);
+            }
+        }
+    }
+}
