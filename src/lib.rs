@@ -6,12 +6,11 @@
 
 #![forbid(unsafe_code)]
 
-pub use pinfold_base::{exit, model, secret, stream, sys};
-pub use pinfold_formats::{cert, enrol, policy, view, wire};
+pub use pinfold_base::{exit, model, random_access, secret, stream, sys};
+pub use pinfold_formats::{bundle, cert, enrol, policy, view, wire};
 
 pub mod access;
 pub mod audit;
-pub mod bundle;
 pub mod caller;
 pub mod cli;
 pub mod config;
@@ -24,7 +23,9 @@ pub mod keyring;
 pub mod meter;
 pub mod policy_file;
 pub mod seal;
+pub mod ssh_agent;
 pub mod store;
 pub mod unlock;
 pub mod upcall;
+pub mod upload_check;
 pub mod vault;

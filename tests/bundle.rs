@@ -3,12 +3,13 @@
 
 use age::secrecy::ExposeSecret;
 use pinfold::bundle::{
-    Chain, Checker, Contents, Entry, EntryKind, Fingerprint, Head, Index, KeySigner, Plan, PublicKey, Refusal,
-    Sha256Hex, Signer, Trust, check, seal,
+    Chain, Contents, Entry, EntryKind, Fingerprint, Head, Index, KeySigner, Plan, PublicKey, Refusal, Sha256Hex,
+    Signer, Trust, check, seal,
 };
 use pinfold::model::{ConsoleName, HostName, SecretPath, Timestamp};
 use pinfold::secret::Secret;
 use pinfold::stream::{Place, Recipient};
+use pinfold::upload_check::Checker;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};

@@ -4,6 +4,7 @@
 
 pub mod exit;
 pub mod model;
+pub mod random_access;
 pub mod secret;
 pub mod stream;
 #[allow(unsafe_code, reason = "this is the place for it")]

@@ -1,7 +1,7 @@
 //! What the configuration says of imports, as the vault wants it.
 
-use crate::bundle;
 use crate::config::Config;
+use crate::upload_check;
 use crate::vault::ImportSettings;
 
 /// The bounds and switches; a bundle is checked in a process without privileges.
@@ -16,6 +16,6 @@ pub fn settings(config: &Config) -> ImportSettings {
         accounts: config.accounts.group.is_some(),
         first_uid: config.accounts.first_uid,
         credentials: Some(config.credentials.clone()),
-        check: bundle::check_confined,
+        check: upload_check::check_confined,
     }
 }

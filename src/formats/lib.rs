@@ -5,8 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-use pinfold_base::{exit, model, secret, sys};
+use pinfold_base::{exit, model, random_access, secret, stream, sys};
 
+pub mod bundle;
 pub mod cert;
 pub mod enrol;
 pub mod policy;

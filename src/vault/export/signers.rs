@@ -5,11 +5,12 @@
 
 use super::record::{ExportRecord, Kept, SignerRecord};
 use crate::audit;
-use crate::bundle::{AgentSigner, Chain, Fingerprint, KeySigner, Link, PublicKey, Signer};
+use crate::bundle::{Chain, Fingerprint, KeySigner, Link, PublicKey, Signer};
 use crate::config::SignWith;
 use crate::model::{Ino, Timestamp};
 use crate::seal;
 use crate::secret::Secret;
+use crate::ssh_agent::AgentSigner;
 use crate::store::Batch;
 use crate::vault::node::Record;
 use crate::vault::writer::Writer;

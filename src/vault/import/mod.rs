@@ -85,7 +85,7 @@ impl Default for Settings {
             accounts: false,
             first_uid: 70_000,
             credentials: None,
-            check: bundle::check,
+            check: |file, trust, now| bundle::check(file, trust, now),
         }
     }
 }

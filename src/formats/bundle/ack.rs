@@ -44,7 +44,7 @@ pub struct Ack {
     /// Which bundle.
     pub serial: u64,
     /// When.
-    #[serde(with = "super::time")]
+    #[serde(with = "crate::times::text")]
     pub applied: Timestamp,
     /// What became of it.
     pub outcome: Outcome,

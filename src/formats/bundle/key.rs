@@ -53,7 +53,11 @@ impl PublicKey {
         Self::new(key.key_data().clone())
     }
 
-    pub(super) fn from_bytes(blob: &[u8]) -> Result<Self, KeyError> {
+    /// Reads a key as the agent protocol and signatures have it.
+    ///
+    /// # Errors
+    /// As [`PublicKey::parse`].
+    pub fn from_bytes(blob: &[u8]) -> Result<Self, KeyError> {
         let key = ssh_key::PublicKey::from_bytes(blob).map_err(|_| KeyError::NotAKey)?;
         Self::new(key.key_data().clone())
     }
@@ -66,7 +70,7 @@ impl PublicKey {
     }
 
     /// The key as the agent protocol and signatures have it.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         self.openssh().to_bytes().expect("a key that was decoded can be encoded")
     }
 
@@ -178,8 +182,17 @@ impl SshSig {
             .map_err(|_| KeyError::NotASignature)
     }
 
+    /// Of what an ssh-agent made of [`SshSig::to_sign`].
+    ///
+    /// # Errors
+    /// [`KeyError::NotASignature`].
+    pub fn from_agent(key: &PublicKey, namespace: &str, signature: &[u8]) -> Result<Self, KeyError> {
+        let signature = ssh_key::Signature::try_from(signature).map_err(|_| KeyError::NotASignature)?;
+        Self::new(key, namespace, signature)
+    }
+
     /// What a key signs for a message.
-    pub(super) fn to_sign(namespace: &str, message: &[u8]) -> Vec<u8> {
+    pub fn to_sign(namespace: &str, message: &[u8]) -> Vec<u8> {
         ssh_key::SshSig::signed_data(namespace, HashAlg::Sha512, message).expect("the namespace is not empty")
     }
 

@@ -3,10 +3,9 @@
 use super::key::SIGNATURE_MAX;
 use super::tar::{BLOCK, END, Member};
 use super::{MANIFEST_MAX, MEMBERS, Refusal};
+use crate::random_access::ReadAt;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// Where the parts lie in the file, in bytes from its beginning.
 pub(super) struct Parts {
@@ -23,7 +22,7 @@ pub(super) struct Parts {
 impl Parts {
     /// Reads the headers and the two small members of a file of `len` bytes. The whole file is accounted for: what is
     /// between and after the members is zero, and there is nothing more.
-    pub fn read(file: &File, len: u64) -> Result<Self, Refusal> {
+    pub fn read(file: &dyn ReadAt, len: u64) -> Result<Self, Refusal> {
         let mut at = 0;
         let [manifest_size, signature_size, payload_len] = [MANIFEST_MAX as u64, SIGNATURE_MAX as u64, len];
         let manifest = small(file, &mut at, len, MEMBERS[0], manifest_size)?;
@@ -44,7 +43,7 @@ impl Parts {
     }
 
     /// SHA-256 of the payload.
-    pub fn payload_digest(&self, file: &File) -> io::Result<[u8; 32]> {
+    pub fn payload_digest(&self, file: &dyn ReadAt) -> io::Result<[u8; 32]> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 64 << 10];
         let mut done = 0;
@@ -59,7 +58,7 @@ impl Parts {
 }
 
 /// The header at `at`, of a member with this name that lies within the file.
-fn member(file: &File, at: u64, len: u64, name: &str, max: u64) -> Result<Member, Refusal> {
+fn member(file: &dyn ReadAt, at: u64, len: u64, name: &str, max: u64) -> Result<Member, Refusal> {
     let not = |why: String| Refusal::NotABundle(why);
     if len.saturating_sub(at) < BLOCK as u64 {
         return Err(not(format!("it ends before {name}")));
@@ -84,7 +83,7 @@ fn member(file: &File, at: u64, len: u64, name: &str, max: u64) -> Result<Member
 }
 
 /// A member that is read whole.
-fn small(file: &File, at: &mut u64, len: u64, name: &str, max: u64) -> Result<Vec<u8>, Refusal> {
+fn small(file: &dyn ReadAt, at: &mut u64, len: u64, name: &str, max: u64) -> Result<Vec<u8>, Refusal> {
     let member = member(file, *at, len, name, max)?;
     let start = *at + BLOCK as u64;
     let mut content = vec![0; usize::try_from(member.size).expect("it is at most a few MiB")];
@@ -94,7 +93,7 @@ fn small(file: &File, at: &mut u64, len: u64, name: &str, max: u64) -> Result<Ve
     Ok(content)
 }
 
-fn padding(file: &File, at: u64, len: u64) -> Result<(), Refusal> {
+fn padding(file: &dyn ReadAt, at: u64, len: u64) -> Result<(), Refusal> {
     let mut block = [0; BLOCK];
     let padding = &mut block[..usize::try_from(len).expect("less than a block")];
     file.read_exact_at(padding, at)?;

@@ -44,10 +44,10 @@ pub struct Manifest {
     /// Its number: greater than those of all bundles before it.
     pub serial: u64,
     /// When it was made.
-    #[serde(with = "super::time")]
+    #[serde(with = "crate::times::text")]
     pub created: Timestamp,
     /// From when on it is not taken any more.
-    #[serde(with = "super::time")]
+    #[serde(with = "crate::times::text")]
     pub expires: Timestamp,
     /// `payload.age`.
     pub payload: Payload,

@@ -7,12 +7,11 @@ use super::index::{EntryKind, Index, ReadError};
 use super::seal::plain_len;
 use super::tar::{BLOCK, END, Member};
 use super::{AGE_HEADER_MAX, Checked, INDEX_MAX, INDEX_NAME, Manifest, Refusal, Sha256Hex, Trust, member_name};
+use crate::random_access::ReadAt;
 use crate::secret::{Secret, wipe_stack};
 use crate::stream::{CHUNK, Capture, Chunks, FileKey, NONCE, NotAuthentic, TAG, opened_len};
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
 
 /// An opened payload: the index, and the contents one after the other.
 pub struct Contents {
@@ -35,7 +34,7 @@ pub struct Content {
 impl Contents {
     pub(super) fn open(checked: Checked, identity: &dyn age::Identity) -> Result<Self, Refusal> {
         let Checked { file, manifest, payload_at, trust } = checked;
-        let (key, header_len) = file_key(&file, payload_at, manifest.payload.size, identity)?;
+        let (key, header_len) = file_key(&*file, payload_at, manifest.payload.size, identity)?;
         let mut plain = Plain::new(file, payload_at, &manifest, &key, header_len)?;
         let all = plain.left();
         let member = plain.header()?;
@@ -109,7 +108,7 @@ fn bad(why: &str) -> Refusal {
 }
 
 /// Has age read the header and check its MAC; the key, and how many bytes there are before the chunks.
-fn file_key(file: &File, at: u64, len: u64, identity: &dyn age::Identity) -> Result<(FileKey, u64), Refusal> {
+fn file_key(file: &dyn ReadAt, at: u64, len: u64, identity: &dyn age::Identity) -> Result<(FileKey, u64), Refusal> {
     let capture = Capture::new(identity);
     let mut reader = BufReader::new(Section { file, at, left: len.min(AGE_HEADER_MAX) });
     let decryptor = age::Decryptor::new_buffered(&mut reader).map_err(|_| bad("it is not an age file"))?;
@@ -125,7 +124,7 @@ fn file_key(file: &File, at: u64, len: u64, identity: &dyn age::Identity) -> Res
 
 /// A part of a file, read at offsets.
 struct Section<'a> {
-    file: &'a File,
+    file: &'a dyn ReadAt,
     at: u64,
     left: u64,
 }
@@ -142,7 +141,7 @@ impl Read for Section<'_> {
 
 /// The plaintext, as far as it was decrypted.
 struct Plain {
-    file: File,
+    file: Box<dyn ReadAt>,
     /// Where the next chunk begins.
     at: u64,
     /// Bytes of chunks, with their tags, that were not read yet.
@@ -160,7 +159,13 @@ struct Plain {
 }
 
 impl Plain {
-    fn new(file: File, at: u64, manifest: &Manifest, key: &FileKey, header_len: u64) -> Result<Self, Refusal> {
+    fn new(
+        file: Box<dyn ReadAt>,
+        at: u64,
+        manifest: &Manifest,
+        key: &FileKey,
+        header_len: u64,
+    ) -> Result<Self, Refusal> {
         let mut header = vec![0; usize::try_from(header_len).map_err(|_| bad("its header is too large"))?];
         file.read_exact_at(&mut header, at)?;
         let nonce: &[u8; NONCE] = header.last_chunk().ok_or_else(|| bad("it is not an age file"))?;

@@ -1,15 +1,13 @@
 //! Signed bundles: what one console sends to one host.
 //!
 //! Owns the format (docs/bundles.md), who may have signed, and the order of the checks: nothing is decrypted before the last
-//! of them. It is given data and files that are open; it never fetches, stores or decides what a host is to have.
+//! of them. It is given bytes, or what reads and writes them at offsets; it never fetches, stores or decides what a host is to have.
 
 pub mod ack;
 mod acl;
-mod agent;
 mod bounded;
 mod chain;
 mod check;
-pub mod confined;
 mod index;
 mod key;
 mod key_line;
@@ -22,13 +20,10 @@ mod signer;
 mod tar;
 #[cfg(test)]
 mod tests;
-mod time;
 
 pub use acl::{NamedAcl, NamedAclEntry, NamedTag};
-pub use agent::AgentSigner;
 pub use chain::{Chain, LINKS_MAX, Link};
-pub use check::{Checked, REMEMBERED_MAX, Trust, check, console_of};
-pub use confined::{Checker, check_confined};
+pub use check::{Checked, Examined, REMEMBERED_MAX, Trust, check, console_of, examine, len_of};
 pub use index::{Admin, ENTRIES_MAX, Entry, EntryKind, Index, IndexError};
 pub use key::{Fingerprint, KeyError, PublicKey, SshSig};
 pub use key_line::is_key_line;

@@ -4,6 +4,7 @@
 //! at a time, in locked memory.
 
 use super::chain::Chain;
+use super::check::len_of;
 use super::index::{EntryKind, Index, IndexError};
 use super::key::{Fingerprint, PublicKey, SshSig};
 use super::manifest::{Head, Manifest, Payload, REVOKED_MAX, Sha256Hex};
@@ -13,13 +14,12 @@ use super::{
     AGE_HEADER_MAX, BUNDLE_NAMESPACE, INDEX_NAME, LINKS_MAX, MEMBERS, Refusal, SignError, Signer, member_name,
 };
 use crate::model::SecretPath;
+use crate::random_access::{ReadAt, WriteAt};
 use crate::secret::{Secret, wipe_stack};
 use crate::stream::{CHUNK, Chunks, FileKey, NONCE, Recipient, TAG, Tap, sealed_len};
 use crate::sys::arena::ArenaFull;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use thiserror::Error;
 
 /// Why no bundle was made. What was written of it is not one.
@@ -105,7 +105,7 @@ pub type ContentOf<'a> = dyn FnMut(usize) -> Result<Secret, Box<dyn std::error::
 /// # Errors
 /// [`SealError`].
 pub fn seal(
-    out: &File,
+    out: &dyn WriteAt,
     plan: &Plan<'_>,
     content: &mut ContentOf<'_>,
     signer: &dyn Signer,
@@ -122,7 +122,7 @@ pub fn seal(
 /// # Errors
 /// [`SealError`].
 pub fn seal_unsigned(
-    out: &File,
+    out: &dyn WriteAt,
     plan: &Plan<'_>,
     content: &mut ContentOf<'_>,
     signer: &PublicKey,
@@ -155,9 +155,9 @@ pub fn seal_unsigned(
 ///
 /// # Errors
 /// [`SealError::Refused`] if it is no bundle, or its payload is not the one that its manifest names.
-pub fn to_be_signed(file: &File) -> Result<(Manifest, Vec<u8>), SealError> {
+pub fn to_be_signed(file: &dyn ReadAt) -> Result<(Manifest, Vec<u8>), SealError> {
     let refused = |refusal: Refusal| SealError::Refused(Box::new(refusal));
-    let parts = Parts::read(file, file.metadata()?.len()).map_err(refused)?;
+    let parts = Parts::read(file, len_of(file).map_err(refused)?).map_err(refused)?;
     let manifest = Manifest::parse(&parts.manifest).map_err(refused)?;
     if manifest.payload.size != parts.payload_len || manifest.payload.sha256.0 != parts.payload_digest(file)? {
         return Err(refused(Refusal::OtherPayload));
@@ -169,7 +169,7 @@ pub fn to_be_signed(file: &File) -> Result<(Manifest, Vec<u8>), SealError> {
 ///
 /// # Errors
 /// [`SealError`]; the file is as it was then.
-pub fn finish(file: &File, signer: &dyn Signer) -> Result<Sealed, SealError> {
+pub fn finish(file: &dyn WriteAt, signer: &dyn Signer) -> Result<Sealed, SealError> {
     let (manifest, bytes) = to_be_signed(file)?;
     if manifest.signer != *signer.public() {
         let (wanted, given) = (manifest.signer.fingerprint(), signer.public().fingerprint());
@@ -177,20 +177,20 @@ pub fn finish(file: &File, signer: &dyn Signer) -> Result<Sealed, SealError> {
     }
     let signature = signer.sign(BUNDLE_NAMESPACE, &bytes)?;
     put_signature(file, &bytes, &manifest.signer, &signature)?;
-    Ok(Sealed { manifest, size: file.metadata()?.len() })
+    Ok(Sealed { manifest, size: file.size()?.unwrap_or_default() })
 }
 
 /// Puts a signature in that was made elsewhere over what [`to_be_signed`] gave.
 ///
 /// # Errors
 /// [`SealError::Sign`] if it is not the wanted key's over these bytes; the file is as it was then.
-pub fn finish_with(file: &File, signature: &SshSig) -> Result<Sealed, SealError> {
+pub fn finish_with(file: &dyn WriteAt, signature: &SshSig) -> Result<Sealed, SealError> {
     let (manifest, bytes) = to_be_signed(file)?;
     put_signature(file, &bytes, &manifest.signer, signature)?;
-    Ok(Sealed { manifest, size: file.metadata()?.len() })
+    Ok(Sealed { manifest, size: file.size()?.unwrap_or_default() })
 }
 
-fn put_signature(file: &File, manifest: &[u8], key: &PublicKey, signature: &SshSig) -> Result<(), SealError> {
+fn put_signature(file: &dyn WriteAt, manifest: &[u8], key: &PublicKey, signature: &SshSig) -> Result<(), SealError> {
     if !key.verifies(BUNDLE_NAMESPACE, manifest, signature) {
         return Err(SignError::Wrong.into());
     }
@@ -237,14 +237,14 @@ impl Layout {
     }
 
     /// All but the payload. Padding and the end are holes, which read as zeroes.
-    fn write(&self, out: &File, manifest: &[u8]) -> io::Result<()> {
+    fn write(&self, out: &dyn WriteAt, manifest: &[u8]) -> io::Result<()> {
         out.write_all_at(&self.headers[0], 0)?;
         out.write_all_at(manifest, BLOCK as u64)?;
         out.write_all_at(&self.headers[1], self.signature_header_at)?;
         out.write_all_at(&vec![b'\n'; self.signature_len], self.signature_at)?;
         out.write_all_at(&self.headers[2], self.payload_at - BLOCK as u64)?;
         out.write_all_at(&END, self.end)?;
-        out.set_len(self.len)
+        out.set_size(self.len)
     }
 }
 
@@ -295,7 +295,7 @@ fn write_payload(
 
 /// Encrypts what is written, a chunk at a time, and knows the digest of what came out.
 struct Sealer<'a> {
-    out: &'a File,
+    out: &'a dyn WriteAt,
     at: u64,
     cipher: Chunks,
     chunk: Secret,
@@ -306,7 +306,7 @@ struct Sealer<'a> {
 }
 
 impl<'a> Sealer<'a> {
-    fn new(out: &'a File, at: u64, file_key: &FileKey, header: &[u8], plain: u64) -> Result<Self, SealError> {
+    fn new(out: &'a dyn WriteAt, at: u64, file_key: &FileKey, header: &[u8], plain: u64) -> Result<Self, SealError> {
         let nonce = header.last_chunk::<NONCE>().expect("age's header ends with the payload's nonce");
         let mut sealer = Sealer {
             out,

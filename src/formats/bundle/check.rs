@@ -9,9 +9,9 @@ use super::parts::Parts;
 use super::refusal::Revocations;
 use super::{BUNDLE_NAMESPACE, Contents, Refusal};
 use crate::model::{ConsoleName, HostName, Timestamp};
+use crate::random_access::ReadAt;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The most revoked keys of a console that a host remembers: what it knows is handed to a process as one argument.
 pub const REMEMBERED_MAX: usize = 2 * REVOKED_MAX;
@@ -65,10 +65,10 @@ impl Trust {
     }
 }
 
-/// A bundle that passed every check: only [`check`] and [`check_confined`](super::check_confined) make one.
+/// A bundle that passed every check, but for the payload's digest, which is compared again while it is decrypted.
 #[derive(Debug)]
 pub struct Checked {
-    pub(super) file: File,
+    pub(super) file: Box<dyn ReadAt>,
     pub(super) manifest: Manifest,
     pub(super) payload_at: u64,
     pub(super) trust: Trust,
@@ -98,17 +98,17 @@ impl Checked {
 ///
 /// # Errors
 /// The first [`Refusal`]; nothing was decrypted.
-pub fn check(file: &File, trust: &Trust, now: Timestamp) -> Result<Checked, Refusal> {
+pub fn check(file: &dyn ReadAt, trust: &Trust, now: Timestamp) -> Result<Checked, Refusal> {
     let examined = examine(file, len_of(file)?, trust, now)?;
     examined.payload_is_signed(file)?;
-    Ok(examined.of(file.try_clone()?))
+    Ok(examined.of(file.another()?))
 }
 
 /// Which console a bundle claims to be from, unchecked: to find the trust that it is to be checked with.
 ///
 /// # Errors
 /// [`Refusal::TooLarge`], [`Refusal::NotABundle`], [`Refusal::NewerFormat`].
-pub fn console_of(file: &File, max_size: u64) -> Result<ConsoleName, Refusal> {
+pub fn console_of(file: &dyn ReadAt, max_size: u64) -> Result<ConsoleName, Refusal> {
     let len = len_of(file)?;
     if len > max_size {
         return Err(Refusal::TooLarge { size: len, max: max_size });
@@ -117,32 +117,41 @@ pub fn console_of(file: &File, max_size: u64) -> Result<ConsoleName, Refusal> {
 }
 
 /// Bytes of a regular file.
-pub(super) fn len_of(file: &File) -> Result<u64, Refusal> {
-    let meta = file.metadata()?;
-    if meta.is_file() { Ok(meta.len()) } else { Err(Refusal::NotABundle("it is not a regular file".into())) }
+///
+/// # Errors
+/// [`Refusal::NotABundle`] if it is none.
+pub fn len_of(file: &dyn ReadAt) -> Result<u64, Refusal> {
+    file.size()?.ok_or_else(|| Refusal::NotABundle("it is not a regular file".into()))
 }
 
 /// A bundle of which all but the payload was looked at.
-pub(super) struct Examined {
-    pub manifest: Manifest,
+pub struct Examined {
+    manifest: Manifest,
     parts: Parts,
     trust: Trust,
 }
 
 impl Examined {
     /// Hashes the payload.
-    pub fn payload_is_signed(&self, file: &File) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal::OtherPayload`] if it is not the one that was signed.
+    pub fn payload_is_signed(&self, file: &dyn ReadAt) -> Result<(), Refusal> {
         let digest = self.parts.payload_digest(file)?;
         if digest == self.manifest.payload.sha256.0 { Ok(()) } else { Err(Refusal::OtherPayload) }
     }
 
-    pub fn of(self, file: File) -> Checked {
+    /// For whoever has had the payload hashed: here, or in a process of its own. `file` is the one that was examined.
+    pub fn of(self, file: Box<dyn ReadAt>) -> Checked {
         Checked { file, manifest: self.manifest, payload_at: self.parts.payload_at, trust: self.trust }
     }
 }
 
-/// Every check but the payload's digest.
-pub(super) fn examine(file: &File, len: u64, trust: &Trust, now: Timestamp) -> Result<Examined, Refusal> {
+/// Every check of [`check`] but the payload's digest.
+///
+/// # Errors
+/// As there.
+pub fn examine(file: &dyn ReadAt, len: u64, trust: &Trust, now: Timestamp) -> Result<Examined, Refusal> {
     if len > trust.max_size {
         return Err(Refusal::TooLarge { size: len, max: trust.max_size });
     }
@@ -238,8 +247,7 @@ fn times(manifest: &Manifest, trust: &Trust, now: Timestamp) -> Result<(), Refus
     if manifest.expires <= now {
         return Err(Refusal::Expired(manifest.expires));
     }
-    let latest = SystemTime::from(now).checked_add(trust.skew);
-    if latest.is_some_and(|latest| SystemTime::from(manifest.created) > latest) {
+    if manifest.created > now.after(trust.skew) {
         return Err(Refusal::Future { created: manifest.created, now });
     }
     Ok(())

@@ -24,7 +24,7 @@ pub struct Link {
     /// The new key's number; the first key of a console, which no link names, has 0.
     pub number: u64,
     /// When.
-    #[serde(with = "super::time")]
+    #[serde(with = "crate::times::text")]
     pub created: Timestamp,
     /// By the key before it, over what [`Link::statement`] gives.
     pub sig: SshSig,

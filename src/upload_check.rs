@@ -3,9 +3,9 @@
 //! Owns both ends of that process: how it is started and bounded, and what it does and answers. The answer is believed where
 //! it refuses; where it does not, the checks are made again here, on what has passed them once.
 
-use super::check::{Examined, examine, len_of};
-use super::{Checked, Refusal, Trust};
+use crate::bundle::{Checked, Examined, Refusal, Trust, examine, len_of};
 use crate::model::Timestamp;
+use crate::random_access::ReadAt;
 use crate::sys::apart::{self, Child, Program, RunAs};
 use crate::sys::confine::{Bounds, to_what_is_open};
 use crate::sys::wait;
@@ -60,11 +60,11 @@ impl Default for Checker {
     }
 }
 
-/// As [`check`](super::check), in a process without privileges: as nobody, in a pid namespace of its own, without files,
+/// As [`check`](crate::bundle::check), in a process without privileges: as nobody, in a pid namespace of its own, without files,
 /// sockets and processes, bounded in memory and time. Needs root.
 ///
 /// # Errors
-/// As [`check`](super::check); [`Refusal::Unchecked`] if that process could not be had, or gave no answer.
+/// As [`check`](crate::bundle::check); [`Refusal::Unchecked`] if that process could not be had, or gave no answer.
 pub fn check_confined(file: &File, trust: &Trust, now: Timestamp) -> Result<Checked, Refusal> {
     Checker::default().check(file, trust, now)
 }
@@ -81,7 +81,7 @@ impl Checker {
             return Err(Refusal::TooLarge { size: len, max: trust.max_size });
         }
         match self.ask(file, &Question { trust: trust.clone(), now })? {
-            Answer::Passed => Ok(examine(file, len, trust, now)?.of(file.try_clone()?)),
+            Answer::Passed => Ok(examine(file, len, trust, now)?.of(file.another()?)),
             // What is to be remembered is not taken from there.
             Answer::Refused(Refusal::TrustRevoked { .. }) => match examine(file, len, trust, now) {
                 Err(refusal) => Err(refusal),
