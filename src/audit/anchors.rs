@@ -5,7 +5,7 @@
 
 use super::AuditError;
 use super::file;
-use super::line::{self, Anchor};
+use super::line::Anchor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, OpenOptions};
@@ -42,7 +42,7 @@ impl Removed {
     }
 
     pub fn end(&self) -> Option<Anchor> {
-        Some(Anchor { count: self.last, head: line::parse_hex(self.head.as_bytes())? })
+        Some(Anchor { count: self.last, head: crate::hex::decode_exact(self.head.as_bytes())? })
     }
 }
 

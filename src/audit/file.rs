@@ -34,7 +34,7 @@ impl Header {
 
     /// Where the chain stood before this file.
     pub fn previous(&self) -> Option<Anchor> {
-        Some(Anchor { count: self.previous_count, head: line::parse_hex(self.previous_head.as_bytes())? })
+        Some(Anchor { count: self.previous_count, head: crate::hex::decode_exact(self.previous_head.as_bytes())? })
     }
 }
 

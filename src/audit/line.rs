@@ -4,6 +4,7 @@
 //! bytes) and this line's bytes before `,"hash":`. The first three fields and the last have a fixed place.
 
 use super::event::{Decision, Event};
+use crate::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
@@ -49,9 +50,7 @@ pub struct Anchor {
 impl Anchor {
     /// The head as it stands in the file: 64 hexadecimal digits.
     pub fn head_hex(&self) -> String {
-        let mut out = Vec::with_capacity(64);
-        push_hex(&mut out, &self.head);
-        String::from_utf8(out).expect("hexadecimal digits are ASCII")
+        hex::encode(&self.head)
     }
 }
 
@@ -159,7 +158,7 @@ pub(super) fn seal(
     out.extend_from_slice(body);
     let hash = chain(previous, &out[from..]);
     out.extend_from_slice(b",\"hash\":\"");
-    push_hex(out, &hash);
+    hex::push(out, &hash);
     out.extend_from_slice(b"\"}\n");
     hash
 }
@@ -177,7 +176,7 @@ impl<'a> Parts<'a> {
     /// Takes apart a line without its newline. `None` if it has not the shape of one.
     pub fn of(line: &'a [u8]) -> Option<Self> {
         let (sealed, tail) = line.split_at_checked(line.len().checked_sub(HASH_FIELD)?)?;
-        let hex = tail.strip_prefix(b",\"hash\":\"")?.strip_suffix(b"\"}")?;
+        let digits_of_hash = tail.strip_prefix(b",\"hash\":\"")?.strip_suffix(b"\"}")?;
         let (start, rest) = sealed.split_at_checked(BEFORE_SEQ)?;
         if !start.starts_with(b"{\"time\":\"") || !start.ends_with(b"\",\"seq\":") {
             return None;
@@ -185,7 +184,11 @@ impl<'a> Parts<'a> {
         let digits = rest.iter().position(|b| !b.is_ascii_digit())?;
         let seq = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
         // What is left is read by serde too, so that a line cannot be one thing to us and another to a JSON reader.
-        rest[digits..].starts_with(b",\"op\":\"").then_some(Parts { sealed, seq, hash: parse_hex(hex)? })
+        rest[digits..].starts_with(b",\"op\":\"").then_some(Parts {
+            sealed,
+            seq,
+            hash: hex::decode_exact(digits_of_hash)?,
+        })
     }
 
     /// Whether it follows the line with that hash.
@@ -287,7 +290,7 @@ pub(super) fn push_text(out: &mut Vec<u8>, name: &str, text: &str, limit: usize)
 pub(super) fn push_hash(out: &mut Vec<u8>, name: &str, hash: &[u8; 32]) {
     push_name(out, name);
     out.push(b'"');
-    push_hex(out, hash);
+    hex::push(out, hash);
     out.push(b'"');
 }
 
@@ -311,28 +314,6 @@ fn push_number(out: &mut Vec<u8>, mut n: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
-fn push_hex(out: &mut Vec<u8>, bytes: &[u8; 32]) {
-    for b in bytes {
-        out.push(HEX[usize::from(b >> 4)]);
-        out.push(HEX[usize::from(b & 15)]);
-    }
-}
-
-/// 64 lower-case hexadecimal digits as 32 bytes.
-pub(super) fn parse_hex(hex: &[u8]) -> Option<[u8; 32]> {
-    let digit = |b: u8| HEX.iter().position(|h| *h == b).and_then(|v| u8::try_from(v).ok());
-    let mut out = [0; 32];
-    if hex.len() != 64 {
-        return None;
-    }
-    for (place, pair) in out.iter_mut().zip(hex.chunks_exact(2)) {
-        *place = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(out)
-}
-
 /// Appends text as the inside of a JSON string. Beside what JSON wants, everything is escaped that could end a line or
 /// steer a terminal: C0 and C1 controls, DEL, U+2028, U+2029, and the marks that turn the direction of writing.
 pub(super) fn push_escaped(out: &mut Vec<u8>, text: &str) {
@@ -351,7 +332,7 @@ pub(super) fn push_escaped(out: &mut Vec<u8>, text: &str) {
                 let code = u32::from(c);
                 out.extend_from_slice(b"\\u");
                 for shift in [12, 8, 4, 0] {
-                    out.push(HEX[usize::try_from(code >> shift & 15).expect("four bits")]);
+                    out.push(b"0123456789abcdef"[usize::try_from(code >> shift & 15).expect("four bits")]);
                 }
             }
             c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),

@@ -271,7 +271,7 @@ impl Check {
             own::CUT => self.problem(ProblemKind::FoundCut { reason: said.reason }),
             own::GAP => self.note(format!("{} events are not in the log: {}", said.count, said.reason)),
             _ => {
-                let digest = line::parse_hex(said.anchors.as_bytes()).unwrap_or_default();
+                let digest = crate::hex::decode_exact(said.anchors.as_bytes()).unwrap_or_default();
                 self.vouches = Some((self.file, self.line, digest));
             }
         }
@@ -335,7 +335,9 @@ impl Check {
             .and_then(|parts| serde_json::from_slice::<Torn>(&[parts.sealed, b"}"].concat()).ok());
         let digest: [u8; 32] = odd.digest.finalize().into();
         match torn {
-            Some(torn) if torn.bytes == odd.bytes && line::parse_hex(torn.digest.as_bytes()) == Some(digest) => {
+            Some(torn)
+                if torn.bytes == odd.bytes && crate::hex::decode_exact(torn.digest.as_bytes()) == Some(digest) =>
+            {
                 let text = format!(
                     "half a line of {} bytes, as a power cut leaves it, closed off at the next start",
                     odd.bytes

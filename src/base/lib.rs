@@ -3,6 +3,7 @@
 //! Owns no state but the arena, and decides nothing. It knows nothing of the store, the daemon or the control socket.
 
 pub mod exit;
+pub mod hex;
 pub mod model;
 pub mod random_access;
 pub mod secret;

@@ -205,13 +205,7 @@ fn anchor(config: &Config) -> Result<Option<Anchor>, Failure> {
 
 fn parse(position: &LogPosition) -> Result<Anchor, Failure> {
     let wrong = || Failure::new(Exit::Failed, "the daemon's anchor is no SHA-256");
-    let mut head = [0u8; 32];
-    if position.head.len() != 64 || !position.head.is_ascii() {
-        return Err(wrong());
-    }
-    for (i, byte) in head.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&position.head[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
-    }
+    let head = crate::hex::decode_exact(position.head.as_bytes()).ok_or_else(wrong)?;
     Ok(Anchor { count: position.count, head })
 }
 

@@ -5,6 +5,7 @@
 
 use crate::fs::fuse::Connect;
 use crate::fs::register::{Register, Standing};
+use crate::hex;
 use crate::secret::Secret;
 use crate::sys::connection::{self, Offer};
 use crate::sys::secretmem::SecretMemory;
@@ -174,15 +175,14 @@ impl Inherited {
 /// Why what was left is not of the store that is served now, if so.
 fn other_store(found: &Description, register: Option<&Register>, standing: &Standing) -> Option<&'static str> {
     let noted = register.map_or(Standing { store: standing.store, generation: 0 }, Register::standing);
-    if standing.store.is_none() || found.store != standing.store.map(hex) || noted.store != standing.store {
+    if standing.store.is_none()
+        || found.store != standing.store.map(|id| hex::encode(&id))
+        || noted.store != standing.store
+    {
         return Some("it shows another store");
     }
     let older = standing.generation < noted.generation.max(found.generation);
     older.then_some("it shows later commits than this store has: this is an older copy")
-}
-
-fn hex(id: [u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(id))
 }
 
 /// Where the identity is kept while the store is unlocked: emptied by a lock, whoever holds the descriptor.
@@ -252,7 +252,7 @@ fn describe(mountpoint: &Path, offer: Offer, standing: Standing) -> std::io::Res
         mountpoint: mountpoint.into(),
         minor: offer.minor,
         flags: offer.flags,
-        store: standing.store.map(hex),
+        store: standing.store.map(|id| hex::encode(&id)),
         generation: standing.generation,
     };
     memfd::with(DESCRIPTION, &serde_json::to_vec(&description)?)
@@ -295,7 +295,7 @@ mod tests {
         fn description(&self) -> Description {
             let device = mount::mount_at(self.dir.path()).unwrap().unwrap().dev;
             let mountpoint = self.dir.path().into();
-            let store = STANDING.store.map(hex);
+            let store = STANDING.store.map(|id| hex::encode(&id));
             let (version, minor, flags, generation) = ("9.9".into(), 40, 1 << 20, STANDING.generation);
             Description { format: FORMAT, version, device, mountpoint, minor, flags, store, generation }
         }

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use pinfold_base::{exit, model, random_access, secret, stream, sys};
+use pinfold_base::{exit, hex, model, random_access, secret, stream, sys};
 
 pub mod bundle;
 pub mod cert;

@@ -169,7 +169,7 @@ impl Admin for Vault {
             number: v.number.0,
             time: v.time,
             size: v.size,
-            digest: hex(&v.digest),
+            digest: crate::hex::encode(&v.digest),
             uid: Some(v.uid.0),
             current: live && i == last,
         };
@@ -780,14 +780,6 @@ fn happened(record: audit::Record) -> Option<Happened> {
         reason: record.reason,
         version: record.version,
         count: record.count,
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
     })
 }
 

@@ -168,7 +168,7 @@ fn revoked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fingerprint
 
 impl std::fmt::Display for Sha256Hex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&crate::hex::encode(&self.0))
     }
 }
 
@@ -181,21 +181,8 @@ impl Serialize for Sha256Hex {
 impl<'de> Deserialize<'de> for Sha256Hex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Some(c - b'0'),
-            b'a'..=b'f' => Some(c - b'a' + 10),
-            _ => None,
-        };
-        let mut out = [0; 32];
-        if text.len() != 64 {
-            return Err(serde::de::Error::custom("a SHA-256 has 64 hex digits"));
-        }
-        for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
-                return Err(serde::de::Error::custom("a SHA-256 has 64 small hex digits"));
-            };
-            *byte = high << 4 | low;
-        }
+        let out = crate::hex::decode_exact(text.as_bytes())
+            .ok_or_else(|| serde::de::Error::custom("a SHA-256 has 64 small hex digits"))?;
         Ok(Sha256Hex(out))
     }
 }

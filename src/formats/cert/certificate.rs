@@ -99,7 +99,7 @@ impl Certificate {
 
     /// SHA-256 of the whole, in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        super::hex(digest::digest(&digest::SHA256, &self.der).as_ref())
+        crate::hex::encode(digest::digest(&digest::SHA256, &self.der).as_ref())
     }
 
     /// What it is called: the common name, else its first name.
@@ -158,7 +158,7 @@ pub(super) fn date(at: i64) -> String {
 
 pub(super) fn serial(bytes: &[u8]) -> String {
     let first = bytes.iter().position(|b| *b != 0).unwrap_or(bytes.len().saturating_sub(1));
-    super::hex(&bytes[first..])
+    crate::hex::encode(&bytes[first..])
 }
 
 fn is_self_issued(parsed: &X509Certificate<'_>) -> bool {

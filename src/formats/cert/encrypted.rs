@@ -148,7 +148,7 @@ fn pkcs12(
 pub(super) fn traditional(info: &str, body: &[u8], passphrase: &Secret) -> Result<Secret, CertError> {
     let (name, iv) = info.trim().split_once(',').ok_or(CertError::Broken("its DEK-Info is not whole"))?;
     let cipher = Cipher::of(name.trim()).ok_or_else(|| CertError::Unsupported("the cipher of its DEK-Info".into()))?;
-    let iv = unhex(iv.trim()).filter(|iv| iv.len() == cipher.block());
+    let iv = crate::hex::decode(iv.trim()).filter(|iv| iv.len() == cipher.block());
     let iv = iv.ok_or(CertError::Broken("its DEK-Info is not whole"))?;
     let key = bytes_to_key(passphrase.expose(), &iv[..8], cipher.key());
     cipher.open(&key, &iv, body)
@@ -246,13 +246,6 @@ impl Cipher {
             }
         }
     }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) || text.len() > 64 {
-        return None;
-    }
-    (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ impl PublicKey {
 
     /// SHA-256 of the SubjectPublicKeyInfo, in hexadecimal: what keys and requests are told apart by.
     pub fn fingerprint(&self) -> String {
-        super::hex(digest::digest(&digest::SHA256, &self.to_spki()).as_ref())
+        crate::hex::encode(digest::digest(&digest::SHA256, &self.to_spki()).as_ref())
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::built_in::without_line_end;
 use super::{MAX_SOURCES, MAX_TEMPLATE, Out, Part, ViewError, guard, hash, pem, quote, too_many};
+use crate::hex;
 use crate::model::{SecretPath, Timestamp};
 use crate::secret::Secret;
 use base64::Engine;
@@ -175,11 +176,11 @@ fn certificate(bytes: &[u8]) -> Result<Value, Error> {
     let facts = CertificateFacts {
         subject: cert.subject().to_string(),
         issuer: cert.issuer().to_string(),
-        serial: hex(cert.raw_serial()),
+        serial: hex::encode(cert.raw_serial()),
         not_before: Timestamp::of_secs(cert.validity().not_before.timestamp()).to_second(),
         not_after: Timestamp::of_secs(cert.validity().not_after.timestamp()).to_second(),
         names: names.map(|san| san.value.general_names.iter().filter_map(name).collect()).unwrap_or_default(),
-        sha256: hex(&Sha256::digest(&der)),
+        sha256: hex::encode(&Sha256::digest(&der)),
         hash: hash::name_hash(cert.subject()).map(|hash| format!("{hash:08x}")).unwrap_or_default(),
     };
     Ok(Value::from_serialize(&facts))
@@ -191,10 +192,6 @@ fn address(bytes: &[u8]) -> Option<String> {
         16 => <[u8; 16]>::try_from(bytes).ok().map(|b| core::net::Ipv6Addr::from(b).to_string()),
         _ => None,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The output as something to write to; why it stopped, for that is no business of the engine's.
