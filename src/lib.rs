@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-pub use pinfold_base::{exit, hex, model, random_access, secret, stream, sys};
+pub use pinfold_base::{exit, hex, model, random_access, secret, stream, sys, trust};
 pub use pinfold_formats::{bundle, cert, enrol, policy, view, wire};
 
 pub mod access;

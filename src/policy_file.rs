@@ -3,9 +3,10 @@
 //! Owns the bounds of the file as a file; what it says is [`Policy`]'s to read. Never writes.
 
 use crate::policy::{FILE_MAX, Policy, PolicyError};
+use crate::trust;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Reads a policy's file, which only root (or whoever runs this) may have written.
@@ -30,12 +31,8 @@ pub fn read(path: &Path) -> Result<String, PolicyError> {
     if !meta.is_file() {
         return Err(refused("is not a regular file".into()));
     }
-    let me = nix::unistd::geteuid().as_raw();
-    if meta.uid() != 0 && meta.uid() != me {
-        return Err(refused(format!("belongs to uid {}, who could change who gets what", meta.uid())));
-    }
-    if meta.mode() & 0o022 != 0 {
-        return Err(refused(format!("others can write it (mode {:04o})", meta.mode() & 0o7777)));
+    if let Some(other) = trust::other_writer(&meta, trust::Owners::RootOrSelf) {
+        return Err(refused(format!("{other}: who writes it says who gets what")));
     }
     let mut bytes = Vec::new();
     file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;

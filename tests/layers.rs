@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 /// The crates below `src`, each in a folder of its name, with its modules. The modules of no other are in that folder.
 const CRATES: &[(&str, &[&str])] = &[
-    ("base", &["secret", "sys", "exit", "model", "random_access", "hex", "stream"]),
+    ("base", &["secret", "sys", "exit", "model", "random_access", "hex", "trust", "stream"]),
     ("formats", &["bundle", "cert", "enrol", "policy", "times", "view", "wire"]),
 ];
 
 /// Every module of every crate, and its rank. A module uses modules of lower rank only. What is not here may not be there.
 const RANKS: &[(u8, &[&str])] = &[
-    (0, &["secret", "sys", "exit", "random_access", "hex"]),
+    (0, &["secret", "sys", "exit", "random_access", "hex", "trust"]),
     (1, &["model", "stream", "meter", "times"]),
     (2, &["config", "policy", "enrol", "view", "wire", "bundle"]),
     (

@@ -10,3 +10,4 @@ pub mod secret;
 pub mod stream;
 #[allow(unsafe_code, reason = "this is the place for it")]
 pub mod sys;
+pub mod trust;

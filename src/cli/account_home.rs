@@ -6,14 +6,12 @@
 use super::Failure;
 use crate::config::{AccountsOf, Homes};
 use crate::exit::Exit;
+use crate::trust::{self, Owners};
 use nix::unistd::Gid;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-
-/// Who may write to it besides root.
-const WRITABLE: u32 = 0o022;
 
 /// The home of an account, as passwd(5) is to have it.
 pub(super) fn of(accounts: &AccountsOf, user: &str) -> PathBuf {
@@ -57,11 +55,7 @@ pub(super) fn unsafe_folder(folder: &Path) -> Option<String> {
     match std::fs::symlink_metadata(folder) {
         Err(e) => Some(e.to_string().to_lowercase()),
         Ok(meta) if !meta.is_dir() => Some("it is no directory".into()),
-        Ok(meta) if meta.uid() != 0 => Some(format!("it belongs to uid {}", meta.uid())),
-        Ok(meta) if meta.mode() & WRITABLE != 0 => {
-            Some(format!("others than root can write it (mode {:04o})", meta.mode() & 0o7777))
-        }
-        Ok(_) => None,
+        Ok(meta) => trust::other_writer(&meta, Owners::Root).map(|other| other.to_string()),
     }
 }
 
@@ -70,9 +64,7 @@ pub(super) fn unsafe_home(home: &Path, uid: u32) -> Option<String> {
     match std::fs::symlink_metadata(home) {
         Err(e) => Some(e.to_string().to_lowercase()),
         Ok(meta) if !meta.is_dir() => Some("it is no directory".into()),
-        Ok(meta) if meta.uid() != uid => Some(format!("it belongs to uid {}", meta.uid())),
-        Ok(meta) if meta.mode() & 0o077 != 0 => Some(format!("others get in (mode {:04o})", meta.mode() & 0o7777)),
-        Ok(_) => None,
+        Ok(meta) => trust::other_user(&meta, Owners::Only(uid)).map(|other| other.to_string()),
     }
 }
 
@@ -102,6 +94,7 @@ pub(super) fn make(accounts: &AccountsOf, user: &str, uid: u32, gid: Gid) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     fn mode(path: &Path) -> u32 {
         std::fs::symlink_metadata(path).unwrap().mode() & 0o7777

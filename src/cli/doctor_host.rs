@@ -7,6 +7,7 @@ use super::doctor::{Check, Machine};
 use crate::config::Config;
 use crate::control::client::Client;
 use crate::model::{AUTHORIZED_KEYS, SecretPath};
+use crate::trust::{self, Owners};
 use crate::wire::{AccountInfo, ConsoleInfo, Entry, GetAccounts, GetConsoles, List};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -113,7 +114,7 @@ impl Machine<'_> {
         if !meta.is_dir() {
             return Check::fail(what, format!("{shown} is no folder"), todo);
         }
-        if meta.uid() != 0 && Some(meta.uid()) != uid || meta.mode() & 0o022 != 0 {
+        if trust::other_writer(&meta, uid.map_or(Owners::Root, Owners::RootOr)).is_some() {
             let found = format!("{shown} belongs to uid {}, mode {:04o}", meta.uid(), meta.mode() & 0o7777);
             return Check::fail(what, found, format!("chown {owner} {shown} && chmod 0700 {shown}"));
         }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::control::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::model::Timestamp;
+use crate::trust::{self, Owners};
 use crate::wire::{self, ImportReport, Outcome};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
@@ -136,26 +137,22 @@ impl Inbox {
             Failure::new(exit, format!("the inbox {shown}: {}", e.desc().to_lowercase())).hint(self.made_by())
         };
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let folder = nix::fcntl::open(&self.path, flags, Mode::empty()).map_err(failed)?;
-        let stat = fstat(&folder).map_err(failed)?;
-        let owner = stat.st_uid;
-        if (owner != 0 && Some(owner) != self.uploader) || stat.st_mode & 0o022 != 0 {
-            let what = format!("the inbox {shown} belongs to uid {owner}, mode {:04o}", stat.st_mode & 0o7777);
+        let folder = File::from(nix::fcntl::open(&self.path, flags, Mode::empty()).map_err(failed)?);
+        let meta = folder.metadata()?;
+        if let Some(other) = trust::other_writer(&meta, self.uploader.map_or(Owners::Root, Owners::RootOr)) {
+            let what = format!("the inbox {shown}: {other}");
             return Err(Failure::new(Exit::Refused, what).hint(self.made_by()));
         }
         let real = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        for above in real.ancestors().skip(1) {
-            use std::os::unix::fs::MetadataExt;
-            let meta = std::fs::symlink_metadata(above)
-                .map_err(|e| Failure::new(Exit::Failed, format!("{}: {e}", above.display())))?;
-            let sticky = meta.mode() & 0o1000 != 0;
-            if meta.uid() != 0 || (meta.mode() & 0o022 != 0 && !sticky) {
-                let what = format!("{}, above the inbox, can be changed by others than root", above.display());
-                return Err(Failure::new(Exit::Refused, what)
-                    .hint(format!("chown root {0} && chmod go-w {0}", above.display())));
-            }
+        let above = trust::other_above(real.ancestors().skip(1), Owners::Root)
+            .map_err(|e| Failure::new(Exit::Failed, format!("{}, or a folder above it: {e}", real.display())))?;
+        if let Some((above, other)) = above {
+            let what = format!("{}, above the inbox: {other}", above.display());
+            return Err(
+                Failure::new(Exit::Refused, what).hint(format!("chown root {0} && chmod go-w {0}", above.display()))
+            );
         }
-        Ok(folder)
+        Ok(folder.into())
     }
 
     fn made_by(&self) -> String {

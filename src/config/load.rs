@@ -4,9 +4,9 @@
 
 use super::Config;
 use crate::exit::Exit;
+use crate::trust;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -95,12 +95,8 @@ fn read(path: &Path, file: File) -> Result<String, ConfigError> {
     if !meta.is_file() {
         return Err(refused("is not a regular file".into()));
     }
-    let me = nix::unistd::geteuid().as_raw();
-    if meta.uid() != 0 && meta.uid() != me {
-        return Err(refused(format!("belongs to uid {}, who could change what the daemon does", meta.uid())));
-    }
-    if meta.mode() & 0o022 != 0 {
-        return Err(refused(format!("others can write it (mode {:04o})", meta.mode() & 0o7777)));
+    if let Some(other) = trust::other_writer(&meta, trust::Owners::RootOrSelf) {
+        return Err(refused(format!("{other}: who writes it says what the daemon does")));
     }
     if meta.len() > FILE_MAX {
         return Err(refused(format!("is larger than {FILE_MAX} bytes")));

@@ -3,7 +3,7 @@
 //! Owns the path. It removes a socket only if nobody listens, and at the end only its own.
 
 use super::ControlError;
-use crate::sys::trust;
+use crate::trust;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as sys_listen, socket};
 use nix::sys::stat::{Mode, fchmod};
 use std::io;

@@ -4,9 +4,7 @@
 //! into the tree that the daemon serves is refused without a look, since the daemon would wait for itself.
 
 use super::error::DeliveryError;
-use nix::unistd::geteuid;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use crate::trust;
 use std::path::{Component, Path, PathBuf};
 
 /// The most links that are followed, as the kernel does.
@@ -59,39 +57,16 @@ fn names(path: &Path) -> Vec<PathBuf> {
 pub fn program(path: &Path, mountpoint: &Path) -> Result<PathBuf, DeliveryError> {
     let real = resolve(path, mountpoint)?;
     let refused = |reason: String| DeliveryError::refused(path.display(), reason);
-    let meta = |at: &Path| at.symlink_metadata().map_err(|e| DeliveryError::io(path.display(), e));
-    let file = meta(&real)?;
-    if !file.is_file() {
-        return Err(refused("is not a program".into()));
-    }
-    if file.mode() & 0o111 == 0 {
-        return Err(refused("is not executable".into()));
-    }
-    is_ours(&file).map_err(|why| refused(format!("is not run: {why}")))?;
-    for folder in real.ancestors().skip(1) {
-        let sticky = meta(folder)?;
-        // In a sticky folder only the owner replaces a file, and this one's owner was looked at.
-        if let (Err(why), false) = (is_ours(&sticky), sticky.uid() == 0 && sticky.mode() & 0o1000 != 0) {
-            return Err(refused(format!("is not run: {}: {why}", folder.display())));
-        }
-    }
-    Ok(real)
-}
-
-fn is_ours(meta: &Metadata) -> Result<(), String> {
-    if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
-        return Err(format!("it belongs to uid {}", meta.uid()));
-    }
-    if meta.mode() & 0o022 != 0 {
-        Err(format!("others can write it (mode {:04o})", meta.mode() & 0o7777))
-    } else {
-        Ok(())
+    match trust::program(&real).map_err(|e| DeliveryError::io(path.display(), e))? {
+        None => Ok(real),
+        Some(why) => Err(refused(why.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::unistd::geteuid;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 

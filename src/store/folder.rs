@@ -4,7 +4,7 @@
 
 use super::StoreError;
 use super::manifest::{self, Slots};
-use crate::sys::trust;
+use crate::trust;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::fstatvfs;
 use std::fs::{DirBuilder, File, OpenOptions};

@@ -5,11 +5,11 @@
 use super::method::{Kind, Method, MethodError, Stop};
 use crate::secret::Secret;
 use crate::sys::arena::ArenaFull;
+use crate::trust::{self, Other, Owners};
 use crate::wire::UnlockWith;
-use nix::unistd::geteuid;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -126,11 +126,12 @@ pub fn read_private(path: &Path) -> Result<Secret, UnlockError> {
     if !meta.is_file() {
         return Err(UnlockError::NotAFile(path.to_owned()));
     }
-    if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
-        return Err(UnlockError::Owner { path: path.to_owned(), uid: meta.uid() });
-    }
-    if meta.mode() & 0o077 != 0 {
-        return Err(UnlockError::Open { path: path.to_owned(), mode: meta.mode() & 0o777 });
+    match trust::other_user(&meta, Owners::RootOrSelf) {
+        None => {}
+        Some(Other::Owner(uid)) => return Err(UnlockError::Owner { path: path.to_owned(), uid }),
+        Some(Other::Writers(mode) | Other::Users(mode)) => {
+            return Err(UnlockError::Open { path: path.to_owned(), mode: mode & 0o777 });
+        }
     }
     // One byte more than allowed, so that too large is seen; what stat said of the size may be old.
     let mut secret = Secret::zeroed(MAX + 1)?;

@@ -9,13 +9,14 @@ use crate::config::{Config, ProgramOptions};
 use crate::secret::Secret;
 use crate::sys::apart::{self, Child, NOT_CONFINED, NOT_RUN, RunAs};
 use crate::sys::wait;
+use crate::trust::{self, Owners};
 use crate::wire::UnlockWith;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::unistd::{Group, User, pipe2};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsString};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -100,8 +101,8 @@ fn entries(folder: &Path) -> Vec<(String, PathBuf)> {
         }
         Ok(meta) => meta,
     };
-    if let Err(why) = is_ours(&meta) {
-        tracing::error!(folder = %folder.display(), why, "no program is run from a folder that others can write");
+    if let Some(why) = trust::other_writer(&meta, Owners::RootOrSelf) {
+        tracing::error!(folder = %folder.display(), %why, "no program is run from a folder that others can write");
         return Vec::new();
     }
     let Ok(listing) = std::fs::read_dir(folder) else { return Vec::new() };
@@ -124,18 +125,11 @@ fn is_program(path: &Path) -> bool {
     if !meta.is_file() || meta.mode() & 0o111 == 0 {
         return false;
     }
-    let ours = is_ours(&meta);
-    if let Err(why) = ours {
-        tracing::error!(program = %path.display(), why, "it is not run");
+    let other = trust::other_writer(&meta, Owners::RootOrSelf);
+    if let Some(why) = other {
+        tracing::error!(program = %path.display(), %why, "it is not run");
     }
-    ours.is_ok()
-}
-
-fn is_ours(meta: &Metadata) -> Result<(), &'static str> {
-    if meta.uid() != 0 && meta.uid() != nix::unistd::geteuid().as_raw() {
-        return Err("it does not belong to root");
-    }
-    if meta.mode() & 0o022 != 0 { Err("others can write it") } else { Ok(()) }
+    other.is_none()
 }
 
 impl Method for ProgramMethod {

@@ -21,7 +21,6 @@ pub mod requested;
 pub mod secretmem;
 pub mod socket;
 pub mod table;
-pub mod trust;
 pub mod unmappable;
 pub mod wait;
 

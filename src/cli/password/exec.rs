@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::model::PasswordName;
 use crate::secret::Secret;
 use crate::sys::arena::ArenaFull;
-use std::os::unix::fs::MetadataExt;
+use crate::trust;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -93,23 +93,14 @@ fn lines(verb: &str, name: &PasswordName, passwords: &[&Secret]) -> Result<Secre
     Ok(all)
 }
 
-/// Whether nobody but root and who runs this could have written it, or its folder.
+/// Whether nobody but root and who runs this could have written it, or put another in its place.
 fn whose(program: &Path) -> Result<(), String> {
-    let folder = program.parent().ok_or("not a program")?;
-    for path in [program, folder] {
-        let meta = std::fs::metadata(path).map_err(|e| e.to_string().to_lowercase())?;
-        if meta.uid() != 0 && meta.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(format!("{} belongs to uid {}", path.display(), meta.uid()));
-        }
-        let sticky = path == folder && meta.mode() & 0o1000 != 0;
-        if meta.mode() & 0o022 != 0 && !sticky {
-            return Err(format!("others can write {}", path.display()));
-        }
-        if path == program && (!meta.is_file() || meta.mode() & 0o111 == 0) {
-            return Err("not a program".into());
-        }
+    let said = |e: std::io::Error| e.to_string().to_lowercase();
+    let real = program.canonicalize().map_err(said)?;
+    match trust::program(&real).map_err(said)? {
+        None => Ok(()),
+        Some(why) => Err(why.to_string()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -159,5 +150,13 @@ mod tests {
         let config = program(folder.path(), "#!/bin/sh\n", 0o755);
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
         assert!(Exec::find(&config, "svc").is_err());
+        // Who can write the folder above puts another folder in its place.
+        let below = folder.path().join("rotate.d");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::set_permissions(&below, PermissionsExt::from_mode(0o755)).unwrap();
+        let config = program(&below, "#!/bin/sh\n", 0o755);
+        assert!(Exec::find(&config, "svc").is_err());
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        assert!(Exec::find(&config, "svc").unwrap().is_some());
     }
 }
