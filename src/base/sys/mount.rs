@@ -206,17 +206,8 @@ fn reap(pid: libc::pid_t) -> io::Result<i32> {
 
 /// Whether `fd` became readable within `patience`.
 fn wait_readable(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let end = std::time::Instant::now() + patience;
-    loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
-            Ok(n) => return Ok(n > 0),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
+    use nix::poll::{PollFd, PollFlags};
+    super::wait::ready(&mut [PollFd::new(fd, PollFlags::POLLIN)], Some(std::time::Instant::now() + patience))
 }
 
 #[cfg(test)]
