@@ -2,7 +2,6 @@
 
 use super::instances::folder;
 use super::node::{Node, Record, ScopeRecord, UidMap};
-use super::writer::Writer;
 use super::{Caller, Change, Vault, VaultError};
 use crate::access::ScopeState;
 use crate::audit;
@@ -156,43 +155,38 @@ impl Vault {
         let reason = format!("admin: {} nodes and {versions} versions go with it", nodes.len());
         self.record(audit::Operation::ScopeRemove, &folder(scope), None, &caller.who(), &reason)?;
         self.drop_instances_of(&mut writer, scope)?;
-        let histories = nodes.iter().map(|(_, v)| v.as_slice()).chain(graves.iter().map(|(_, _, v)| v.as_slice()));
-        self.change_history(&mut writer, &histories.collect::<Vec<_>>(), &[])?;
-        self.with_open_mut(|open| {
-            for (_, path, _) in &graves {
-                open.tree.exhume(path);
+        let facts = self.transact_with(&mut writer, |writer| {
+            let histories = nodes.iter().map(|(_, v)| v.as_slice()).chain(graves.iter().map(|(_, _, v)| v.as_slice()));
+            self.change_history(writer, &histories.collect::<Vec<_>>(), &[])?;
+            self.with_tree_mut(|tree| {
+                for (_, path, _) in &graves {
+                    tree.exhume(path);
+                }
+                for ino in nodes.iter().map(|(ino, _)| *ino).chain([dir]) {
+                    tree.remove(ino);
+                }
+                tree.forget_left_below(&folder(scope));
+            })?;
+            for gone in nodes.iter().map(|(i, _)| *i).chain(graves.iter().map(|(i, _, _)| *i)).chain([dir, ino]) {
+                writer.touch(gone);
             }
-            for ino in nodes.iter().map(|(ino, _)| *ino).chain([dir]) {
-                open.tree.remove(ino);
-            }
-            open.tree.forget_left_below(&folder(scope));
-            open.scopes.remove(scope);
+            writer.drop_scope(scope.as_str());
+            self.stamp(writer, parent)?;
+            let mut facts = writer.facts()?.clone();
+            facts.revoked.retain(|revoked| revoked != scope);
+            writer.set_facts(facts.clone());
+            writer.sync();
+            Ok(facts)
         })?;
-        for gone in nodes.iter().map(|(i, _)| *i).chain(graves.iter().map(|(i, _, _)| *i)).chain([dir, ino]) {
-            writer.touch(gone);
-        }
-        writer.drop_scope(scope.as_str());
-        self.stamp(&mut writer, parent)?;
-        self.forget_scope_key(&mut writer, scope)?;
-        self.flush(&mut writer)?;
-        Ok((parent, (nodes.len() as u64 + 1, versions as u64)))
-    }
-
-    /// The scope's key leaves the keyring, and nothing remembers that it was revoked.
-    fn forget_scope_key(&self, writer: &mut Writer, scope: &Scope) -> Result<(), VaultError> {
+        // Nothing of it is in the store any more: now what is in memory, and in the keyring.
+        self.with_open_mut(|open| open.scopes.remove(scope))?;
         let keys = self.keys()?;
         let mut scopes: HashMap<Scope, Arc<ScopeEntry>> = (*keys.scopes).clone();
         if let Some(entry) = scopes.remove(scope) {
             entry.revoke();
         }
-        let mut facts = writer.facts()?.clone();
-        if facts.revoked.contains(scope) {
-            facts.revoked.retain(|revoked| revoked != scope);
-            writer.set_facts(facts.clone());
-        }
-        let keys = super::unlock::Keys { scopes: Arc::new(scopes), revoked: facts.revoked, ..(*keys).clone() };
-        self.set_keys(keys);
-        Ok(())
+        self.set_keys(super::unlock::Keys { scopes: Arc::new(scopes), revoked: facts.revoked, ..(*keys).clone() });
+        Ok((parent, (nodes.len() as u64 + 1, versions as u64)))
     }
 
     /// The declared scopes, by name.

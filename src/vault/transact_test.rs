@@ -197,6 +197,35 @@ fn a_private_key_outlives_the_transaction_that_was_to_replace_it() {
     }
 }
 
+/// A scope that is to go with everything in it: if that fails, all of it is there and opens, at once and after a restart.
+#[test]
+fn a_scope_outlives_the_transaction_that_was_to_remove_it() {
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    let web = crate::model::Scope::container("web").unwrap();
+    vault.add_scope(&Daemon, &web, false, node::UidMap::Auto).unwrap();
+    let folder = vault.find(&path("containers/web")).unwrap();
+    let pin = make(&vault, folder, "pin", Kind::File).unwrap();
+    write(&vault, pin, b"1234").unwrap();
+    let before = seen(&vault);
+    NEXT_FAULT.set(Some(FaultPoint::Transaction));
+    assert!(vault.remove_scope(&Daemon, &web, true).is_err() && NEXT_FAULT.take().is_none());
+    assert_eq!(seen(&vault), before);
+    assert_eq!(vault.declared_scopes().unwrap()[0].state, ScopeState::Alive);
+    // What is done next carries nothing of it along.
+    vault.sync().unwrap();
+    make(&vault, folder, "another", Kind::File).unwrap();
+    drop(vault);
+    let vault = rig.open();
+    assert!(vault.find(&path("containers/web/another")).is_ok());
+    assert!(vault.check(true).unwrap().problems.is_empty());
+    assert_eq!(vault.remove_scope(&Daemon, &web, true).unwrap(), (3, 1));
+    assert!(vault.find(&path("containers/web")).is_err() && vault.declared_scopes().unwrap().is_empty());
+    drop(vault);
+    let vault = rig.open();
+    assert!(vault.find(&path("containers/web")).is_err() && vault.check(true).unwrap().problems.is_empty());
+}
+
 #[test]
 fn commits_to_different_secrets_wait_for_the_disk_together() {
     let mut rig = Rig::new();
