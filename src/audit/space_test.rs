@@ -166,12 +166,18 @@ fn a_compressed_file_that_was_tampered_with_is_found() {
     log.shutdown();
     let victim = rotated(&dir)[1].clone();
     let whole = fs::read(victim.path()).unwrap();
+    let said = zstd::stream::decode_all(&whole[..]).unwrap();
+    let mut harmless = 0;
     for at in (0..whole.len()).step_by(whole.len() / 40 + 1) {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x40;
         fs::write(victim.path(), &bytes).unwrap();
-        assert!(!problems(&dir, None).is_empty(), "byte {at}");
+        // A few bits of the encoding say nothing: what is read is to the byte what was written, its checksum too.
+        let same = zstd::stream::decode_all(&bytes[..]).is_ok_and(|text| text == said);
+        assert!(same || !problems(&dir, None).is_empty(), "byte {at}");
+        harmless += usize::from(same);
     }
+    assert!(harmless <= 2, "{harmless} of 40 flips changed nothing");
     for cut in [0, 1, whole.len() / 2, whole.len() - 1] {
         fs::write(victim.path(), &whole[..cut]).unwrap();
         assert!(!problems(&dir, None).is_empty(), "cut at {cut}");
