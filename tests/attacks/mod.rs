@@ -10,6 +10,7 @@ mod descriptors;
 mod directories;
 mod fleet;
 mod handover;
+mod kills;
 mod log;
 mod looking;
 mod maps;
