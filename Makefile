@@ -12,36 +12,29 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The demonstration's store, its configuration and its passphrase; nothing but `make run` uses it.
 PINFOLD_RUN ?= /var/lib/pinfold-demo
 
-.PHONY: all test test-host test-lab test-systemd flaky fmt lint run bench torture deb man clean
+.PHONY: all test test-host test-lab test-systemd flaky lint run bench torture deb man clean
 
 all:
 	$(CARGO) build --release --locked
 
-# Both halves, also if the first fails. The lab's image is made meanwhile, and while the lab runs, which waits most of the time, clippy looks at the
-# source, with what nobody else needs and in a folder of its own.
-test: deps fmt
+# Both halves, also if the first fails; the lab's image is made meanwhile.
+test: deps
 	@$(LAB) build </dev/null >/dev/null 2>&1 & \
 	failed=; \
 	$(MAKE) --no-print-directory test-host || failed="$$failed host"; \
-	mkdir -p "$(TARGET)/lint"; \
-	CARGO_TARGET_DIR="$(abspath $(TARGET))/lint" nice -n 19 $(MAKE) --no-print-directory lint </dev/null >"$(TARGET)/lint/said" 2>&1 & \
-	lint=$$!; \
 	$(MAKE) --no-print-directory test-lab || failed="$$failed lab"; \
-	wait $$lint || { cat "$(TARGET)/lint/said" >&2; failed="$$failed lint"; }; \
 	[ -z "$$failed" ] || { echo "make test: failed:$$failed" >&2; exit 1; }
 
 deps:
 	@$(LAB) deps
 
 # rustfmt and clippy are components of a toolchain, not always there.
-fmt:
+lint: deps
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; fi
-
-lint: deps fmt
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --workspace --lib --bins --tests --benches --examples --test lab -- -D warnings; fi
 
 # Most tests wait most of the time: more of them at once than there are processors.
-test-host: deps
+test-host: deps lint
 	RUST_TEST_THREADS=$$((3 * $$(nproc))) $(CARGO) test --locked --workspace --no-fail-fast
 
 # tests/lab.rs lists the modules. TESTS= names some of them, ARGS= goes to the test runner.
