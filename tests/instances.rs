@@ -433,6 +433,36 @@ fn time_runs_out() {
     assert_eq!(denial(rig.open(&rig.inside(&container, 0), "containers/timed/pin")), Denial::KeyExpired);
 }
 
+/// The kernel judges by the owners that show: were they plain again at once, it would say EACCES, and not that the time is over.
+#[test]
+fn owners_show_as_they_did_to_whoever_is_cut_off_as_long_as_it_runs() {
+    let rig = Rig::new();
+    rig.add("cut", false);
+    rig.put("containers/cut/pin", "x");
+    let (mut first, other) = (Container::new(SHIFTED), Container::new("0 200000 65536"));
+    let scope = scope("cut");
+    let attach = Attach { scope: &scope, pid: first.init, id: Some("timed"), timeout: Some(Duration::from_secs(1)) };
+    rig.vault().attach(&Daemon, attach).unwrap();
+    assert_eq!(rig.attr("containers/cut/pin").uid, 100_000);
+    let who = rig.inside(&first, 100_000);
+    until(|| {
+        let opened = rig.open(&who, "containers/cut/pin");
+        matches!(opened, Err(FsError::Vault(VaultError::Denied(Denial::KeyExpired)))).then_some(())
+    });
+    rig.vault().look_after_keys();
+    assert_eq!(rig.attr("containers/cut/pin").uid, 100_000, "also when it was noted");
+    rig.attach("cut", &other, "other").unwrap();
+    assert_eq!(rig.attr("containers/cut/pin").uid, 200_000, "whoever may open comes first");
+    rig.vault().detach(&Daemon, "other").unwrap();
+    assert_eq!(rig.attr("containers/cut/pin").uid, 200_000);
+    first.end();
+    drop(other);
+    until(|| {
+        rig.vault().detach_ended(Duration::from_millis(100));
+        (rig.attr("containers/cut/pin").uid == 0).then_some(())
+    });
+}
+
 #[test]
 fn owners_are_kept_as_seen_inside_whatever_the_map() {
     let rig = Rig::new();

@@ -170,9 +170,12 @@ impl Scopes {
         counts
     }
 
-    /// The scope's ids show through the map of its instances, which all have the same.
+    /// The scope's ids show through the map of its instances, which all have the same. Where none may open anything any more, through that of
+    /// the last one whose processes run still: they are told that it is over, and not that the files are somebody else's.
     fn choose_maps(&mut self, scope: &Scope) -> bool {
-        let found = self.live(scope).next().map(|(_, instance)| &instance.record.marks.maps);
+        let known = || self.instances().map(|(_, i)| i).filter(|i| i.record.id.scope == *scope);
+        let found = self.live(scope).next().map(|(_, i)| i).or_else(|| known().max_by_key(|i| i.record.attached));
+        let found = found.map(|instance| &instance.record.marks.maps);
         let maps = found.filter(|maps| **maps != IdMaps::identity()).cloned();
         let Some(declared) = self.declared.get_mut(scope).filter(|d| d.record.uid_map == UidMap::Auto) else {
             return false;
