@@ -302,5 +302,9 @@ fn what_is_uploaded_is_imported_by_itself() {
         (ALICE.sh(&format!("cat {pin}")).text() == "unlocked").then_some(())
     });
     assert!(sh("systemctl is-active pf-import.path").text().contains("active"), "{}", state());
-    sh(&format!("systemctl stop pf-import.path pf-import.service; rm -f {units}/pf-import.*; systemctl daemon-reload; rm -rf /srv/pf-upload")).ok();
+    sh(&format!(
+        "systemctl stop pf-import.path pf-import.service; rm -f {units}/pf-import.*; systemctl daemon-reload; \
+         systemctl reset-failed 'pf-import.*' 2>/dev/null; rm -rf /srv/pf-upload"
+    ))
+    .ok();
 }

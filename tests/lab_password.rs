@@ -306,8 +306,16 @@ impl Postgres {
 #[test]
 fn postgresql_takes_the_new_password_and_its_log_has_none() {
     let postgres = Postgres::new();
-    let programs = postgres.home.path().join("rotate.d");
-    sh(&format!("chmod 755 {0}; mkdir -m 755 {1}", postgres.home.path().display(), programs.display())).ok();
+    // Not in the server's folder: whoever owns what is above a program could put another there.
+    let folder = tempfile::Builder::new().prefix("pinfold-programs-").tempdir().expect("a folder");
+    let programs = folder.path().join("rotate.d");
+    sh(&format!(
+        "chmod 755 {0} {2}; mkdir -m 755 {1}",
+        postgres.home.path().display(),
+        programs.display(),
+        folder.path().display()
+    ))
+    .ok();
     let shipped = "/src/mount-helpers/rotate.d/postgresql";
     // The shipped one; with the command killed after its first change, and after its first login.
     let wrapper = |name: &str, verb: &str| {
