@@ -8,6 +8,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, compiler_fence};
 use zeroize::Zeroize;
 
 /// Bytes of a descriptor: one page, locked by the kernel.
@@ -63,9 +64,18 @@ impl SecretMemory {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
         self.mapped(|page| {
-            page.zeroize();
-            page[START..START + content.len()].copy_from_slice(content);
-            page[..START].copy_from_slice(&(content.len() as u64).to_ne_bytes());
+            let len = u64::from_ne_bytes(*page.first_chunk().expect("a page is longer than that"));
+            let len = usize::try_from(len).ok().filter(|len| *len <= CONTENT_MAX).unwrap_or(0);
+            // Whoever is killed in the middle leaves what was there: what stays is not touched, what is added is counted last.
+            let kept = if content.starts_with(&page[START..START + len]) { len } else { 0 };
+            if kept == 0 {
+                page.zeroize();
+            }
+            page[START + kept..START + content.len()].copy_from_slice(&content[kept..]);
+            compiler_fence(Ordering::SeqCst);
+            if kept != content.len() || kept == 0 {
+                page[..START].copy_from_slice(&(content.len() as u64).to_ne_bytes());
+            }
         })
     }
 
@@ -126,6 +136,29 @@ mod tests {
         other.put(b"").unwrap();
         assert!(memory.look(<[u8]>::is_empty).unwrap());
         memory.mapped(|page| assert!(page.iter().all(|b| *b == 0))).unwrap();
+    }
+
+    /// A daemon that takes over puts in what is there, and one that makes the next identity adds it: whoever is killed at any moment of that leaves
+    /// what was there, or all of it.
+    #[test]
+    fn what_is_put_in_anew_or_added_to_is_there_at_every_moment() {
+        let memory = SecretMemory::new().unwrap();
+        let (one, both) = ([b'1'; 74], [b'1'; 149]);
+        memory.put(&one).unwrap();
+        let other = SecretMemory::of(memory.fd().try_clone().unwrap()).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                (0..20_000).for_each(|_| memory.put(&one).unwrap());
+                memory.put(&both).unwrap();
+                done.store(true, Ordering::Release);
+            });
+            while !done.load(Ordering::Acquire) {
+                let seen = other.look(<[u8]>::to_vec).unwrap();
+                assert!(seen == one || seen == both, "{} bytes", seen.len());
+            }
+        });
+        assert_eq!(memory.look(<[u8]>::to_vec).unwrap(), both);
     }
 
     #[test]
