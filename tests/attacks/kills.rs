@@ -3,6 +3,7 @@
 //!
 //! A system call that was under way may have happened or not; nothing else may differ. How many kills there are is PINFOLD_KILLS (10 by default).
 
+use super::store::Dice;
 use crate::common::Daemon;
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, utimensat};
 use nix::sys::time::TimeSpec;
@@ -46,16 +47,7 @@ enum Step {
     Remove(String),
 }
 
-struct Dice(u64);
-
 impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
     fn name(&mut self) -> String {
         format!("n{}", self.below(NAMES))
     }

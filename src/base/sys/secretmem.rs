@@ -73,9 +73,7 @@ impl SecretMemory {
             }
             page[START + kept..START + content.len()].copy_from_slice(&content[kept..]);
             compiler_fence(Ordering::SeqCst);
-            if kept != content.len() || kept == 0 {
-                page[..START].copy_from_slice(&(content.len() as u64).to_ne_bytes());
-            }
+            page[..START].copy_from_slice(&(content.len() as u64).to_ne_bytes());
         })
     }
 
