@@ -39,7 +39,7 @@ impl World {
         std::fs::create_dir(at("secrets")).unwrap();
         std::fs::create_dir(at("run")).unwrap();
         let config = format!(
-            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\n[unlock]\nkeyfile = {:?}\n",
+            "store = {:?}\nmountpoint = {:?}\ncontrol = {:?}\naudit_log = {:?}\n[limits]\nupcalls = 1\n[unlock]\nkeyfile = {:?}\n",
             at("store"),
             at("secrets"),
             at("run/control.sock"),
@@ -219,6 +219,45 @@ fn who_may_read_gets_the_key_he_asks_for_and_nobody_else() {
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
     world.signal(nix::sys::signal::Signal::SIGCONT);
     world.until("it answers again", || by(other, &request("svc/pin")).0);
+
+    a_uid_has_its_share(&world, uid, other);
+}
+
+/// Those that piled up are answered side by side, and each takes a while: what is beyond the share is refused, and on record.
+fn a_uid_has_its_share(world: &World, uid: u32, other: u32) {
+    let template = world.home.path().join("slow");
+    let loops =
+        "{% for a in range(200) %}{% for b in range(200) %}{% if a == b + 999 %}x{% endif %}{% endfor %}{% endfor %}";
+    std::fs::write(&template, format!("{loops}{{{{ secret('svc/pin') }}}}")).unwrap();
+    let template = template.to_str().unwrap();
+    let added =
+        world.cli(&["view", "add", "--yes", "svc/slow", "template", template, "-o", &uid.to_string(), "-m", "0400"]);
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    assert_eq!(by(uid, &request("svc/slow")), (true, "1234".into()));
+
+    world.signal(nix::sys::signal::Signal::SIGSTOP);
+    let waiting: Vec<_> = (0..12).map(|_| std::thread::spawn(move || by(uid, &request("svc/slow")).0)).collect();
+    let socket = world.home.path().join("run/control.sock");
+    // The others wait to be let into the queue.
+    world.until("some of them wait", || waiting_at(&socket) >= 8);
+    world.signal(nix::sys::signal::Signal::SIGCONT);
+    let given = waiting.into_iter().map(|waiting| waiting.join().unwrap()).filter(|given| *given).count();
+    assert!((1..12).contains(&given), "{given} of 12");
+    let limit = "the limit of keys being made is reached (upcalls: 1 for one user)";
+    world.until("a refusal that names the limit", || {
+        world
+            .audit()
+            .iter()
+            .any(|line| line["uid"] == uid && line["reason"].as_str().is_some_and(|r| r.contains(limit)))
+    });
+    assert!(by(other, &request("svc/pin")).0);
+    world.until("his share comes back", || by(uid, &request("svc/slow")).0);
+}
+
+/// How many have connected to a socket and are not accepted yet: each has an end there beside the one that listens.
+fn waiting_at(socket: &Path) -> usize {
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+    sockets.lines().filter(|line| line.ends_with(socket.to_str().unwrap())).count().saturating_sub(1)
 }
 
 fn inside_a_container(world: &World) {

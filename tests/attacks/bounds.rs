@@ -5,17 +5,25 @@ use crate::common::process::{ALICE, BOB, LIMIT, Out, User, run};
 use crate::common::{Daemon, Setup, wait_for};
 use pinfold::meter::Resource;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+const BINARY: &str = env!("CARGO_BIN_EXE_pinfold");
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/attacks/programs/use_up.py");
+const WITH_CREDENTIALS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/attacks/programs/with_credentials.py");
 
 /// A daemon with folders of alice's and bob's, and these limits.
 #[track_caller]
 fn limited(limits: &str) -> Daemon {
-    let config = format!("{limits}\n");
-    let daemon = Daemon::with(Setup { config, binary: Some(env!("CARGO_BIN_EXE_pinfold").into()), ..Setup::default() });
+    limited_by(BINARY.into(), limits)
+}
+
+#[track_caller]
+fn limited_by(binary: PathBuf, limits: &str) -> Daemon {
+    let daemon = Daemon::with(Setup { config: format!("{limits}\n"), binary: Some(binary), ..Setup::default() });
     for (folder, user) in [("alice", ALICE), ("bob", BOB)] {
         let path = daemon.path(folder);
         std::fs::create_dir(&path).expect("it can be done");
@@ -268,8 +276,29 @@ fn exhaust(resource: Resource) {
             wait_for("their places", LIMIT, || (limit(&daemon, resource)["used"] == 0).then_some(()));
             met(&daemon, resource);
         }
-        // Only systemd's own processes, and the kernel's, come that far: these rows are walked where they are counted.
-        Resource::Credentials | Resource::Upcalls => {}
+        Resource::Credentials => {
+            let folder = tempfile::tempdir().expect("it can be done");
+            let (program, socket) = (folder.path().join("pinfold"), folder.path().join("credentials"));
+            std::fs::write(
+                &program,
+                format!("#!/bin/sh\nexec python3 {WITH_CREDENTIALS} {} {BINARY} \"$@\"\n", socket.display()),
+            )
+            .expect("it can be done");
+            for path in [folder.path(), &program] {
+                std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("it can be done");
+            }
+            let daemon = limited_by(program, "");
+            let socket = socket.to_string_lossy();
+            let connects = |user, number| {
+                run(command(user, "credentials", &socket, number, &[]), b"", "connects").ok().text().trim().to_owned()
+            };
+            // Whoever is refused a credential gets more than systemd takes, and holds a place until it has read that.
+            assert_eq!(connects(ALICE, 12), "4 held, 8 closed");
+            assert_eq!(connects(BOB, 4), "4 held, 0 closed");
+            met(&daemon, resource);
+        }
+        // The kernel makes the keys, by the one rule of the machine: `upcall::a_uid_has_its_share`.
+        Resource::Upcalls => {}
     }
 }
 

@@ -1,5 +1,5 @@
 """Uses up what a uid may have: use_up.py WHAT PATH NUMBER. Prints how many there were, and the error that ended it."""
-import errno, os, sys, threading, time
+import errno, os, socket, sys, threading, time
 
 what, path, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 held = []
@@ -88,6 +88,15 @@ def latencies():
     print(f"{sorted(took)[int(number * 0.99) - 1] * 1000:.1f}")
 
 
+def credentials():
+    """Connects and reads nothing: a place is held where something came, and was refused where the other end is closed."""
+    for _ in range(number):
+        held.append(socket.socket(socket.AF_UNIX))
+        held[-1].connect(path)
+    given = [bool(connected.recv(1, socket.MSG_PEEK)) for connected in held]
+    print(f"{given.count(True)} held, {given.count(False)} closed")
+
+
 def removed(n):
     commit(n)
     os.unlink(f"{path}/{what}-{n}")
@@ -128,6 +137,8 @@ match what:
         print("done")
     case "opens":
         timed(lambda n: os.close(os.open(path, os.O_RDONLY)))
+    case "credentials":
+        credentials()
     case "chmods":
         timed(lambda n: os.chmod(path, 0o600 if n % 2 else 0o640))
     case "times":
