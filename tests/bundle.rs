@@ -323,18 +323,31 @@ fn a_process_that_was_taken_over_cannot_let_anything_through() {
     let stale = Trust { last_serial: SERIAL, ..trust.clone() };
     assert_eq!(checker.check(&file, &stale, NOW).unwrap_err().code(), "replayed");
     // A payload that was not signed, though it opens, does not come to its end.
+    let (signer, another) = (KeySigner::generate().unwrap(), KeySigner::generate().unwrap());
+    let trust = Trust { key: signer.public().clone(), ..trust };
+    let some = |signer: &KeySigner| -> Vec<Vec<u8>> {
+        let one = || {
+            let file = tempfile::tempfile().unwrap();
+            make(&file, &[identity.to_public().into()], signer);
+            bytes_of(&file)
+        };
+        std::iter::repeat_with(one).take(100).collect()
+    };
+    // age puts something random into its header, so payloads differ in length: among a hundred of each, two do not.
     let payload_at = |bytes: &[u8]| bytes.windows(11).rposition(|w| w == b"payload.age").unwrap() + 512;
-    let ours = bytes_of(&file);
-    let at = payload_at(&ours);
-    let own = KeySigner::generate().unwrap();
-    // age puts something random into its header: not every one is as long.
-    let theirs = (0..1000).map(|_| {
-        let other = tempfile::tempfile().unwrap();
-        make(&other, &[identity.to_public().into()], &own);
-        bytes_of(&other)
+    let split = |bytes: Vec<u8>| {
+        let payload = payload_at(&bytes);
+        (bytes[payload - 512..payload].to_vec(), bytes, payload)
+    };
+    let (ours, theirs) = (some(&signer), some(&another));
+    let theirs: Vec<_> = theirs.into_iter().map(split).collect();
+    let mixed = ours.into_iter().map(split).find_map(|(entry, ours, at)| {
+        let (_, theirs, from) = theirs.iter().find(|(other, ..)| *other == entry)?;
+        Some([&ours[..at], &theirs[*from..]].concat())
     });
-    let theirs = theirs.into_iter().find(|t| payload_at(t) == at && t[at - 512..at] == ours[at - 512..at]).unwrap();
-    file.write_all_at(&theirs[at..], at as u64).unwrap();
+    let mixed = mixed.unwrap();
+    file.set_len(mixed.len() as u64).unwrap();
+    file.write_all_at(&mixed, 0).unwrap();
     let contents = checker.check(&file, &trust, NOW).unwrap().open(&identity).unwrap();
     assert_eq!(read_all(contents).unwrap_err().code(), "other-payload");
     // It cannot make the host forget a key either.
