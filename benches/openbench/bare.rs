@@ -18,8 +18,14 @@ use std::time::{Duration, SystemTime};
 const TTL: Duration = Duration::from_secs(1 << 30);
 /// The folder `bench`.
 const FOLDER: u64 = 2;
+/// The symlink `bench/link`.
+const LINK: u64 = 3;
 /// The first file's inode.
-const FILES: u64 = 3;
+const FILES: u64 = 4;
+/// What the symlink says.
+pub const TARGET: &str = "small-0";
+/// An extended attribute that every file has, and its value.
+pub const NOTE: (&str, &str) = ("user.note", "kept for the benchmark");
 /// Threads, as many as pinfold has.
 const THREADS: usize = 4;
 
@@ -51,6 +57,7 @@ impl Bare {
         let (kind, perm, size) = match ino {
             1 => (FileType::Directory, 0o705, 0),
             FOLDER => (FileType::Directory, 0o755, 0),
+            LINK => (FileType::Symlink, 0o777, TARGET.len() as u64),
             file => {
                 let (_, content) = self.files.get(usize::try_from(file.checked_sub(FILES)?).ok()?)?;
                 (FileType::RegularFile, 0o600, content.len() as u64)
@@ -86,6 +93,7 @@ impl Filesystem for Bare {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let ino = match parent.0 {
             1 => (name == "bench").then_some(FOLDER),
+            _ if name == "link" => Some(LINK),
             _ => self.files.iter().position(|(n, _)| name == n.as_str()).map(|i| i as u64 + FILES),
         };
         match ino.and_then(|ino| self.attr(ino)) {
@@ -136,7 +144,20 @@ impl Filesystem for Bare {
         reply.ok();
     }
 
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENODATA);
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(ino.0), FopenFlags::empty());
+    }
+
+    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
+        reply.data(TARGET.as_bytes());
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = NOTE.1.as_bytes();
+        match size {
+            _ if name != NOTE.0 => reply.error(Errno::ENODATA),
+            0 => reply.size(value.len() as u32),
+            _ => reply.data(value),
+        }
     }
 }

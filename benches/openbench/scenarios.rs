@@ -1,5 +1,6 @@
 //! What is measured, in which order, and what it should come to.
 
+use crate::bare::{self, NOTE};
 use crate::guard::{Folder, Interrupt, Kept, own_mounts, processors};
 use crate::measure::{Plan, Results, interleaved, median};
 use crate::others::{self, Other, Sample};
@@ -7,6 +8,7 @@ use crate::pinfold::Pinfold;
 use crate::report::Report;
 use crate::worker::{Act, Worker};
 use crate::{Result, audit, containers, failed, machine, writers};
+use rustix::fs::XattrFlags;
 use std::path::{Path, PathBuf};
 
 /// Who reads: a uid without a name, root, or groups.
@@ -133,6 +135,7 @@ pub fn run(options: &Options) -> Result<()> {
     bench.opens_among_many()?;
     bench.opens_by_threads()?;
     bench.stats()?;
+    bench.folders_links_and_attributes()?;
     bench.enrolments()?;
     bench.writers()?;
     bench.large()?;
@@ -376,6 +379,47 @@ impl Bench<'_> {
         if let (Some(pinfold), Some(tmpfs)) = (results.get("pinfold"), results.get("tmpfs")) {
             let (ratio, ..) = pinfold.ratio(tmpfs);
             self.report.goal("stat against tmpfs", "≤ 1.1 ×", format!("{ratio:.2} ×"), ratio <= 1.1);
+        }
+        Ok(())
+    }
+
+    /// What the kernel's own check of permissions is not enough for: the daemon decides these too.
+    fn folders_links_and_attributes(&mut self) -> Result<()> {
+        eprintln!("openbench: opendir, readlink, getxattr");
+        let folders = [Some(&self.bare.bench), self.usual().map(|p| &p.bench), self.before.as_ref().map(|p| &p.bench)];
+        for folder in folders.into_iter().skip(1).flatten() {
+            std::os::unix::fs::symlink(bare::TARGET, folder.join("link"))?;
+            rustix::fs::setxattr(folder.join("small-0"), NOTE.0, NOTE.1.as_bytes(), XattrFlags::empty())?;
+        }
+        self.report.section(
+            "opendir, readlink, getxattr",
+            "Each is decided as if its caller had no capabilities; opendir with its closedir, which the kernel does not wait for. On one processor.",
+        );
+        let (all, one) = processors()?;
+        for (what, act, file) in [
+            ("opendir", Act::OpenFolder, "."),
+            ("readlink", Act::ReadLink, "link"),
+            ("getxattr", Act::ReadAttribute, "small-0"),
+        ] {
+            let targets = self.targets(&["bare FUSE", "pinfold", "pinfold before"], file);
+            self.confine(&one)?;
+            let results = self.measure(
+                false,
+                &Plan {
+                    act,
+                    targets: &targets,
+                    rounds: self.options.rounds(11),
+                    samples: self.options.samples(2000),
+                    warm: 100,
+                    threads: 1,
+                    size: SMALL,
+                    many: &[],
+                    synced: &[],
+                },
+            );
+            self.confine(&all)?;
+            self.report.paragraph(&format!("{what}:"));
+            self.report.latencies(&results?, &["bare FUSE", "pinfold before"]);
         }
         Ok(())
     }

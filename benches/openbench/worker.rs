@@ -2,9 +2,10 @@
 //!
 //! It is a process of its own so that it can be another user, and so that the one that measures serves nothing.
 
+use crate::bare::NOTE;
 use crate::guard::Kept;
 use crate::{Result, failed};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, readlink};
 use nix::sys::stat::{Mode, stat};
 use nix::unistd::{fsync, read, write};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,12 @@ pub enum Act {
     Open,
     /// stat.
     Stat,
+    /// opendir, closedir.
+    OpenFolder,
+    /// readlink.
+    ReadLink,
+    /// getxattr of an attribute that is there.
+    ReadAttribute,
     /// open for writing with O_CREAT and O_TRUNC, write, close.
     Enrol,
     /// The same with fsync before close.
@@ -209,6 +216,15 @@ fn thread(job: &Job, t: usize, barrier: &Barrier) -> nix::Result<Timed> {
 fn once(act: Act, name: &CString, buffer: &mut [u8]) -> nix::Result<()> {
     match act {
         Act::Stat => stat(name.as_c_str()).map(|_| ()),
+        Act::OpenFolder => {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            close(open(name.as_c_str(), flags, Mode::empty())?)
+        }
+        Act::ReadLink => readlink(name.as_c_str()).map(|_| ()),
+        Act::ReadAttribute => {
+            let read = rustix::fs::getxattr(name.as_c_str(), NOTE.0, &mut [0; 64]);
+            read.map(|_| ()).map_err(|e| nix::Error::from_raw(e.raw_os_error()))
+        }
         Act::Open => {
             let file = open(name.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
             let mut at = 0;
