@@ -7,11 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub use pinfold_base::{exit, hex, model, random_access, secret, stream, sys, trust};
+pub use pinfold_core::{access, audit, caller, keyring, meter, seal, store};
 pub use pinfold_formats::{bundle, cert, enrol, policy, view, wire};
 
-pub mod access;
-pub mod audit;
-pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -19,12 +17,10 @@ pub mod credentials;
 pub mod daemon;
 pub mod delivery;
 pub mod fs;
-pub mod keyring;
-pub mod meter;
 pub mod policy_file;
-pub mod seal;
 pub mod ssh_agent;
-pub mod store;
+#[cfg(test)]
+mod testkit;
 pub mod unlock;
 pub mod upcall;
 pub mod upload_check;

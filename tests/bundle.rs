@@ -265,8 +265,7 @@ fn instead(script: &str) -> (tempfile::TempDir, Checker) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let program = folder.path().join("check");
-    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    crate::common::program(&program, &format!("#!/bin/sh\n{script}\n"));
     (folder, Checker { program, patience: Duration::from_millis(1500) })
 }
 

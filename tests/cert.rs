@@ -80,8 +80,8 @@ impl Rig {
 
     /// What sendmail(8) is, run in the folder.
     pub fn mailer(&self, script: &str) {
-        self.write("sendmail", &format!("#!/bin/sh\ncd {}\n{script}\n", self.dir.path().display()));
-        std::fs::set_permissions(self.path("sendmail"), PermissionsExt::from_mode(0o755)).unwrap();
+        let script = format!("#!/bin/sh\ncd {}\n{script}\n", self.dir.path().display());
+        crate::common::program(&self.path("sendmail"), &script);
     }
 
     /// The mails that were sent since the last look.
@@ -108,8 +108,7 @@ impl Rig {
     }
 
     pub fn program(&self, name: &str, script: &str) {
-        self.write(name, &format!("#!/bin/sh\n{script}\n"));
-        std::fs::set_permissions(self.path(name), PermissionsExt::from_mode(0o755)).unwrap();
+        crate::common::program(&self.path(name), &format!("#!/bin/sh\n{script}\n"));
         self.configure(&format!("submit = {:?}\ntimeout = \"2s\"", format!("exec:{}", self.path(name).display())));
     }
 

@@ -565,8 +565,8 @@ fn the_terminal_gives_way_to_whoever_is_faster() {
     let folder = rig.dir.path().join("unlock.d");
     std::fs::create_dir(&folder).unwrap();
     let program = folder.join("slow");
-    std::fs::write(&program, "#!/bin/sh\nsleep 1\nprintf 'open sesame'\n").unwrap();
-    for path in [rig.dir.path(), &folder, &program] {
+    crate::common::program(&program, "#!/bin/sh\nsleep 1\nprintf 'open sesame'\n");
+    for path in [rig.dir.path(), &folder] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     }
     let mut config = File::options().append(true).open(rig.dir.path().join("pinfold.toml")).unwrap();

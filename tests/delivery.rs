@@ -62,8 +62,7 @@ impl Rig {
 
     fn program(&self, name: &str, script: &str) -> PathBuf {
         let path = self.path(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        crate::common::program(&path, &format!("#!/bin/sh\n{script}\n"));
         path
     }
 

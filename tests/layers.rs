@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 const CRATES: &[(&str, &[&str])] = &[
     ("base", &["secret", "sys", "exit", "model", "random_access", "hex", "trust", "stream"]),
     ("formats", &["bundle", "cert", "enrol", "policy", "times", "view", "wire"]),
+    ("core", &["access", "audit", "caller", "keyring", "meter", "seal", "store"]),
 ];
 
 /// Every module of every crate, and its rank. A module uses modules of lower rank only. What is not here may not be there.
 const RANKS: &[(u8, &[&str])] = &[
-    (0, &["secret", "sys", "exit", "random_access", "hex", "trust"]),
+    (0, &["secret", "sys", "exit", "random_access", "hex", "trust", "testkit"]),
     (1, &["model", "stream", "meter", "times"]),
     (2, &["config", "policy", "enrol", "view", "wire", "bundle"]),
     (
@@ -50,18 +51,18 @@ const SAME_RANK: &[(&str, &str, &str)] = &[
 
 /// Where an errno is looked at, not chosen: (file, constant, why). Choosing is for `src/fs/fuse*` alone.
 const ERRNO_READ: &[(&str, &str, &str)] = &[
-    ("src/audit/chain.rs", "EIO", "waiting writers share one outcome, and an io::Error cannot be cloned"),
-    ("src/caller/flush_test.rs", "ENOSYS", "a bare FUSE device that a test answers by hand"),
-    ("src/caller/handle.rs", "EINVAL", "an older kernel without this use of pidfds"),
-    ("src/caller/handle.rs", "ENOSYS", "an older kernel without pidfds"),
-    ("src/caller/handle.rs", "ENOTTY", "an older kernel without PIDFD_GET_INFO"),
+    ("src/core/audit/chain.rs", "EIO", "waiting writers share one outcome, and an io::Error cannot be cloned"),
+    ("src/core/caller/flush_test.rs", "ENOSYS", "a bare FUSE device that a test answers by hand"),
+    ("src/core/caller/handle.rs", "EINVAL", "an older kernel without this use of pidfds"),
+    ("src/core/caller/handle.rs", "ENOSYS", "an older kernel without pidfds"),
+    ("src/core/caller/handle.rs", "ENOTTY", "an older kernel without PIDFD_GET_INFO"),
     (
-        "src/caller/handle.rs",
+        "src/core/caller/handle.rs",
         "ESRCH",
         "pidfd_open(2) says that there is no such process, rather than that it is a thread",
     ),
-    ("src/store/folder.rs", "EWOULDBLOCK", "flock(2) says that another process has the store"),
-    ("src/store/ledger.rs", "EIO", "a fault that tests put in"),
+    ("src/core/store/folder.rs", "EWOULDBLOCK", "flock(2) says that another process has the store"),
+    ("src/core/store/ledger.rs", "EIO", "a fault that tests put in"),
     ("src/control/listen.rs", "EADDRINUSE", "bind(2) says that another daemon was faster"),
 ];
 
@@ -260,7 +261,7 @@ fn may_start_programs(name: &str) -> bool {
 
 /// Whether a file has tests alone.
 fn is_test(name: &str) -> bool {
-    name.ends_with("tests.rs") || name.ends_with("_test.rs") || name.contains("/tests/")
+    name == "src/testkit.rs" || name.ends_with("tests.rs") || name.ends_with("_test.rs") || name.contains("/tests/")
 }
 
 /// The text without the tests at its end.
@@ -610,7 +611,9 @@ fn programs_are_started_without_the_scopes_keys() {
     let start = "fn f() { std::process::Command::new(\"x\"); }";
     assert_eq!(whats("src/vault/mod.rs", start).len(), 1);
     assert_eq!(whats("src/vault/mod.rs", &format!("fn g() {{}}\n#[cfg(test)]\nmod tests {{ {start} }}")), []);
-    for name in ["src/base/sys/child.rs", "src/cli/release.rs", "src/caller/tests.rs", "src/caller/flush_test.rs"] {
+    for name in
+        ["src/base/sys/child.rs", "src/cli/release.rs", "src/core/caller/tests.rs", "src/core/caller/flush_test.rs"]
+    {
         assert_eq!(whats(name, start), [], "{name}");
     }
 }

@@ -72,8 +72,7 @@ impl Rig {
             fs::create_dir(file(folder)).unwrap();
         }
         let program = file("rotate.d/toy");
-        fs::write(&program, FAR_SIDE).unwrap();
-        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        crate::common::program(&program, FAR_SIDE);
         fs::set_permissions(file("rotate.d"), PermissionsExt::from_mode(0o755)).unwrap();
 
         let recovery = Recovery { recipients: vec![age::x25519::Identity::generate().to_public().to_string()] };

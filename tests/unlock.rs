@@ -53,8 +53,7 @@ impl Rig {
         let mark = format!("{}", home.path().display());
         let mut config = Config { store: home.path().join("store"), ..Config::default() };
         for (name, script) in programs {
-            std::fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-            mode(&folder.join(name), 0o755);
+            crate::common::program(&folder.join(name), &format!("#!/bin/sh\n{script}\n"));
             let mut options = ProgramOptions::default();
             options.env.insert(MARK.into(), mark.clone());
             config.unlock.program.insert((*name).into(), options);

@@ -85,7 +85,6 @@ fn message(to: &str, subject: &str, body: &str) -> Result<String, MailError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn nothing_becomes_a_header() {
@@ -106,14 +105,13 @@ mod tests {
     fn the_mailer_gets_the_message() {
         let dir = tempfile::tempdir().unwrap();
         let (program, got) = (dir.path().join("sendmail"), dir.path().join("got"));
-        std::fs::write(&program, format!("#!/bin/sh\n{{ echo \"$@\"; cat; }} > {}\n", got.display())).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        crate::testkit::program(&program, &format!("#!/bin/sh\n{{ echo \"$@\"; cat; }} > {}\n", got.display()));
         let settings = Settings { sendmail: program.clone(), ..Settings::default() };
         send("root", "delivered", &"line\n".repeat(10_000), &settings).unwrap();
         let got = std::fs::read_to_string(got).unwrap();
         assert!(got.starts_with("-t -i\nTo: root\nSubject: delivered\n"));
         assert!(got.ends_with("line\nline\n\n") && got.len() > 50_000);
-        std::fs::write(&program, "#!/bin/sh\necho no such user >&2; exit 67\n").unwrap();
+        crate::testkit::program(&program, "#!/bin/sh\necho no such user >&2; exit 67\n");
         let error = send("root", "x", "y", &settings).unwrap_err().to_string();
         assert_eq!(error, "sendmail to root ended with exit status 67: no such user");
         let none = Settings { sendmail: "/nonexistent/sendmail".into(), ..Settings::default() };

@@ -46,14 +46,12 @@ pub fn sign(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
     use std::time::{Duration, Instant};
 
     fn answer(script: &str, request: &str, within: Duration) -> Result<String, String> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("sign");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        crate::testkit::program(&program, &format!("#!/bin/sh\n{script}\n"));
         let settings = Settings { program: within, ..Settings::default() };
         let host = HostName::parse("web").unwrap();
         let answer = sign(&program, &host, request, &settings, &Cancel::new().unwrap());

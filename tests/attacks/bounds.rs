@@ -279,14 +279,11 @@ fn exhaust(resource: Resource) {
         Resource::Credentials => {
             let folder = tempfile::tempdir().expect("it can be done");
             let (program, socket) = (folder.path().join("pinfold"), folder.path().join("credentials"));
-            std::fs::write(
+            crate::common::program(
                 &program,
-                format!("#!/bin/sh\nexec python3 {WITH_CREDENTIALS} {} {BINARY} \"$@\"\n", socket.display()),
-            )
-            .expect("it can be done");
-            for path in [folder.path(), &program] {
-                std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("it can be done");
-            }
+                &format!("#!/bin/sh\nexec python3 {WITH_CREDENTIALS} {} {BINARY} \"$@\"\n", socket.display()),
+            );
+            std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
             let daemon = limited_by(program, "");
             let socket = socket.to_string_lossy();
             let connects = |user, number| {

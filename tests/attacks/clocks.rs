@@ -29,8 +29,7 @@ impl Clock {
             dir.path().join("offset").display(),
             env!("CARGO_BIN_EXE_pinfold")
         );
-        fs::write(dir.path().join("pinfold"), script).expect("it is ours");
-        fs::set_permissions(dir.path().join("pinfold"), PermissionsExt::from_mode(0o755)).expect("it is ours");
+        crate::common::program(&dir.path().join("pinfold"), &script);
         let clock = Clock(dir);
         clock.jump(0);
         clock

@@ -5,7 +5,6 @@ use crate::common;
 use common::process::run;
 use common::{ALICE, BOB, Daemon, Held, Out, ROOT, Setup, User, attempt, sh, wait_for};
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -309,8 +308,7 @@ impl Labelled {
         let own = stand_in(folder.path(), "unconfined\n");
         let script =
             format!("#!/bin/sh\nmount --bind {own} /proc/$$/attr/current && exec {} \"$@\"\n", binary.display());
-        std::fs::write(&wrapper, script).expect("it is ours");
-        std::fs::set_permissions(&wrapper, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        crate::common::program(&wrapper, &script);
         let daemon = Daemon::with(Setup { binary: Some(wrapper), ..Setup::default() });
         Labelled { daemon, stand_ins: Some(folder) }
     }

@@ -21,8 +21,7 @@ fn the_identity_s_descriptor_is_read_by_no_system_call_and_by_nobody_else() {
         socket.display(),
         env!("CARGO_BIN_EXE_pinfold")
     );
-    fs::write(&binary, script).expect("it is ours");
-    fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    crate::common::program(&binary, &script);
     let daemon = Daemon::keyed_with(Setup { binary: Some(binary), ..Setup::default() });
     let taken = supervisor.line();
     assert!(taken.starts_with("taken /secretmem"), "{taken}");

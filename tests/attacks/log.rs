@@ -382,8 +382,7 @@ impl Clock {
             clock.file("offset").display(),
             env!("CARGO_BIN_EXE_pinfold")
         );
-        std::fs::write(clock.file("pinfold"), wrapper).expect("the folder is ours");
-        sh(&format!("chmod 755 {}", clock.file("pinfold").display())).quiet();
+        crate::common::program(&clock.file("pinfold"), &wrapper);
         clock
     }
 

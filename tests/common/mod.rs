@@ -12,11 +12,14 @@ pub mod package;
 pub mod process;
 pub mod services;
 pub mod sshd;
+#[path = "../../src/testkit.rs"]
+pub mod testkit;
 pub mod tried;
 pub mod unshared;
 
 pub use daemon::{Daemon, Setup};
 pub use process::{ALICE, BOB, CAROL, Out, ROOT, User, WWW_DATA, first_of, sh, unshared_uid};
+pub use testkit::program;
 pub use tried::{Held, Tried, attempt, attempt_within};
 
 use std::time::{Duration, Instant};

@@ -114,7 +114,7 @@ mod tests {
 
     fn program(folder: &Path, text: &str, mode: u32) -> Config {
         let path = folder.join("svc");
-        std::fs::write(&path, text).unwrap();
+        crate::testkit::program(&path, text);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         let mut config = Config::default();
         config.passwords.programs = vec![folder.into()];

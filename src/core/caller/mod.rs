@@ -74,7 +74,7 @@ impl Callers {
     }
 
     /// The other end of a connection, which nothing holds: what it is is read each time it is asked.
-    pub(crate) fn identify_peer(&self, uid: Uid, gid: Gid, pid: u32) -> Process {
+    pub fn identify_peer(&self, uid: Uid, gid: Gid, pid: u32) -> Process {
         Process::new(Arc::clone(&self.0), uid, gid, pid, process::During::Connection)
     }
 

@@ -17,8 +17,8 @@ mod reading;
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-pub(crate) use ledger::{FaultPoint, NEXT_FAULT};
+#[cfg(any(test, feature = "faults"))]
+pub use ledger::{FaultPoint, NEXT_FAULT};
 
 pub use backup::{Existing, Restored, Written, backup, restore, restore_checked};
 pub use db::Blob;

@@ -397,36 +397,43 @@ pub(super) fn unverified() -> StoreError {
 pub(super) mod fault {
     use super::StoreError;
 
+    /// Which place.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub(crate) enum Point {
+    pub enum Point {
         /// The room is not looked at, as if somebody took it just afterwards.
         Room,
+        /// A manifest is not written.
         Slot,
+        /// The database takes nothing.
         Transaction,
+        /// It has taken it, and that is not known.
         AfterTransaction,
+        /// The database does not reach the disk.
         Sync,
         /// A segment of the journal is not begun.
         Header,
-        /// An entry is not written, or it is and the call says that it was not.
+        /// An entry is not written.
         Append,
+        /// It is, and the call says that it was not.
         Appended,
         /// The journal does not reach the disk.
         JournalSync,
     }
 
-    #[cfg(not(test))]
+    #[cfg(not(any(test, feature = "faults")))]
     pub(in crate::store) fn at(_: Point) -> Result<(), StoreError> {
         Ok(())
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "faults"))]
     thread_local! {
-        pub(crate) static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
+        /// What fails next in this thread.
+        pub static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
         /// What fails after that.
-        pub(crate) static THEN: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
+        pub(in crate::store) static THEN: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "faults"))]
     pub(in crate::store) fn at(point: Point) -> Result<(), StoreError> {
         if NEXT.get() != Some(point) {
             return Ok(());
@@ -436,5 +443,5 @@ pub(super) mod fault {
     }
 }
 
-#[cfg(test)]
-pub(crate) use fault::{NEXT as NEXT_FAULT, Point as FaultPoint};
+#[cfg(any(test, feature = "faults"))]
+pub use fault::{NEXT as NEXT_FAULT, Point as FaultPoint};

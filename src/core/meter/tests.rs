@@ -131,7 +131,7 @@ fn many_that_come_once_are_not_remembered_for_ever() {
 
 #[test]
 fn the_documents_have_the_same_rows() {
-    let text = include_str!("../../docs/limits.md");
+    let text = include_str!("../../../docs/limits.md");
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
     };
