@@ -9,6 +9,7 @@ use super::kept::Count;
 use super::writer::Writer;
 use crate::model::Ino;
 use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +26,38 @@ struct Inner {
     commits: HashMap<Ino, Count>,
     /// How many wait until there is none, or are about to look.
     alone: usize,
+}
+
+/// The writer's lock, held.
+pub(super) struct Writing<'a>(MutexGuard<'a, Writer>);
+
+impl Deref for Writing<'_> {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        &self.0
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut Writer {
+        &mut self.0
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        end_with_a_half_change();
+    }
+}
+
+/// A change that panics has left the tree half changed, or behind the journal: nobody may be answered from it. The next daemon begins with
+/// what the journal says.
+fn end_with_a_half_change() {
+    if std::thread::panicking() {
+        tracing::error!("a change failed inside; the daemon ends, so that nothing is answered from half of it");
+        std::process::abort();
+    }
 }
 
 /// One of them; it is over when this is dropped.
@@ -52,6 +85,7 @@ impl Abreast {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
+        end_with_a_half_change();
         self.abreast.lock().commits.remove(&self.ino);
         self.abreast.changed.notify_all();
     }
@@ -59,7 +93,7 @@ impl Drop for UnderWay<'_> {
 
 impl Vault {
     /// For whoever changes anything: nobody else does meanwhile.
-    pub(super) fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+    pub(super) fn lock_writer(&self) -> Writing<'_> {
         self.abreast.lock().alone += 1;
         loop {
             let writer = self.lock_writer_only();
@@ -78,7 +112,7 @@ impl Vault {
     }
 
     /// For a commit to this secret: others may be under way, none to it. Whoever wants to be alone goes first.
-    pub(super) fn lock_writer_beside(&self, ino: Ino) -> MutexGuard<'_, Writer> {
+    pub(super) fn lock_writer_beside(&self, ino: Ino) -> Writing<'_> {
         loop {
             let writer = self.lock_writer_only();
             let inner = self.abreast.lock();
@@ -92,10 +126,10 @@ impl Vault {
         }
     }
 
-    fn lock_writer_only(&self) -> MutexGuard<'_, Writer> {
+    fn lock_writer_only(&self) -> Writing<'_> {
         self.wanted_by.fetch_add(1, Ordering::Relaxed);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.wanted_by.fetch_sub(1, Ordering::Relaxed);
-        writer
+        Writing(writer)
     }
 }

@@ -1,5 +1,6 @@
 //! Committing content: checked, sealed, recorded, and on disk when it returns.
 
+use super::abreast::Writing;
 use super::kept::{Count, Keeper};
 use super::node::{Node, Record, Version};
 use super::on_change;
@@ -14,7 +15,7 @@ use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
 use crate::seal::{self, BlobDigest};
 use crate::store::{Batch, BlobKey};
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// New content of a secret.
@@ -120,7 +121,7 @@ impl Vault {
         who: &Who,
         content: Content<'_>,
         mode: ModeIs,
-        (mut writer, (blob, digest)): (MutexGuard<'_, Writer>, (Vec<u8>, BlobDigest)),
+        (mut writer, (blob, digest)): (Writing<'_>, (Vec<u8>, BlobDigest)),
         beside: Beside,
     ) -> Result<Commit, VaultError> {
         let ino = right.ino();

@@ -306,3 +306,47 @@ fn writers_at_once_get_no_more_than_their_share_together() {
     });
     assert_eq!(done, bound.min(48), "neither more nor less");
 }
+
+const CHILD: &str = "PINFOLD_TEST_PANIC";
+
+/// Not a test: what [`a_change_that_panics_ends_the_process`] runs.
+#[test]
+#[ignore = "it is run by another test, and ends the process"]
+fn the_child_whose_change_panics() {
+    let Ok(when) = std::env::var(CHILD) else { return };
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    let pin = make(&vault, Ino::ROOT, "pin", Kind::File).unwrap();
+    let fails = std::panic::AssertUnwindSafe(|| match when.as_str() {
+        "changing" => vault.transact(|writer| -> Result<(), VaultError> {
+            writer.touch(pin);
+            panic!("in the middle of a change")
+        }),
+        _ => {
+            let _under_way = vault.abreast.begin(pin, super::kept::Count::default());
+            panic!("before what is journalled is shown")
+        }
+    });
+    println!("begun");
+    // As the filesystem does around each request.
+    let _ = std::panic::catch_unwind(fails);
+    println!("goes on");
+}
+
+#[test]
+fn a_change_that_panics_ends_the_process() {
+    for when in ["changing", "journalled"] {
+        let out = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "vault::transact_test::the_child_whose_change_panics", "--ignored", "--nocapture"])
+            .env(CHILD, when)
+            .output()
+            .unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&out.status);
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert_eq!(
+            (signal, said.contains("begun"), said.contains("goes on")),
+            (Some(libc::SIGABRT), true, false),
+            "{said}"
+        );
+    }
+}
