@@ -6,17 +6,15 @@
 use crate::bundle::{Checked, Examined, Refusal, Trust, examine, len_of};
 use crate::model::Timestamp;
 use crate::random_access::ReadAt;
-use crate::sys::apart::{self, Child, Program, RunAs};
+use crate::run::{End, Env, Input, Manner, Program, Take};
+use crate::sys::apart::RunAs;
 use crate::sys::confine::{Bounds, to_what_is_open};
-use crate::sys::wait;
-use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
-use std::ffi::CString;
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -95,53 +93,27 @@ impl Checker {
         let until = Instant::now() + self.patience;
         // Another description of the same file: read-only, and with an offset of its own.
         let copy = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
         let json = serde_json::to_vec(question).expect("it has no map with keys that are not strings");
-        let cstring = |bytes: &[u8]| CString::new(bytes).map_err(|_| unchecked("a NUL in its arguments"));
-        let path = cstring(self.program.as_os_str().as_bytes())?;
-        let args = [cstring(b"pinfold")?, cstring(SUBCOMMAND.as_bytes())?, cstring(&json)?];
         let run_as = RunAs { uid: NOBODY, gid: NOBODY, groups: Vec::new() };
+        let mut answer = Vec::new();
         let program = Program {
-            path: &path,
-            args: &args,
-            env: &[],
-            stdin: copy.as_fd(),
-            stdout: theirs.as_fd(),
-            run_as: &run_as,
+            args: vec![SUBCOMMAND.into(), OsString::from_vec(json)],
+            env: Env::new(),
+            stdin: Input::File(copy.into()),
+            stdout: Take::All(&mut answer, ANSWER_MAX),
+            ..Program::new(&self.program, Manner::Apart(&run_as), Some(until))
         };
-        let mut child = apart::spawn(&program).map_err(|e| unchecked(&format!("no process for it: {e}")))?;
-        drop((copy, theirs));
-        let answer = read_all(ours.into(), until)?;
-        match ended(&mut child, until)? {
-            0 => serde_json::from_slice(&answer).map_err(|_| unchecked("its answer is garbled")),
-            signal if signal > 128 => Err(unchecked(&format!("the process was ended by signal {}", signal - 128))),
-            status => Err(unchecked(&format!("the process ended with status {status}"))),
-        }
-        // Dropping the child kills it and whatever it started.
-    }
-}
-
-/// Until the other end is closed.
-fn read_all(mut pipe: File, until: Instant) -> Result<Vec<u8>, Refusal> {
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        if !wait::ready(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], Some(until))? {
-            return Err(unchecked("the process took too long"));
-        }
-        match pipe.read(&mut buffer)? {
-            0 => return Ok(answer),
-            n if answer.len() + n > ANSWER_MAX => return Err(unchecked("its answer is too long")),
-            n => answer.extend_from_slice(&buffer[..n]),
+        match program.run().map_err(|e| unchecked(&format!("no process for it: {e}")))?.end {
+            End::Itself(status) => match status.code().unwrap_or_default() {
+                0 => serde_json::from_slice(&answer).map_err(|_| unchecked("its answer is garbled")),
+                signal if signal > 128 => Err(unchecked(&format!("the process was ended by signal {}", signal - 128))),
+                status => Err(unchecked(&format!("the process ended with status {status}"))),
+            },
+            End::Late | End::Cancelled => Err(unchecked("the process took too long")),
+            End::TooMuch => Err(unchecked("its answer is too long")),
+            End::Lost(error) => Err(error.into()),
         }
     }
-}
-
-fn ended(child: &mut Child, until: Instant) -> Result<i32, Refusal> {
-    if !wait::ready(&mut [PollFd::new(child.fd(), PollFlags::POLLIN)], Some(until))? {
-        return Err(unchecked("the process took too long"));
-    }
-    child.try_wait()?.ok_or_else(|| unchecked("the process does not end"))
 }
 
 fn unchecked(why: &str) -> Refusal {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates below `src`, each in a folder of its name, with its modules. The modules of no other are in that folder.
 const CRATES: &[(&str, &[&str])] = &[
-    ("base", &["secret", "sys", "exit", "model", "random_access", "hex", "trust", "stream"]),
+    ("base", &["secret", "sys", "exit", "model", "random_access", "hex", "trust", "stream", "run"]),
     ("formats", &["bundle", "cert", "enrol", "policy", "times", "view", "wire"]),
     ("core", &["access", "audit", "caller", "keyring", "meter", "seal", "store"]),
 ];
@@ -18,7 +18,7 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Every module of every crate, and its rank. A module uses modules of lower rank only. What is not here may not be there.
 const RANKS: &[(u8, &[&str])] = &[
     (0, &["secret", "sys", "exit", "random_access", "hex", "trust", "testkit"]),
-    (1, &["model", "stream", "meter", "times"]),
+    (1, &["model", "stream", "run", "meter", "times"]),
     (2, &["config", "policy", "enrol", "view", "wire", "bundle"]),
     (
         3,
@@ -214,8 +214,12 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
         // What tests of the file itself start is no child of a daemon.
         let tokens = self::tokens(&without_comments_and_strings(without_tests(text)));
         for (i, token) in tokens.iter().enumerate() {
-            if token.text == "Command" && path_follows(&tokens, i) && self::text(&tokens, i + 2) == "new" {
-                found(token.line, "a program is started without sys::child: it would inherit the scopes' keys".into());
+            let word = |after: usize| self::text(&tokens, i + after);
+            let of_a_command = word(0) == "Manner" && matches!(word(2), "Foreground" | "Group");
+            if path_follows(&tokens, i) && word(0) == "Command" && word(2) == "new" {
+                found(token.line, "a program is started without run".into());
+            } else if path_follows(&tokens, i) && of_a_command && !name.starts_with("src/cli/") {
+                found(token.line, format!("{}: a program that would inherit the scopes' keys", word(2)));
             }
         }
     }
@@ -254,9 +258,9 @@ fn impure(name: &str, text: &str) -> Vec<(usize, String)> {
     found.map(|i| (tokens[i].line, format!("{} in the formats, which are pure", tokens[i].text))).collect()
 }
 
-/// Whether a file starts programs on its own: the commands do, which have no keys; and tests.
+/// Whether a file starts programs on its own: one place does, by what leaves the keys behind; and tests.
 fn may_start_programs(name: &str) -> bool {
-    name == "src/base/sys/child.rs" || name.starts_with("src/cli/") || is_test(name)
+    name == "src/base/sys/child.rs" || name.starts_with("src/base/run/") || is_test(name)
 }
 
 /// Whether a file has tests alone.
@@ -611,9 +615,18 @@ fn programs_are_started_without_the_scopes_keys() {
     let start = "fn f() { std::process::Command::new(\"x\"); }";
     assert_eq!(whats("src/vault/mod.rs", start).len(), 1);
     assert_eq!(whats("src/vault/mod.rs", &format!("fn g() {{}}\n#[cfg(test)]\nmod tests {{ {start} }}")), []);
-    for name in
-        ["src/base/sys/child.rs", "src/cli/release.rs", "src/core/caller/tests.rs", "src/core/caller/flush_test.rs"]
-    {
+    assert_eq!(whats("src/cli/release.rs", start).len(), 1);
+    for name in [
+        "src/base/sys/child.rs",
+        "src/base/run/running.rs",
+        "src/core/caller/tests.rs",
+        "src/core/caller/flush_test.rs",
+    ] {
         assert_eq!(whats(name, start), [], "{name}");
     }
+    for shares in ["fn f() { Manner::Group(None) }", "fn f() { run::Manner::Foreground }"] {
+        assert_eq!(whats("src/daemon/x.rs", shares).len(), 1, "{shares}");
+        assert_eq!(whats("src/cli/x.rs", shares), [], "{shares}");
+    }
+    assert_eq!(whats("src/daemon/x.rs", "fn f() { Manner::ALONE; Manner::Apart(x) }"), []);
 }

@@ -6,6 +6,7 @@ pub mod exit;
 pub mod hex;
 pub mod model;
 pub mod random_access;
+pub mod run;
 pub mod secret;
 pub mod stream;
 #[allow(unsafe_code, reason = "this is the place for it")]

@@ -12,13 +12,14 @@ use crate::config::{AccountsOf, Config};
 use crate::control::client::Client;
 use crate::exit::Exit;
 use crate::model::{AUTHORIZED_KEYS, SecretPath};
+use crate::run::{End, Manner, Program};
+use crate::sys::apart::RunAs;
 use crate::vault::{is_account_name, mark};
 use crate::wire::{AccountInfo, AccountState, GetAccounts, NoteAccount, Remove};
 use nix::unistd::{Gid, Group, User};
+use std::ffi::OsStr;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long one program may take.
@@ -253,7 +254,7 @@ fn prepare(accounts: &AccountsOf, group: &str) -> Result<Gid, Failure> {
     }
     let found = || Group::from_name(group).ok().flatten().map(|g| g.gid);
     if found().is_none() {
-        run(Command::new("groupadd").arg(group))?;
+        run("groupadd", &[&group])?;
     }
     let gid = found().ok_or_else(|| Failure::new(Exit::Failed, format!("there is no group {group}")))?;
     if gid == Gid::from_raw(0) {
@@ -269,33 +270,27 @@ fn shell(accounts: &AccountsOf) -> &Path {
 
 fn make(accounts: &AccountsOf, gid: Gid, account: &AccountInfo, uid: u32) -> Result<(), Failure> {
     let home = account_home::of(accounts, &account.user);
-    let mut command = Command::new("useradd");
+    let (uid, gid, mark) = (uid.to_string(), gid.to_string(), mark(&account.console));
     // Not within the range that useradd gives from, on purpose: it is not to say so.
-    command.args(["--uid", &uid.to_string(), "-K", "UID_MIN=1", "-K", "UID_MAX=4294967294", "--no-log-init"]);
+    let numbers: &[&dyn AsRef<OsStr>] = &[&"--uid", &uid, &"-K", &"UID_MIN=1", &"-K", &"UID_MAX=4294967294"];
     // A password that nothing matches, and an account that sshd does not call locked.
-    command.args(["--no-create-home", "--no-user-group", "--password", "*", "--gid", &gid.to_string()]);
-    command
-        .arg("--comment")
-        .arg(mark(&account.console))
-        .arg("--home-dir")
-        .arg(home)
-        .arg("--shell")
-        .arg(shell(accounts));
-    run(command.arg("--").arg(&account.user))
+    let plain: &[&dyn AsRef<OsStr>] =
+        &[&"--no-log-init", &"--no-create-home", &"--no-user-group", &"--password", &"*", &"--gid", &gid];
+    let about: &[&dyn AsRef<OsStr>] =
+        &[&"--comment", &mark, &"--home-dir", &home, &"--shell", &shell(accounts), &"--", &account.user];
+    run("useradd", &[numbers, plain, about].concat())
 }
 
 /// The account is as it was when it was made.
 fn unlock(accounts: &AccountsOf, account: &AccountInfo) -> Result<(), Failure> {
-    let mut command = Command::new("usermod");
-    command.args(["--password", "*", "--expiredate", "", "--shell"]).arg(shell(accounts));
-    run(command.arg("--").arg(&account.user))
+    let shell = shell(accounts);
+    run("usermod", &[&"--password", &"*", &"--expiredate", &"", &"--shell", &shell, &"--", &account.user])
 }
 
 /// Nobody logs in any more, then the sessions end if that is asked for. The account stays: its uid is on files, in archives and
 /// in logs, and would be the next one's.
 fn lock(accounts: &AccountsOf, account: &AccountInfo, uid: u32) -> Result<(), Failure> {
-    let mut command = Command::new("usermod");
-    run(command.args(["--lock", "--expiredate", "1", "--shell", NO_SHELL, "--"]).arg(&account.user))?;
+    run("usermod", &[&"--lock", &"--expiredate", &"1", &"--shell", &NO_SHELL, &"--", &account.user])?;
     if accounts.end_sessions {
         end_sessions(&account.user, uid);
     } else if runs(uid) {
@@ -311,13 +306,12 @@ fn lock(accounts: &AccountsOf, account: &AccountInfo, uid: u32) -> Result<(), Fa
 /// process of that very uid, so that it can reach nobody else, and what forks meanwhile is reached as well.
 fn end_sessions(user: &str, uid: u32) {
     if Path::new("/run/systemd/system").is_dir() {
-        let _ = run(Command::new("loginctl").arg("disable-linger").arg("--").arg(user));
-        let _ = run(Command::new("loginctl").arg("terminate-user").arg("--").arg(user));
+        let _ = run("loginctl", &[&"disable-linger", &"--", &user]);
+        let _ = run("loginctl", &[&"terminate-user", &"--", &user]);
     }
+    let them = RunAs { uid, gid: NOBODY, groups: Vec::new() };
     for (signal, grace) in [("TERM", GRACE), ("KILL", Duration::ZERO)] {
-        let mut kill = Command::new("/bin/sh");
-        kill.args(["-c", &format!("kill -{signal} -1")]).uid(uid).gid(NOBODY).env_clear();
-        let _ = run(&mut kill);
+        let _ = run_as(Some(&them), "/bin/sh", &[&"-c", &format!("kill -{signal} -1")]);
         let begun = Instant::now();
         while begun.elapsed() < grace && runs(uid) {
             std::thread::sleep(Duration::from_millis(50));
@@ -336,25 +330,24 @@ fn runs(uid: u32) -> bool {
 }
 
 /// Runs a program of the system to its end, which is bounded.
-fn run(command: &mut Command) -> Result<(), Failure> {
-    let name = command.get_program().to_string_lossy().into_owned();
+fn run(name: &str, args: &[&dyn AsRef<OsStr>]) -> Result<(), Failure> {
+    run_as(None, name, args)
+}
+
+/// The same, as another user.
+fn run_as(whom: Option<&RunAs>, name: &str, args: &[&dyn AsRef<OsStr>]) -> Result<(), Failure> {
     let failed = |what: String| Failure::new(Exit::Failed, format!("{name}: {what}"));
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-    let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(|e| failed(e.to_string()))? {
-            break status;
-        }
-        if begun.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(failed("it did not end".into()));
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    let program = Program {
+        args: args.iter().map(|arg| (*arg).as_ref().into()).collect(),
+        env: [("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")].map(|(n, is)| (n.into(), is.into())).into(),
+        ..Program::new(Path::new(name), Manner::Group(whom), Some(Instant::now() + PATIENCE))
     };
-    if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
+    match program.run().map_err(|e| failed(e.to_string()))?.end {
+        End::Itself(status) if status.success() => Ok(()),
+        End::Itself(status) => Err(failed(status.to_string())),
+        End::Lost(error) => Err(failed(error.to_string())),
+        End::Late | End::Cancelled | End::TooMuch => Err(failed("it did not end".into())),
+    }
 }
 
 /// Says what went wrong beside what was asked for.
@@ -404,8 +397,8 @@ mod tests {
 
     #[test]
     fn a_program_that_fails_says_so() {
-        assert!(run(&mut Command::new("true")).is_ok());
-        assert!(run(Command::new("sh").args(["-c", "exit 8"])).unwrap_err().message().contains("8"));
-        assert!(run(&mut Command::new("no-such-program")).is_err());
+        assert!(run("true", &[]).is_ok());
+        assert!(run("sh", &[&"-c", &"exit 8"]).unwrap_err().message().contains("8"));
+        assert!(run("no-such-program", &[]).is_err());
     }
 }

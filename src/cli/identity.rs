@@ -8,23 +8,23 @@ use super::{Failure, take, with_stdout};
 use crate::config::Config;
 use crate::control::client::Client;
 use crate::exit::Exit;
+use crate::run::{self, End, Input, Manner, Take};
 use crate::seal::{self, Protection};
 use crate::secret::Secret;
 use crate::stream::{Place, Recipient};
 use crate::wire::{self, IdentityList, IdentityRemove, UnlockWith};
 use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Random bytes in a passphrase that nobody has to type.
 const RANDOM: usize = 32;
 /// How long a program has to encrypt a passphrase: somebody may have to touch a token.
 const WITHIN: Duration = Duration::from_secs(120);
 /// The longest that an encrypted passphrase is.
-const SEALED_MAX: u64 = 64 << 10;
+const SEALED_MAX: usize = 64 << 10;
 
 /// `pinfold passwd`
 pub fn passwd(config: &Config, args: Passwd) -> Result<Exit, Failure> {
@@ -185,39 +185,31 @@ fn random_passphrase() -> Result<Secret, Failure> {
 }
 
 /// What a program of the admin's own makes of a passphrase: so long it has, and [`SEALED_MAX`].
-fn encrypt_with(program: &[&str], passphrase: &Secret, within: Duration) -> Result<Vec<u8>, Failure> {
-    let (name, args) = program.split_first().expect("a program has a name");
+fn encrypt_with(words: &[&str], passphrase: &Secret, within: Duration) -> Result<Vec<u8>, Failure> {
+    let (name, args) = words.split_first().expect("a program has a name");
     let fail = |e: io::Error| Failure::new(Exit::Failed, format!("{name}: {e}")).hint(format!("apt install {name}"));
-    let mut child = Command::new(name).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(fail)?;
-    // Far less than a pipe holds: it cannot block. Closed at once, so that the program sees the end.
-    let fed = child.stdin.take().expect("it was asked for").write_all(passphrase.expose());
-    let pipe = child.stdout.take().expect("it was asked for");
-    let (sender, answer) = std::sync::mpsc::channel();
-    let reader = std::thread::Builder::new().name("program".into()).spawn(move || {
-        let mut said = Vec::new();
-        let read = pipe.take(SEALED_MAX + 1).read_to_end(&mut said);
-        // Nobody listens once the time is up.
-        let _ = sender.send(read.map(|_| said));
-    });
-    let said = reader.map(|_| answer.recv_timeout(within));
-    let complaint = match said {
-        Err(error) => Some(error.to_string()),
-        Ok(Err(_)) => Some(format!("it took longer than {} s, and was stopped", within.as_secs())),
-        Ok(Ok(Err(error))) => Some(error.to_string()),
-        Ok(Ok(Ok(said))) if said.len() as u64 > SEALED_MAX => Some(format!("it said more than {SEALED_MAX} bytes")),
-        Ok(Ok(Ok(said))) => {
-            let status = child.wait().map_err(fail)?;
-            if status.success() && !said.is_empty() {
-                fed.map_err(fail)?;
-                return Ok(said);
-            }
-            Some(status.to_string())
-        }
+    let mut said = Vec::new();
+    let program = run::Program {
+        args: args.iter().map(Into::into).collect(),
+        stdin: Input::Bytes(passphrase.expose()),
+        stdout: Take::All(&mut said, SEALED_MAX),
+        // Somebody may be asked to touch a token.
+        ..run::Program::new(Path::new(name), Manner::Foreground, Some(Instant::now() + within))
     };
-    // Ended already, or to be ended now.
-    let _ = child.kill();
-    let _ = child.wait();
-    Err(Failure::new(Exit::Failed, format!("{} did not encrypt: {}", program.join(" "), complaint.unwrap_or_default())))
+    let ended = program.run().map_err(fail)?;
+    let complaint = match ended.end {
+        End::Itself(status) if status.success() && !said.is_empty() => {
+            if !ended.sent {
+                return Err(fail(io::ErrorKind::BrokenPipe.into()));
+            }
+            return Ok(said);
+        }
+        End::Itself(status) => status.to_string(),
+        End::Late | End::Cancelled => format!("it took longer than {} s, and was stopped", within.as_secs()),
+        End::TooMuch => format!("it said more than {SEALED_MAX} bytes"),
+        End::Lost(error) => error.to_string(),
+    };
+    Err(Failure::new(Exit::Failed, format!("{} did not encrypt: {complaint}", words.join(" "))))
 }
 
 fn folder_of(file: &Path) -> PathBuf {

@@ -9,14 +9,18 @@ use crate::control::client::Client;
 use crate::exit::Exit;
 use crate::fs::fuse::SOURCE;
 use crate::keyring::noted;
+use crate::run::{End, Ended, Manner, Program, Take};
 use crate::sys::{connection, mount};
 use crate::wire::GetStatus;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a daemon may take to say that it is well.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long systemctl may take to list the jobs, which D-Bus gives 25 s.
+const SYSTEMCTL: Duration = Duration::from_secs(30);
+/// The longest list of jobs, in bytes.
+const JOBS_MAX: usize = 4 << 20;
 
 /// Takes published keys back, aborts the connection, so that whoever waits for an answer gets an error, and unmounts.
 pub fn release(config: &Config, args: &Release) -> Result<Exit, Failure> {
@@ -54,15 +58,17 @@ fn served_by(config: &Config) -> Option<u32> {
 
 /// Whether systemd will start the unit again, as far as its jobs tell: only a stop ends it.
 fn goes_on(unit: &str) -> bool {
-    let jobs = Command::new("systemctl")
-        .args(["list-jobs", "--full", "--no-legend", "--no-pager"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    match jobs {
-        Ok(out) => !is_stopped(&String::from_utf8_lossy(&out.stdout), unit),
+    let mut jobs = Vec::new();
+    let program = Program {
+        args: ["list-jobs", "--full", "--no-legend", "--no-pager"].map(Into::into).into(),
+        stdout: Take::All(&mut jobs, JOBS_MAX),
+        stderr: Take::Nothing,
+        ..Program::new(Path::new("systemctl"), Manner::Group(None), Some(Instant::now() + SYSTEMCTL))
+    };
+    match program.run() {
+        Ok(Ended { end: End::Itself(_), .. }) => !is_stopped(&String::from_utf8_lossy(&jobs), unit),
         // Left mounted, it is taken over or released by hand; unmounted, readers would fail.
-        Err(_) => true,
+        _ => true,
     }
 }
 

@@ -3,13 +3,11 @@
 //! Owns the thread and the child that looks (`pinfold home-keys`): no thread of the daemon touches a home directory, which
 //! may hang, or lead back into the tree.
 
-use crate::sys::{child, wait};
+use crate::run::{self, End, Input, Manner, Program, Take};
 use crate::vault::Vault;
-use nix::poll::{PollFd, PollFlags};
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::process::Stdio;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,10 +24,10 @@ const OUTPUT_MAX: usize = 16 << 20;
 /// If there is no thread to be had.
 pub fn start(vault: &Arc<Vault>) -> io::Result<()> {
     let vault = Arc::clone(vault);
-    std::thread::Builder::new().name("home-keys".into()).spawn(move || run(&vault)).map(drop)
+    std::thread::Builder::new().name("home-keys".into()).spawn(move || follow(&vault)).map(drop)
 }
 
-fn run(vault: &Vault) {
+fn follow(vault: &Vault) {
     while let Some(users) = vault.wait_for_admins(AGAIN) {
         if users.is_empty() {
             continue;
@@ -45,43 +43,19 @@ fn run(vault: &Vault) {
 }
 
 fn read(users: &[String]) -> io::Result<HashMap<String, Vec<String>>> {
-    // This very program, whatever its file is called by now.
-    let mut command = child::command("/proc/self/exe");
-    let mut child = command.arg("home-keys").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let spoken = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all((users.join("\n") + "\n").as_bytes()));
-    let heard = spoken.and_then(|()| match child.stdout.take() {
-        Some(mut stdout) => listen(&mut stdout),
-        None => Ok(Vec::new()),
-    });
-    if heard.is_err() {
-        child.kill()?;
-    }
-    // It has closed its output, or was killed: it ends. One that hangs in the kernel is not waited for.
-    let begun = Instant::now();
-    while child.try_wait()?.is_none() {
-        if begun.elapsed() > Duration::from_secs(2) {
-            let _ = child.kill();
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(serde_json::from_slice(&heard?)?)
-}
-
-fn listen(from: &mut (impl Read + AsFd)) -> io::Result<Vec<u8>> {
-    let until = Instant::now() + PATIENCE;
-    let mut heard = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        if !wait::ready(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], Some(until))? {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        match from.read(&mut buffer)? {
-            0 => return Ok(heard),
-            n => heard.extend_from_slice(&buffer[..n]),
-        }
-        if heard.len() > OUTPUT_MAX {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
+    let (told, mut heard) = (users.join("\n") + "\n", Vec::new());
+    let program = Program {
+        args: vec!["home-keys".into()],
+        env: run::inherited(),
+        stdin: Input::Bytes(told.as_bytes()),
+        stdout: Take::All(&mut heard, OUTPUT_MAX),
+        // This very program, whatever its file is called by now.
+        ..Program::new(Path::new("/proc/self/exe"), Manner::ALONE, Some(Instant::now() + PATIENCE))
+    };
+    match program.run()?.end {
+        End::Itself(_) => Ok(serde_json::from_slice(&heard)?),
+        End::TooMuch => Err(io::ErrorKind::FileTooLarge.into()),
+        End::Late | End::Cancelled => Err(io::ErrorKind::TimedOut.into()),
+        End::Lost(error) => Err(error),
     }
 }

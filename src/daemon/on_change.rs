@@ -2,10 +2,10 @@
 //!
 //! Owns the waiting for the last of several changes, and the list of units that may be touched. What is a change is for the vault to say.
 
-use crate::sys::child;
+use crate::run::{self, End, Manner, Program};
 use crate::vault::{Action, Touched, Vault, Verb};
 use std::collections::BTreeMap;
-use std::process::Stdio;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(300);
 /// But nobody waits for longer than this.
 const AT_MOST: Duration = Duration::from_secs(3);
+/// How long systemctl may take: it waits for no job, and D-Bus gives a call 25 s.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts the thread. `allow` lists the units that may be reloaded or restarted.
 ///
@@ -27,10 +29,10 @@ pub fn start(vault: &Arc<Vault>, allow: Vec<String>) -> std::io::Result<()> {
     vault.tell_units(told);
     // The vault has the sending end: a strong count here would keep both for ever.
     let vault = Arc::downgrade(vault);
-    std::thread::Builder::new().name("on-change".into()).spawn(move || run(&vault, &changes, &allow)).map(|_| ())
+    std::thread::Builder::new().name("on-change".into()).spawn(move || follow(&vault, &changes, &allow)).map(|_| ())
 }
 
-fn run(vault: &Weak<Vault>, changes: &Receiver<Touched>, allow: &[String]) {
+fn follow(vault: &Weak<Vault>, changes: &Receiver<Touched>, allow: &[String]) {
     while let Ok(first) = changes.recv() {
         let begun = Instant::now();
         let mut touched = vec![first];
@@ -68,12 +70,16 @@ fn tell(unit: &str, verb: Verb) {
         // One that does not run is not started by a change of its secret.
         Verb::Restart => "try-restart",
     };
-    let mut command = child::command("systemctl");
-    command.args(["--no-block", "--no-ask-password", verb, "--", unit]).stdin(Stdio::null()).stdout(Stdio::null());
-    match command.status() {
-        Ok(status) if status.success() => {}
-        Ok(status) => tracing::warn!(%unit, verb, %status, "systemctl failed"),
-        Err(error) => tracing::warn!(%unit, verb, %error, "systemctl cannot be run"),
+    let program = Program {
+        args: ["--no-block", "--no-ask-password", verb, "--", unit].map(Into::into).into(),
+        env: run::inherited(),
+        ..Program::new(Path::new("systemctl"), Manner::ALONE, Some(Instant::now() + PATIENCE))
+    };
+    match program.run().map(|ended| ended.end) {
+        Ok(End::Itself(status)) if status.success() => {}
+        Ok(End::Itself(status)) => tracing::warn!(%unit, verb, %status, "systemctl failed"),
+        Ok(End::Lost(error)) | Err(error) => tracing::warn!(%unit, verb, %error, "systemctl cannot be run"),
+        Ok(_) => tracing::warn!(%unit, verb, "systemctl took too long, and was ended"),
     }
 }
 

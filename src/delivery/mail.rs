@@ -4,8 +4,9 @@
 
 use super::error::DeliveryError;
 use super::run::{Cancel, Program};
-use super::{Settings, safe, sftp};
+use super::{Settings, safe};
 use crate::model::{HostName, is_mail_address};
+use crate::run::Input;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -47,20 +48,17 @@ pub fn send(to: &str, subject: &str, body: &str, settings: &Settings) -> Result<
     safe::program(&settings.sendmail, &settings.mountpoint)?;
     let cancel = Cancel::new().map_err(|e| DeliveryError::io("an event", e))?;
     let what = format!("sendmail to {to}");
-    let stdin = sftp::rewound(&message).map_err(|e| DeliveryError::io(&what, e))?;
     let program = Program {
         what,
         path: &settings.sendmail,
         args: vec!["-t".into(), "-i".into()],
         env: Vec::new(),
-        stdin: Some(stdin),
-        stdout: None,
+        stdin: Input::Bytes(message.as_bytes()),
         keep: None,
         file_max: None,
         within: WITHIN,
     };
-    program.run(&cancel)?;
-    Ok(())
+    Ok(program.run(&cancel)?)
 }
 
 fn message(to: &str, subject: &str, body: &str) -> Result<String, MailError> {

@@ -6,6 +6,7 @@ use super::error::DeliveryError;
 use super::run::{Cancel, Program};
 use super::{ACK_MAX, Job, Settings, safe};
 use crate::model::{ConsoleName, HostName};
+use crate::run::Input;
 use crate::sys::memfd;
 use std::ffi::OsString;
 use std::fs::File;
@@ -24,8 +25,8 @@ pub enum Occasion {
 /// `exec:`: the file is on its standard input and in PINFOLD_FILE; exit status 0 says that it was delivered.
 pub fn put(path: &Path, job: &Job, file: File, settings: &Settings, cancel: &Cancel) -> Result<(), DeliveryError> {
     let env = [about(job), vec![("PINFOLD_ACTION", "deliver".into())]].concat();
-    let program = prepare(path, format!("the program {}", path.display()), env, Some(file.into()), settings)?;
-    program.run(cancel).map(|_| ())
+    let program = prepare(path, format!("the program {}", path.display()), env, Input::File(file.into()), settings)?;
+    program.run(cancel)
 }
 
 /// The program before or after a delivery.
@@ -43,10 +44,10 @@ pub fn hook(
     };
     let mut env = [about(job), vec![("PINFOLD_ACTION", when.into())]].concat();
     env.extend(result.map(|result| ("PINFOLD_RESULT", result.into())));
-    let program = prepare(path, format!("the program {} {when} it", path.display()), env, None, settings)?;
+    let program = prepare(path, format!("the program {} {when} it", path.display()), env, Input::Nothing, settings)?;
     // What was brought up is taken down also when nobody wants the delivery any more.
     let unhurried = Cancel::new().map_err(|e| DeliveryError::io("an event descriptor", e))?;
-    program.run(if result.is_some() { &unhurried } else { cancel }).map(|_| ())
+    program.run(if result.is_some() { &unhurried } else { cancel })
 }
 
 /// `exec:`: it prints the acknowledgement, or nothing.
@@ -65,9 +66,8 @@ pub fn ack(
     let what = format!("the program {}", path.display());
     let failed = |e| DeliveryError::io(path.display(), e);
     let output = memfd::with("pinfold-ack", b"").map_err(failed)?;
-    let mut program = prepare(path, what, env, None, settings)?;
-    program.stdout = Some(output.try_clone().map_err(failed)?);
-    program.run(cancel)?;
+    let program = prepare(path, what, env, Input::Nothing, settings)?;
+    program.run_into(output.try_clone().map_err(failed)?, cancel)?;
     printed(&output, path.display().to_string())
 }
 
@@ -94,10 +94,10 @@ fn prepare<'a>(
     path: &'a Path,
     what: String,
     env: Vec<(&'static str, OsString)>,
-    stdin: Option<OwnedFd>,
+    stdin: Input<'a>,
     settings: &Settings,
 ) -> Result<Program<'a>, DeliveryError> {
     safe::program(path, &settings.mountpoint)?;
     let within = settings.program;
-    Ok(Program { what, path, args: Vec::new(), env, stdin, stdout: None, keep: None, file_max: None, within })
+    Ok(Program { what, path, args: Vec::new(), env, stdin, keep: None, file_max: None, within })
 }

@@ -8,6 +8,7 @@ use super::program::printed;
 use super::run::{Cancel, Program};
 use super::target::Sftp;
 use super::{ACK_MAX, Job, Settings, final_name, part_name, safe};
+use crate::run::Input;
 use crate::sys::memfd;
 use std::ffi::OsString;
 use std::fs::File;
@@ -35,7 +36,7 @@ const OPTIONS: &[&str] = &[
 pub fn put(to: &Sftp, job: &Job, file: File, settings: &Settings, cancel: &Cancel) -> Result<(), DeliveryError> {
     let (part, name) = (to.file(&part_name(&job.console)), to.file(&final_name(job.serial)));
     let commands = format!("put -f /proc/self/fd/{} {part}\nrename {part} {name}\n", file.as_raw_fd());
-    run(to, commands, file.into(), None, settings).and_then(|program| program.run(cancel)).map(|_| ())
+    run(to, &commands, file.into(), None, settings)?.run(cancel)
 }
 
 /// Uploads a small text under this name, in the same way.
@@ -43,8 +44,7 @@ pub fn put_text(to: &Sftp, name: &str, text: &str, settings: &Settings, cancel: 
     let file = rewound(text).map_err(|e| DeliveryError::io("a file in memory", e))?;
     let (part, name) = (to.file(&format!(".{name}.part")), to.file(name));
     let commands = format!("put -f /proc/self/fd/{} {part}\nrename {part} {name}\n", file.as_raw_fd());
-    run(to, commands, file, None, settings)?.run(cancel)?;
-    Ok(())
+    run(to, &commands, file, None, settings)?.run(cancel)
 }
 
 /// Downloads into memory. That the file is not there yet is no error.
@@ -54,7 +54,7 @@ pub fn ack(from: &Sftp, name: &str, settings: &Settings, cancel: &Cancel) -> Res
     let output = memfd::with("pinfold-ack", b"").map_err(failed)?;
     let keep = output.try_clone().map_err(failed)?;
     let commands = format!("get {name} /proc/self/fd/{}\n", keep.as_raw_fd());
-    match run(from, commands, keep, Some(ACK_MAX + 1), settings)?.run(cancel) {
+    match run(from, &commands, keep, Some(ACK_MAX + 1), settings)?.run(cancel) {
         // In sftp(1)'s words, for a file that is not there and for nothing else.
         Err(DeliveryError::Failed { output, .. }) if output.contains(&format!("File \"{name}\" not found")) => {
             return Ok(None);
@@ -66,21 +66,19 @@ pub fn ack(from: &Sftp, name: &str, settings: &Settings, cancel: &Cancel) -> Res
 
 fn run<'a>(
     at: &Sftp,
-    commands: String,
+    commands: &'a str,
     keep: OwnedFd,
     file_max: Option<u64>,
     settings: &'a Settings,
 ) -> Result<Program<'a>, DeliveryError> {
     let what = format!("sftp to {}", at.destination());
     safe::program(&settings.sftp, &settings.mountpoint)?;
-    let stdin = rewound(&commands).map_err(|e| DeliveryError::io(&what, e))?;
     Ok(Program {
         what,
         path: &settings.sftp,
         args: arguments(at, settings),
         env: settings.agent.iter().map(|socket| ("SSH_AUTH_SOCK", socket.clone().into())).collect(),
-        stdin: Some(stdin),
-        stdout: None,
+        stdin: Input::Bytes(commands.as_bytes()),
         keep: Some(keep),
         file_max,
         within: settings.transfer,
@@ -88,9 +86,9 @@ fn run<'a>(
 }
 
 /// A file without a name, read from its start.
-pub(super) fn rewound(text: &str) -> std::io::Result<OwnedFd> {
+fn rewound(text: &str) -> std::io::Result<OwnedFd> {
     use std::io::Seek;
-    let mut file = File::from(memfd::with("pinfold-input", text.as_bytes())?);
+    let mut file = File::from(memfd::with("pinfold-text", text.as_bytes())?);
     file.rewind()?;
     Ok(file.into())
 }

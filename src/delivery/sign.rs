@@ -4,8 +4,9 @@
 
 use super::error::DeliveryError;
 use super::run::{Cancel, Program};
-use super::{Settings, safe, sftp};
+use super::{Settings, safe};
 use crate::model::HostName;
+use crate::run::Input;
 use std::path::Path;
 
 /// The longest answer, in bytes.
@@ -25,7 +26,6 @@ pub fn sign(
 ) -> Result<Vec<u8>, DeliveryError> {
     safe::program(program, &settings.mountpoint)?;
     let what = format!("the program {}", program.display());
-    let stdin = sftp::rewound(request).map_err(|e| DeliveryError::io(&what, e))?;
     let mut env = vec![("PINFOLD_HOST", host.as_str().into())];
     env.extend(std::env::var_os("HOME").map(|home| ("HOME", home)));
     env.extend(settings.agent.iter().map(|socket| ("SSH_AUTH_SOCK", socket.clone().into())));
@@ -34,8 +34,7 @@ pub fn sign(
         path: program,
         args: vec![host.as_str().into()],
         env,
-        stdin: Some(stdin),
-        stdout: None,
+        stdin: Input::Bytes(request.as_bytes()),
         keep: None,
         file_max: None,
         within: settings.program,

@@ -2,15 +2,14 @@
 //!
 //! Owns the contract between the race and its methods. It waits, it never judges.
 
+use crate::run::Cancel;
 use crate::secret::Secret;
 use crate::sys::arena::ArenaFull;
 use crate::sys::wait;
 use crate::wire::UnlockWith;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Instant;
 use thiserror::Error;
 
@@ -81,7 +80,7 @@ impl From<io::Error> for MethodError {
 /// How a method hears that it is to stop: a descriptor that becomes readable, and a moment.
 #[derive(Debug, Clone)]
 pub struct Stop {
-    told: Arc<EventFd>,
+    told: Cancel,
     until: Instant,
 }
 
@@ -91,13 +90,12 @@ impl Stop {
     /// # Errors
     /// If no descriptor can be had.
     pub fn new(until: Instant) -> io::Result<Self> {
-        Ok(Stop { told: Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?), until })
+        Ok(Stop { told: Cancel::new()?, until })
     }
 
     /// Tells it.
     pub fn tell(&self) {
-        // It overflows after 2^64 times.
-        let _ = self.told.write(1);
+        self.told.tell();
     }
 
     /// When its time is up.
@@ -105,9 +103,9 @@ impl Stop {
         self.until
     }
 
-    /// The same, with less time if `until` is sooner.
-    pub fn no_later(&self, until: Instant) -> Stop {
-        Stop { told: Arc::clone(&self.told), until: self.until.min(until) }
+    /// What it is told by.
+    pub fn told(&self) -> &Cancel {
+        &self.told
     }
 
     /// Waits until one of `fds` can be read or was closed; which, in their order.

@@ -6,34 +6,26 @@
 use super::MAX;
 use super::method::{Kind, Method, MethodError, Stop, answer_of};
 use crate::config::{Config, ProgramOptions};
+use crate::run::{End, Env, Input, Manner, PATH, Program, Take};
 use crate::secret::Secret;
-use crate::sys::apart::{self, Child, NOT_CONFINED, NOT_RUN, RunAs};
-use crate::sys::wait;
+use crate::sys::apart::{NOT_CONFINED, NOT_RUN, RunAs};
 use crate::trust::{self, Owners};
 use crate::wire::UnlockWith;
-use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags};
-use nix::unistd::{Group, User, pipe2};
+use nix::unistd::{Group, User};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, OsString};
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Between the request to end and the kill.
-const GRACE: Duration = Duration::from_secs(2);
 /// uid and gid of programs for which no other is configured, as in plugin-runner(8).
 const NOBODY: u32 = 65534;
 /// How many programs one race has at most.
 const PROGRAMS_MAX: usize = 32;
 /// Where Mandos's plugins find their helpers: its own place, below the folder for libraries.
 const HELPERS: &str = "mandos/plugin-helpers";
-/// A path for those who start us without one.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the service manager tells this process and nobody else, and what would change how a program is loaded.
 const NOT_PASSED_ON: &[&str] = &[
     "CREDENTIALS_DIRECTORY",
@@ -53,7 +45,7 @@ pub struct ProgramMethod {
     path: PathBuf,
     options: ProgramOptions,
     store: PathBuf,
-    stdin: Option<File>,
+    null_stdin: bool,
 }
 
 /// The programs of the configured folders: of two with one name that of the earlier folder, and none if that one is no
@@ -70,8 +62,7 @@ pub fn found(config: &Config, null_stdin: bool) -> Vec<ProgramMethod> {
             if options.disabled {
                 continue;
             }
-            let stdin = null_stdin.then(|| File::open("/dev/null").ok()).flatten();
-            programs.push(ProgramMethod { name, path, options, store: config.store.clone(), stdin });
+            programs.push(ProgramMethod { name, path, options, store: config.store.clone(), null_stdin });
         }
     }
     if programs.len() > PROGRAMS_MAX {
@@ -142,13 +133,25 @@ impl Method for ProgramMethod {
     }
 
     fn answer(&mut self, stop: &Stop) -> Result<UnlockWith, MethodError> {
-        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
-        let stop = match self.options.timeout {
-            Some(timeout) => stop.no_later(Instant::now() + timeout),
-            None => stop.clone(),
+        let run_as = run_as(&self.options)?;
+        let until = self.options.timeout.map_or(stop.until(), |timeout| stop.until().min(Instant::now() + timeout));
+        let mut secret = Secret::zeroed(0)?;
+        let program = Program {
+            args: self.options.args.iter().map(Into::into).collect(),
+            env: environment(std::env::vars_os(), &self.store, &self.options.env),
+            stdin: if self.null_stdin { Input::Nothing } else { Input::Inherited },
+            stdout: Take::Secret(&mut secret, MAX),
+            cancel: Some(stop.told()),
+            ..Program::new(&self.path, Manner::Apart(&run_as), Some(until))
         };
-        let child = self.spawn(theirs)?;
-        let secret = finish(child, ours, &stop)?;
+        let ended = program.run().map_err(|e| MethodError::Failed(format!("it cannot be started: {e}")))?;
+        match ended.end {
+            End::Itself(status) => said_well(status.code().unwrap_or_default())?,
+            End::Late => return Err(MethodError::TimedOut),
+            End::Cancelled => return Err(MethodError::Stopped),
+            End::TooMuch => return Err(MethodError::TooLong),
+            End::Lost(error) => return Err(error.into()),
+        }
         if secret.is_empty() && !self.options.empty_is_answer {
             return Err(MethodError::Nothing);
         }
@@ -156,26 +159,15 @@ impl Method for ProgramMethod {
     }
 }
 
-impl ProgramMethod {
-    fn spawn(&self, stdout: OwnedFd) -> Result<Child, MethodError> {
-        let run_as = run_as(&self.options)?;
-        let cstring =
-            |bytes: &[u8]| CString::new(bytes).map_err(|_| MethodError::Failed("a NUL in its options".into()));
-        let path = cstring(self.path.as_os_str().as_bytes())?;
-        let mut args = vec![path.clone()];
-        for arg in &self.options.args {
-            args.push(cstring(arg.as_bytes())?);
-        }
-        let env = environment(std::env::vars_os(), &self.store, &self.options.env)
-            .iter()
-            .map(|line| cstring(line.as_bytes()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let stdin = std::io::stdin();
-        let stdin = self.stdin.as_ref().map_or_else(|| stdin.as_fd(), |null| null.as_fd());
-        let program =
-            apart::Program { path: &path, args: &args, env: &env, stdin, stdout: stdout.as_fd(), run_as: &run_as };
-        apart::spawn(&program).map_err(|e| MethodError::Failed(format!("it cannot be started: {e}")))
-    }
+/// Whether it ended well. Closing the output is not the end; the status is what counts.
+fn said_well(status: i32) -> Result<(), MethodError> {
+    Err(MethodError::Failed(match status {
+        0 => return Ok(()),
+        NOT_RUN => "it cannot be executed (exit status 127)".into(),
+        NOT_CONFINED => "it could not be run as that user (exit status 126)".into(),
+        signal if signal > 128 => format!("it was ended by signal {}", signal - 128),
+        status => format!("it ended with exit status {status}"),
+    }))
 }
 
 /// Whom it runs as: nobody, unless somebody else is configured; root only by name.
@@ -198,22 +190,18 @@ pub(super) fn environment(
     inherited: impl Iterator<Item = (OsString, OsString)>,
     store: &Path,
     own: &BTreeMap<String, String>,
-) -> Vec<OsString> {
-    let mut all: BTreeMap<OsString, OsString> = inherited
+) -> Env {
+    let mut all: Env = inherited
         .filter(|(name, _)| !NOT_PASSED_ON.iter().any(|no| name.as_bytes().starts_with(no.as_bytes())))
         .collect();
+    // For those who start us without one.
     all.entry("PATH".into()).or_insert_with(|| PATH.into());
     all.insert("CRYPTTAB_NAME".into(), "pinfold".into());
     all.insert("CRYPTTAB_TRIED".into(), "0".into());
     all.insert("CRYPTTAB_SOURCE".into(), store.into());
     all.insert("MANDOSPLUGINHELPERDIR".into(), helpers().into());
     all.extend(own.iter().map(|(name, value)| (name.into(), value.into())));
-    let line = |(mut name, value): (OsString, OsString)| {
-        name.push("=");
-        name.push(value);
-        name
-    };
-    all.into_iter().map(line).collect()
+    all
 }
 
 /// Debian has a folder for each architecture.
@@ -221,60 +209,6 @@ fn helpers() -> PathBuf {
     let lib = Path::new("/usr/lib");
     let mut below = std::fs::read_dir(lib).into_iter().flatten().filter_map(|e| Some(e.ok()?.path().join(HELPERS)));
     below.find(|p| p.is_dir()).unwrap_or_else(|| lib.join(HELPERS))
-}
-
-/// What it printed, if it ended well. However this ends, nothing of the program is left.
-fn finish(mut child: Child, output: OwnedFd, stop: &Stop) -> Result<Secret, MethodError> {
-    let printed = listen(&mut child, File::from(output), stop);
-    if printed.is_err() {
-        end(child);
-    }
-    printed
-}
-
-fn listen(child: &mut Child, mut output: File, stop: &Stop) -> Result<Secret, MethodError> {
-    let mut secret = Secret::zeroed(4096)?;
-    let mut len = 0;
-    loop {
-        stop.wait([output.as_fd()])?;
-        if len == secret.len() {
-            // One byte more than allowed, so that too much is seen.
-            secret.resize((len * 2).min(MAX + 1))?;
-        }
-        match output.read(&mut secret.expose_mut()[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e.into()),
-        }
-        if len > MAX {
-            return Err(MethodError::TooLong);
-        }
-    }
-    // Closing the output is not the end; its status is what counts.
-    let status = loop {
-        stop.wait([child.fd()])?;
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-    };
-    secret.resize(len)?;
-    match status {
-        0 => Ok(secret),
-        NOT_RUN => Err(MethodError::Failed("it cannot be executed (exit status 127)".into())),
-        NOT_CONFINED => Err(MethodError::Failed("it could not be run as that user (exit status 126)".into())),
-        signal if signal > 128 => Err(MethodError::Failed(format!("it was ended by signal {}", signal - 128))),
-        status => Err(MethodError::Failed(format!("it ended with exit status {status}"))),
-    }
-}
-
-/// Asked, then killed.
-fn end(child: Child) {
-    child.terminate();
-    let mut fds = [PollFd::new(child.fd(), PollFlags::POLLIN)];
-    // Dropping it kills and reaps in any case.
-    let _ = wait::ready(&mut fds, Some(Instant::now() + GRACE));
-    drop(child);
 }
 
 #[cfg(test)]
@@ -331,7 +265,9 @@ mod tests {
         let inherited = inherited.into_iter().map(|(n, v)| (n.into(), v.into()));
         let own = BTreeMap::from([("CRYPTTAB_NAME".to_owned(), "mine".to_owned())]);
         let helpers = format!("MANDOSPLUGINHELPERDIR={}", helpers().display());
-        let lines = environment(inherited, Path::new("/var/lib/pinfold"), &own);
+        let all = environment(inherited, Path::new("/var/lib/pinfold"), &own);
+        let line = |(name, value): (OsString, OsString)| format!("{}={}", name.display(), value.display());
+        let lines: Vec<String> = all.into_iter().map(line).collect();
         assert_eq!(
             lines,
             [

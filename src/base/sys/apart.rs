@@ -36,7 +36,7 @@ pub struct RunAs {
     pub groups: Vec<u32>,
 }
 
-/// A program to be run. stderr is the daemon's own.
+/// A program to be run.
 #[derive(Debug)]
 pub struct Program<'a> {
     /// An absolute path.
@@ -49,6 +49,8 @@ pub struct Program<'a> {
     pub stdin: BorrowedFd<'a>,
     /// Its standard output.
     pub stdout: BorrowedFd<'a>,
+    /// Its errors.
+    pub stderr: BorrowedFd<'a>,
     /// Whom it runs as.
     pub run_as: &'a RunAs,
 }
@@ -68,6 +70,7 @@ struct Raw {
     env: *const *const libc::c_char,
     stdin: RawFd,
     stdout: RawFd,
+    stderr: RawFd,
     uid: u32,
     gid: u32,
     groups: *const u32,
@@ -80,7 +83,7 @@ struct Raw {
 /// ENOENT if there is no such file; EPERM without CAP_SYS_ADMIN; what the system says. That it cannot be executed shows in
 /// its exit status ([`NOT_RUN`], [`NOT_CONFINED`]).
 pub fn spawn(program: &Program<'_>) -> io::Result<Child> {
-    // Above the three standard ones, so that dup2 in the child overwrites neither.
+    // Above the three standard ones, so that dup2 in the child overwrites none.
     let high = |fd: BorrowedFd<'_>| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3));
     let own = |fd: RawFd| {
         // SAFETY: fcntl just made this descriptor and nothing else has it.
@@ -88,6 +91,7 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Child> {
     };
     let stdin = own(high(program.stdin)?);
     let stdout = own(high(program.stdout)?);
+    let stderr = own(high(program.stderr)?);
     // Root opens it: its folder may be closed to whom it runs as, as Mandos's plugin folders are.
     let file = nix::fcntl::open(program.path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let file = own(high(file.as_fd())?);
@@ -102,6 +106,7 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Child> {
         env: env.as_ptr(),
         stdin: stdin.as_raw_fd(),
         stdout: stdout.as_raw_fd(),
+        stderr: stderr.as_raw_fd(),
         uid: program.run_as.uid,
         gid: program.run_as.gid,
         groups: program.run_as.groups.as_ptr(),
@@ -213,6 +218,7 @@ unsafe fn init(raw: &Raw) -> ! {
         if libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>(), 0, 0, 0) < 0
             || libc::dup2(raw.stdin, 0) < 0
             || libc::dup2(raw.stdout, 1) < 0
+            || libc::dup2(raw.stderr, 2) < 0
             || (raw.file != PROGRAM && libc::dup3(raw.file, PROGRAM, libc::O_CLOEXEC) < 0)
             // Everything else at once: a copy of the store's lock would keep the lock.
             || libc::syscall(libc::SYS_close_range, PROGRAM.cast_unsigned() + 1, u32::MAX, 0u32) < 0
@@ -319,6 +325,7 @@ mod tests {
             env: &[c"PATH=/usr/bin:/bin".to_owned()],
             stdin: null.as_fd(),
             stdout: write.as_fd(),
+            stderr: std::io::stderr().as_fd(),
             run_as,
         });
         (child.unwrap(), read.into())
@@ -400,8 +407,9 @@ mod tests {
         let run = |path: &std::path::Path| {
             let path = CString::new(path.to_str().unwrap()).unwrap();
             let args = std::slice::from_ref(&path);
-            let (stdin, stdout, run_as) = (null.as_fd(), null.as_fd(), &nobody());
-            spawn(&Program { path: &path, args, env: &[], stdin, stdout, run_as }).map(|mut child| ended(&mut child))
+            let (stdin, stdout, stderr, run_as) = (null.as_fd(), null.as_fd(), null.as_fd(), &nobody());
+            spawn(&Program { path: &path, args, env: &[], stdin, stdout, stderr, run_as })
+                .map(|mut child| ended(&mut child))
         };
         assert_eq!(run(&path).unwrap(), 0);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o744)).unwrap();

@@ -8,12 +8,12 @@ use super::far::{Accepted, Changed, FarSide};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::model::PasswordName;
+use crate::run::{Manner, Program};
 use crate::secret::Secret;
 use crate::sys::arena::ArenaFull;
 use crate::trust;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The contract's format and version.
 const FORMAT: &str = "pinfold-rotate/1";
@@ -42,14 +42,14 @@ impl Exec {
 
     fn run(&self, verb: &str, name: &PasswordName, passwords: &[&Secret]) -> Result<Ended, String> {
         let input = lines(verb, name, passwords).map_err(|e| e.to_string())?;
-        let mut command = Command::new(&self.program);
-        command.arg(verb);
-        command
-            .env("PINFOLD_USER", name.user())
-            .env("PINFOLD_HOST", name.host())
-            .env("PINFOLD_SERVICE", name.service());
-        command.env("PINFOLD_TIMEOUT", self.limit.as_secs().to_string());
-        run(command, Input::Now(&input), passwords, self.limit).map_err(|e| format!("{}: {e}", self.program.display()))
+        let until = Instant::now() + self.limit;
+        let mut program = Program::new(&self.program, Manner::Group(None), Some(until));
+        program.args = vec![verb.into()];
+        let limit = self.limit.as_secs().to_string();
+        let [user, host, service] = [name.user(), name.host(), name.service()];
+        let told = [("USER", user), ("HOST", host), ("SERVICE", service), ("TIMEOUT", &limit)];
+        program.env.extend(told.map(|(what, is)| (format!("PINFOLD_{what}").into(), is.into())));
+        run(program, Input::Bytes(input.expose()), passwords).map_err(|e| format!("{}: {e}", self.program.display()))
     }
 }
 

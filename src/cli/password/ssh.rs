@@ -8,8 +8,11 @@ use super::child::{Ended, Input, run};
 use super::far::{Accepted, Changed, FarSide};
 use crate::config::{Config, Passwords, SshVerify};
 use crate::model::PasswordName;
+use crate::run::{Manner, Program};
 use crate::secret::Secret;
-use std::process::Command;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::Instant;
 
 /// What the far side says once it reads: nothing is sent to what does not say it.
 const READY: &str = "pinfold-ready";
@@ -54,33 +57,35 @@ impl<'c> Ssh<'c> {
         Ssh { passwords: &config.passwords }
     }
 
-    fn ssh(&self, options: &[&str]) -> Command {
-        let mut command = Command::new("ssh");
+    fn ssh<'a>(&self, options: &[&str], args: &[&str]) -> Program<'a> {
+        let until = Instant::now() + self.passwords.timeout;
+        let mut program = Program::new(Path::new("ssh"), Manner::Group(None), Some(until));
         if let Some(file) = &self.passwords.ssh_config {
-            command.arg("-F").arg(file);
+            program.args.extend(["-F".into(), file.into()]);
         }
         let connect = format!("ConnectTimeout={}", self.passwords.timeout.as_secs().clamp(1, 30));
         for option in options.iter().chain(PLAIN).copied().chain([connect.as_str()]) {
-            command.arg("-o").arg(option);
+            program.args.extend(["-o".into(), option.into()]);
         }
-        command.env_remove("SSH_ASKPASS").env_remove("SSH_ASKPASS_REQUIRE");
-        command
+        program.args.extend(args.iter().map(OsString::from));
+        for asks in ["SSH_ASKPASS", "SSH_ASKPASS_REQUIRE"] {
+            program.env.remove(OsStr::new(asks));
+        }
+        program
     }
 
     /// A command on the far side, as the admin, that is given `USER:PASSWORD`.
     fn told(&self, name: &PasswordName, password: &Secret, what: &str, hidden: &[&Secret]) -> Result<Ended, String> {
         let line = line(name, password).map_err(|e| e.to_string())?;
-        let mut command = self.ssh(&["BatchMode=yes"]);
-        command.args(["-T", "--", name.host()]).arg(format!("echo {READY}; exec {what}"));
-        run(command, Input::After(READY, &line), hidden, self.passwords.timeout).map_err(|e| format!("ssh: {e}"))
+        let command = format!("echo {READY}; exec {what}");
+        let program = self.ssh(&["BatchMode=yes"], &["-T", "--", name.host(), &command]);
+        run(program, Input::After(READY, line.expose()), hidden).map_err(|e| format!("ssh: {e}"))
     }
 
     /// As ssh names the account when it asks: an alias of the configuration means another host.
     fn account(&self, name: &PasswordName) -> Result<String, String> {
-        let mut command = self.ssh(&[]);
-        command.args(["-G", "-l", name.user(), "--", name.host()]);
-        let nothing = Secret::zeroed(0).map_err(|e| e.to_string())?;
-        let ended = run(command, Input::Now(&nothing), &[], self.passwords.timeout).map_err(|e| format!("ssh: {e}"))?;
+        let program = self.ssh(&[], &["-G", "-l", name.user(), "--", name.host()]);
+        let ended = run(program, Input::Nothing, &[]).map_err(|e| format!("ssh: {e}"))?;
         let said = String::from_utf8_lossy(&ended.stdout);
         let value = |key: &str| said.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
         let host = value("hostkeyalias").or_else(|| value("hostname")).unwrap_or_else(|| name.host().to_owned());
@@ -89,11 +94,15 @@ impl<'c> Ssh<'c> {
 
     fn login(&self, name: &PasswordName, password: &Secret) -> Result<Ended, String> {
         let us = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
-        let mut command = self.ssh(LOGIN);
+        let account = self.account(name)?;
         // -n: the standard input is for the program that answers, not for the far side.
-        command.args(["-n", "-T", "-l", name.user(), "--", name.host(), "true"]);
-        command.env("SSH_ASKPASS", us).env("SSH_ASKPASS_REQUIRE", "force").env(ACCOUNT, self.account(name)?);
-        run(command, Input::Now(password), &[password], self.passwords.timeout).map_err(|e| format!("ssh: {e}"))
+        let mut program = self.ssh(LOGIN, &["-n", "-T", "-l", name.user(), "--", name.host(), "true"]);
+        program.env.extend([
+            ("SSH_ASKPASS".into(), us.into()),
+            ("SSH_ASKPASS_REQUIRE".into(), "force".into()),
+            (ACCOUNT.into(), account.into()),
+        ]);
+        run(program, Input::Bytes(password.expose()), &[password]).map_err(|e| format!("ssh: {e}"))
     }
 }
 
@@ -158,9 +167,7 @@ mod tests {
         let name = PasswordName::parse("a@ui-1").unwrap();
         let line = line(&name, &Secret::copy_of(b"p:w").unwrap()).unwrap();
         assert_eq!(line.expose(), b"a:p:w\n");
-        let mut command = ssh.ssh(LOGIN);
-        command.args(["--", name.host()]);
-        let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+        let args = ssh.ssh(LOGIN, &["--", name.host()]).args;
         assert!(args.iter().position(|a| a == "--") < args.iter().position(|a| a == "ui-1"));
         assert!(args.windows(2).any(|w| w == ["-o", "PubkeyAuthentication=no"]));
     }

@@ -4,12 +4,11 @@
 
 use crate::fs::Node;
 use crate::model::{Ino, Kind, Name};
-use crate::sys::child;
+use crate::run::{self, End, Input, Manner, Program};
 use crate::vault::Vault;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
@@ -35,7 +34,7 @@ impl Poker {
     pub fn start(vault: &Arc<Vault>, mountpoint: &Path) -> std::io::Result<Self> {
         let (told, changes) = sync_channel(MAX);
         let (vault, mountpoint) = (Arc::downgrade(vault), mountpoint.to_owned());
-        std::thread::Builder::new().name("poke".into()).spawn(move || run(&changes, &vault, &mountpoint))?;
+        std::thread::Builder::new().name("poke".into()).spawn(move || follow(&changes, &vault, &mountpoint))?;
         Ok(Poker(told))
     }
 
@@ -56,7 +55,7 @@ impl Poker {
     }
 }
 
-fn run(changes: &Receiver<What>, vault: &Weak<Vault>, mountpoint: &Path) {
+fn follow(changes: &Receiver<What>, vault: &Weak<Vault>, mountpoint: &Path) {
     while let Ok(first) = changes.recv() {
         let Some(vault) = vault.upgrade() else { return };
         let mut nodes = BTreeSet::new();
@@ -81,10 +80,9 @@ fn run(changes: &Receiver<What>, vault: &Weak<Vault>, mountpoint: &Path) {
 /// Which process it is, for as long as it is not waited for.
 struct Waker<'a>(&'a AtomicU32);
 
-impl<'a> Waker<'a> {
-    fn new(waker: &'a AtomicU32, pid: u32) -> Self {
-        waker.store(pid, Ordering::SeqCst);
-        Waker(waker)
+impl Waker<'_> {
+    fn is(&self, pid: u32) {
+        self.0.store(pid, Ordering::SeqCst);
     }
 }
 
@@ -104,29 +102,28 @@ fn in_child(mountpoint: &Path, paths: &[PathBuf], nodes: &[u64], waker: &AtomicU
     if paths.is_empty() && nodes.is_empty() {
         return Ok(());
     }
-    // This very program, whatever its file is called by now.
-    let mut command = child::command("/proc/self/exe");
-    let mut child = command.arg("poke").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    use std::os::unix::ffi::OsStrExt;
+    let mut told = Vec::new();
+    for path in std::iter::once(mountpoint).chain(paths.iter().map(PathBuf::as_path)) {
+        told.extend_from_slice(path.as_os_str().as_bytes());
+        told.push(0);
+    }
+    for node in nodes {
+        write!(told, "{node}\0")?;
+    }
     // Until it has been waited for, nobody else has that number; and it opens nothing before it was told what.
-    let _no_longer = Waker::new(waker, child.id());
-    if let Some(mut stdin) = child.stdin.take() {
-        use std::os::unix::ffi::OsStrExt;
-        for path in std::iter::once(mountpoint).chain(paths.iter().map(PathBuf::as_path)) {
-            stdin.write_all(path.as_os_str().as_bytes())?;
-            stdin.write_all(b"\0")?;
-        }
-        for node in nodes {
-            write!(stdin, "{node}\0")?;
-        }
+    let waker = Waker(waker);
+    let program = Program {
+        args: vec!["poke".into()],
+        env: run::inherited(),
+        stdin: Input::Bytes(&told),
+        started: Some(&|pid| waker.is(pid)),
+        // This very program, whatever its file is called by now.
+        ..Program::new(Path::new("/proc/self/exe"), Manner::ALONE, Some(Instant::now() + PATIENCE))
+    };
+    match program.run()?.end {
+        End::Itself(_) => Ok(()),
+        End::Lost(error) => Err(error),
+        End::Late | End::Cancelled | End::TooMuch => Err(std::io::ErrorKind::TimedOut.into()),
     }
-    let begun = Instant::now();
-    while child.try_wait()?.is_none() {
-        if begun.elapsed() > PATIENCE {
-            child.kill()?;
-            // One that hangs in the kernel is not waited for.
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }

@@ -4,14 +4,12 @@
 
 use super::super::Failure;
 use super::Found;
-use crate::cli::take;
 use crate::exit::Exit;
 use crate::model::{PASSWORD_MAX, PasswordName};
+use crate::run::{End, Manner, Program, Take};
 use crate::secret::Secret;
-use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// The most entries of a store.
 const ENTRIES_MAX: usize = 100_000;
@@ -80,21 +78,18 @@ fn name_of(entry: &str) -> Result<PasswordName, String> {
 
 /// The first line.
 fn open(file: &Path) -> Result<Secret, String> {
-    let mut gpg = Command::new("gpg");
-    gpg.args(["--quiet", "--no-encrypt-to", "--decrypt", "--"]).arg(file);
-    gpg.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = gpg.spawn().map_err(|e| format!("gpg: {e}"))?;
-    let pipe = child.stdout.take().map(|pipe| File::from(OwnedFd::from(pipe)));
-    let read = pipe.map(|mut pipe| take::all(&mut pipe, ENTRY_MAX));
-    let status = child.wait().map_err(|e| format!("gpg: {e}"))?;
-    if !status.success() {
-        return Err("gpg cannot open it".into());
+    let mut entry = Secret::zeroed(0).map_err(|e| e.to_string())?;
+    // It may ask for the key's passphrase at the terminal, and people take their time.
+    let gpg = Program::new(Path::new("gpg"), Manner::Foreground, None);
+    let args = ["--quiet", "--no-encrypt-to", "--decrypt", "--"].map(OsString::from).into_iter();
+    let args = args.chain([file.into()]).collect();
+    let stdout = Take::Secret(&mut entry, ENTRY_MAX);
+    match (Program { args, stdout, stderr: Take::Nothing, ..gpg }).run().map_err(|e| format!("gpg: {e}"))?.end {
+        End::Itself(status) if status.success() => {}
+        End::TooMuch => return Err(format!("it has more than {ENTRY_MAX} bytes")),
+        End::Lost(e) => return Err(format!("gpg: {e}")),
+        End::Itself(_) | End::Late | End::Cancelled => return Err("gpg cannot open it".into()),
     }
-    let mut entry = match read {
-        Some(Ok(Some(entry))) => entry,
-        Some(Err(failure)) => return Err(failure.message().to_owned()),
-        Some(Ok(None)) | None => return Err(format!("it has more than {ENTRY_MAX} bytes")),
-    };
     let end = entry.expose().iter().position(|b| *b == b'\n').unwrap_or(entry.len());
     if end > PASSWORD_MAX {
         return Err(format!("its first line has more than {PASSWORD_MAX} bytes"));
