@@ -1,15 +1,18 @@
 //! A listing as comma-separated values (RFC 4180): which column is what, and each field in locked memory.
 //!
-//! Owns the form. An error names the line, never what is in it.
+//! Owns what is no listing, which the reader of csv_core would take for one. An error names the line, never what is in it.
 
 use super::super::Failure;
 use super::Found;
 use crate::model::PasswordName;
 use crate::secret::Secret;
 use crate::sys::arena::ArenaFull;
+use csv_core::{ReadFieldResult, Reader, ReaderBuilder, Terminator};
 
 /// The most columns a line has.
 const COLUMNS_MAX: usize = 32;
+/// The longest field in quotes, in bytes.
+const QUOTED_MAX: usize = 4096;
 
 /// What is in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +54,7 @@ impl Column {
 /// A usage error if it is no listing, or its heading has no password in it.
 pub fn passwords(listing: &Secret) -> Result<Vec<Found>, Failure> {
     let bytes = listing.expose().strip_prefix(b"\xef\xbb\xbf").unwrap_or(listing.expose());
-    let mut rows = Rows { rest: bytes, line: 0 };
+    let mut rows = Rows::of(bytes)?;
     let mut heading: Option<Vec<Column>> = None;
     let mut all = Vec::new();
     let mut first = true;
@@ -117,86 +120,85 @@ fn of_row(columns: &[Column], row: Vec<Secret>) -> Result<(PasswordName, Secret)
 }
 
 struct Rows<'a> {
+    reader: Reader,
     rest: &'a [u8],
     line: usize,
+    /// As long as the listing: each of its fields fits.
+    field: Secret,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    fn of(listing: &'a [u8]) -> Result<Self, ArenaFull> {
+        // A carriage return alone ends no line.
+        let reader = ReaderBuilder::new().terminator(Terminator::Any(b'\n')).build();
+        Ok(Rows { reader, rest: listing, line: 1, field: Secret::zeroed(listing.len())? })
+    }
+
     /// The next row and the line it begins in; what is wrong with it.
     fn next_row(&mut self) -> Result<Option<(usize, Vec<Secret>)>, String> {
+        // Empty lines, which the reader would not count.
+        while let Some(rest) = self.rest.strip_prefix(b"\n") {
+            (self.rest, self.line) = (rest, self.line + 1);
+        }
         if self.rest.is_empty() {
             return Ok(None);
         }
-        self.line += 1;
-        let begins = self.line;
-        let mut row = Vec::new();
+        let (begins, mut row) = (self.line, Vec::new());
         loop {
-            let (field, end) = self.field().map_err(|why| format!("line {begins}: {why}"))?;
+            let (field, ends) = self.next_field().map_err(|why| format!("line {begins}: {why}"))?;
             row.push(field);
-            match end {
-                Some(b',') if row.len() < COLUMNS_MAX => {}
-                Some(b',') => return Err(format!("line {begins}: more than {COLUMNS_MAX} columns")),
-                _ => return Ok(Some((begins, row))),
+            if ends {
+                return Ok(Some((begins, row)));
+            }
+            if row.len() == COLUMNS_MAX {
+                return Err(format!("line {begins}: more than {COLUMNS_MAX} columns"));
             }
         }
     }
 
-    /// A field, and what ended it: a comma, or the line.
-    fn field(&mut self) -> Result<(Secret, Option<u8>), String> {
-        let full = |e: ArenaFull| e.to_string();
-        if let Some(quoted) = self.rest.strip_prefix(b"\"") {
-            let mut field = Secret::zeroed(quoted.len().min(4096)).map_err(full)?;
-            let (mut at, mut filled) = (0, 0);
-            loop {
-                let byte = match (quoted.get(at), quoted.get(at + 1)) {
-                    (Some(b'"'), Some(b'"')) => {
-                        at += 1;
-                        b'"'
-                    }
-                    (Some(b'"'), _) => break,
-                    (Some(byte), _) => *byte,
-                    (None, _) => return Err("a quote does not end".into()),
-                };
-                self.line += usize::from(byte == b'\n');
-                if filled == field.len() {
-                    return Err("a field is too long".into());
-                }
-                field.expose_mut()[filled] = byte;
-                (at, filled) = (at + 1, filled + 1);
-            }
-            field.resize(filled).map_err(full)?;
-            self.rest = &quoted[at + 1..];
-            return match self.ended() {
-                Some(end) => Ok((field, end)),
-                None => Err("something follows a quote".into()),
-            };
+    /// The next field, and whether it ends its row.
+    fn next_field(&mut self) -> Result<(Secret, bool), String> {
+        let into = self.field.expose_mut();
+        let (mut result, read, mut len) = self.reader.read_field(self.rest, into);
+        if result == ReadFieldResult::InputEmpty {
+            // It ends where the listing does.
+            let (at_end, _, more) = self.reader.read_field(b"", &mut into[len..]);
+            (result, len) = (at_end, len + more);
         }
-        let end = self.rest.iter().position(|b| matches!(b, b',' | b'\n')).unwrap_or(self.rest.len());
-        let (field, rest) = self.rest.split_at(end);
-        let field = if rest.first() == Some(&b',') { field } else { field.strip_suffix(b"\r").unwrap_or(field) };
-        let field = Secret::copy_of(field).map_err(full)?;
+        let ReadFieldResult::Field { record_end } = result else { return Err("a field is too long".into()) };
+        let (written, rest) = self.rest.split_at(read);
         self.rest = rest;
-        Ok((field, self.ended().flatten()))
-    }
-
-    /// Takes what ends a field; `None` if something else is there.
-    fn ended(&mut self) -> Option<Option<u8>> {
-        for (end, said) in [(&b","[..], Some(b',')), (b"\r\n", None), (b"\n", None)] {
-            if let Some(rest) = self.rest.strip_prefix(end) {
-                self.rest = rest;
-                return Some(said);
-            }
+        self.line += written.iter().filter(|b| **b == b'\n').count();
+        let written = written.strip_suffix(if record_end { b"\n" } else { b"," }).unwrap_or(written);
+        let (written, len) = match written.strip_suffix(b"\r") {
+            Some(written) if record_end => (written, len - 1),
+            _ => (written, len),
+        };
+        if let Some(quoted) = written.strip_prefix(b"\"") {
+            is_quoted(quoted)?;
         }
-        (self.rest.is_empty() || self.rest == b"\r").then(|| {
-            self.rest = b"";
-            None
-        })
+        Ok((Secret::copy_of(&self.field.expose()[..len]).map_err(|e| e.to_string())?, record_end))
     }
+}
+
+/// Whether this is what follows a quote and goes to another. The reader takes any field, and would make another password of it.
+fn is_quoted(quoted: &[u8]) -> Result<(), String> {
+    let mut rest = quoted;
+    while let Some(at) = rest.iter().position(|b| *b == b'"') {
+        match rest.get(at + 1) {
+            Some(b'"') => rest = &rest[at + 2..],
+            Some(_) => return Err("something follows a quote".into()),
+            None if quoted.len() > QUOTED_MAX => return Err("a field is too long".into()),
+            None => return Ok(()),
+        }
+    }
+    Err("a quote does not end".into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PASSWORD_MAX;
 
     /// Where, and either name and password, or why not.
     type Read = (String, Result<(String, String), String>);
@@ -247,6 +249,8 @@ mod tests {
         for (text, line) in [
             ("a,b\n\"a,b", "line 2"),
             ("\"a\"b,c", "line 1"),
+            ("x,\"a\" \ny,z", "line 1"),
+            ("x,y\n\n\"a\"\"", "line 3"),
             ("user,password\nx,y", "line 1"),
             (&",".repeat(40), "line 1"),
             (&format!("\"{}\",x", "y".repeat(5000)), "line 1"),
@@ -254,6 +258,17 @@ mod tests {
             let error = passwords(&Secret::copy_of(text.as_bytes()).unwrap()).err().unwrap();
             assert!(error.message().contains(line), "{}", error.message());
         }
+    }
+
+    #[test]
+    fn a_field_is_what_it_says_to_the_byte() {
+        let text = "ui-1,\"a\r\"\r\nui-2,p\rw\r\n\r\nui-3,a\"b\"\nui-4, \"x\"\nui-5,\"\"\nui-6,\"x\"\r";
+        let expected = ["a\r", "p\rw", "a\"b\"", " \"x\"", "", "x"];
+        let read = read(text);
+        assert_eq!(read.iter().map(|(_, r)| r.clone().unwrap().1).collect::<Vec<_>>(), expected);
+        assert_eq!(read.last().unwrap().0, "line 7");
+        let long = "x".repeat(PASSWORD_MAX);
+        assert_eq!(super::tests::read(&format!("ui-1,{long}")), [good("line 1", "root@ui-1:ssh", &long)]);
     }
 
     #[test]
