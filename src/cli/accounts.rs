@@ -5,7 +5,7 @@
 //! daemon first, and only an account is touched that is noted there, marked in passwd(5), has the noted uid, and is not root.
 
 use super::account_home;
-use super::import_args::{Accounts, AccountsAction};
+use super::args::{Accounts, AccountsAction};
 use super::show::{self, Side, visible};
 use super::{Failure, with_stdout};
 use crate::config::{AccountsOf, Config};

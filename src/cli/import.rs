@@ -3,7 +3,7 @@
 //! Owns what is said about an import. The bundle is copied to where nobody else can reach it, and the daemon looks at the copy
 //! only.
 
-use super::import_args::Import;
+use super::args::Import;
 use super::inbox::Inbox;
 use super::incoming::{Incoming, Unfit};
 use super::show::{self, visible};

@@ -2,7 +2,7 @@
 //!
 //! Owns how a console is shown. Which key is the right one, only a person can say who compares it with what the console shows.
 
-use super::import_args::{Join, Leave};
+use super::args::{Join, Leave};
 use super::show::{self, Side, visible};
 use super::{Failure, accounts, tree, with_stdout};
 use crate::config::Config;

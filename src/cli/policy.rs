@@ -2,8 +2,8 @@
 //!
 //! Owns how faults and the permission table are shown. It needs no daemon, and changes nothing.
 
+use super::args::{Policy as Typed, PolicyAction, PolicyCheck, PolicyShow};
 use super::failure::Failure;
-use super::policy_args::{Policy as Typed, PolicyAction, PolicyCheck, PolicyShow};
 use super::show::{self, Side, visible};
 use super::with_stdout;
 use crate::bundle::PublicKey;

@@ -2,9 +2,9 @@
 //!
 //! Owns what they ask and say. Before a view is made, what it would show to whom is listed.
 
+use super::args::{View, ViewAction, ViewAdd};
 use super::names::{self, Names};
 use super::show::{self, Side, visible};
-use super::view_args::{View, ViewAction, ViewAdd};
 use super::{Failure, take, tree, with_stdout};
 use crate::config::Config;
 use crate::control::client::Client;

@@ -1,6 +1,7 @@
 //! The grammar of `pinfold view`.
 
-use super::args::{Json, octal};
+use super::Json;
+use super::secrets::octal;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

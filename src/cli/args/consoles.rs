@@ -2,7 +2,7 @@
 //!
 //! Owns names, flags and their help.
 
-use super::args::Json;
+use super::Json;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
