@@ -7,6 +7,7 @@ use super::*;
 use crate::audit::{Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon};
 use crate::fs::register::Register;
+use crate::model::Kind;
 use crate::seal::Protection;
 use crate::secret::Secret;
 use crate::store::Store;
