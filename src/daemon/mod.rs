@@ -160,6 +160,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     ends.stop(&vault);
     exports.stop(&vault);
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
+        let _ = vault.sync();
         note(&vault, audit::Operation::Stop);
         server.leave();
         if !mounted.hold_still(PATIENCE) {
@@ -180,6 +181,8 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         handover::withdraw();
     }
     let stopped = mounted.stop();
+    // So that the last line knows of all that is there; what fails is told where it is tried again.
+    let _ = vault.sync();
     note(&vault, audit::Operation::Stop);
     vault.shutdown();
     signals.close();

@@ -126,6 +126,9 @@ impl Vault {
             }
             self.audit_compared.store(true, Ordering::Relaxed);
         }
+        if let Some(standing) = self.durable()? {
+            self.audit.compare_store(standing).map_err(|e| VaultError::Failed(e.to_string()))?;
+        }
         let keys = self.make_keys(&identity, index, &facts)?;
         if let Some(undone) = scopes.declared().find(|d| !keys.scopes.contains_key(&d.record.scope)) {
             return Err(VaultError::Damaged(format!("the key of the scope {} is missing", undone.record.scope)));
@@ -165,6 +168,7 @@ impl Vault {
                 return Err(VaultError::NothingToDo("it is locked"));
             }
             self.flush(&mut writer)?;
+            self.sync_and_note()?;
             self.forget(&mut writer);
         }
         self.tell(Change::Locked);

@@ -5,6 +5,7 @@
 
 use super::node::{FACTS_INO, Facts, Grave, Record};
 use super::{Vault, VaultError};
+use crate::audit::Durable;
 use crate::model::Ino;
 use crate::store::{Batch, BlobKey, Durability, Journalled};
 use std::collections::BTreeMap;
@@ -153,7 +154,24 @@ impl Vault {
     pub fn sync(&self) -> Result<(), VaultError> {
         let mut writer = self.lock_writer();
         self.flush(&mut writer)?;
-        Ok(self.store.sync()?)
+        drop(writer);
+        self.sync_and_note()
+    }
+
+    /// All that is journalled goes to the disk, and the log's lines say from now on that it is there.
+    pub(super) fn sync_and_note(&self) -> Result<(), VaultError> {
+        let reached = self.durable()?;
+        self.store.sync()?;
+        if let Some(reached) = reached {
+            self.audit.note_durable(reached);
+        }
+        Ok(())
+    }
+
+    /// What a log line says the store has on the disk, once it has been synced; `None` while it is not verified.
+    pub(super) fn durable(&self) -> Result<Option<Durable>, VaultError> {
+        let Some(generation) = self.store.generation() else { return Ok(None) };
+        Ok(self.store.id()?.map(|id| Durable::of(&id, generation)))
     }
 
     /// As [`Vault::sync`]; and what was journalled goes where it will lie, if there is much of it or it is old. To be called every second.

@@ -342,3 +342,31 @@ fn a_kill_right_after_an_answer_takes_nothing_back() {
     daemon.cli(&["fsck", "--deep"]).ok();
     daemon.cli(&["log", "--verify"]).ok();
 }
+
+/// What nothing in the store can say of itself: each of its states was true once. The log knows how far it was.
+#[test]
+fn an_older_copy_of_the_store_is_noted_in_the_log_that_knew_more() {
+    let binary = Some(env!("CARGO_BIN_EXE_pinfold").into());
+    let mut daemon = Daemon::with(crate::common::Setup { binary, ..Default::default() });
+    daemon.cli_with(&["put", "pin"], b"old").ok();
+    daemon.stop();
+    let (store, copy) = (daemon.file("store"), daemon.file("copy"));
+    sh(&format!("cp -a {} {}", store.display(), copy.display())).quiet();
+    daemon.serve();
+    daemon.cli_with(&["put", "pin"], b"new").ok();
+    sh(&format!("chmod 0400 {}", daemon.path("pin"))).quiet();
+    daemon.stop();
+    let behind = |daemon: &Daemon| daemon.audit().into_iter().filter(|l| l["op"] == "store_behind").collect::<Vec<_>>();
+    assert_eq!(behind(&daemon), Vec::<Value>::new());
+    sh(&format!("rm -r {0} && mv {1} {0}", store.display(), copy.display())).quiet();
+    daemon.serve();
+    let noted = behind(&daemon);
+    assert_eq!(noted.len(), 1, "{noted:?}");
+    assert!(noted[0]["reason"].as_str().is_some_and(|r| r.ends_with("that were on the disk are missing")), "{noted:?}");
+    assert!(daemon.log().contains("the store is older than its audit log"));
+    // It is said once; what was restored on purpose goes on.
+    daemon.stop();
+    daemon.serve();
+    assert_eq!(behind(&daemon).len(), 1);
+    assert_eq!(daemon.cli(&["log", "--verify"]).code, 0);
+}

@@ -1,7 +1,7 @@
 //! The files of the log: their names, how they are opened and made, their first line and their end.
 
 use super::AuditError;
-use super::line::{self, Anchor, Clock, FORMAT, LINE_MAX, Parts, own};
+use super::line::{self, Anchor, Clock, Durable, FORMAT, LINE_MAX, Parts, own};
 use super::rotated::Rotated;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
@@ -39,7 +39,7 @@ impl Header {
 }
 
 /// The first line for a file that continues from `previous`, and where the chain stands after it.
-pub(super) fn header(previous: Anchor, previous_file: Option<&Path>, now: SystemTime) -> (Vec<u8>, Anchor) {
+pub(super) fn header(previous: Anchor, previous_file: Option<&Path>, last: &[u8]) -> (Vec<u8>, Anchor) {
     let mut body = format!("\"op\":\"{}\",\"format\":\"{FORMAT}\"", own::BEGIN).into_bytes();
     if let Some(name) = previous_file.and_then(Path::file_name) {
         line::push_text(&mut body, "previous_file", &name.to_string_lossy(), 512);
@@ -48,7 +48,8 @@ pub(super) fn header(previous: Anchor, previous_file: Option<&Path>, now: System
     line::push_hash(&mut body, "previous_head", &previous.head);
     let count = previous.count + 1;
     let mut out = vec![];
-    let head = line::seal(&mut out, &mut Clock::default(), now, count, &previous.head, &body);
+    let now = SystemTime::now();
+    let head = line::seal(&mut out, &mut Clock::default(), now, count, &previous.head, (&body, last));
     (out, Anchor { count, head })
 }
 
@@ -193,6 +194,8 @@ pub(super) fn first(file: &File) -> io::Result<First> {
 pub(super) struct Tail {
     /// The last whole line.
     pub last: Option<Anchor>,
+    /// What it says of the store.
+    pub durable: Option<Durable>,
     /// The bytes after it, if any: how many, and their SHA-256.
     pub torn: Option<(u64, [u8; 32])>,
 }
@@ -211,10 +214,12 @@ pub(super) fn tail(file: &File) -> io::Result<Tail> {
             if start.is_none() && from > 0 {
                 break;
             }
-            if let Some(parts) = Parts::of(&bytes[start.unwrap_or(0)..newline]) {
+            let line = &bytes[start.unwrap_or(0)..newline];
+            if let Some(parts) = Parts::of(line) {
                 let rest = &bytes[newline + 1..];
                 return Ok(Tail {
                     last: Some(Anchor { count: parts.seq, head: parts.hash }),
+                    durable: Durable::in_line(line),
                     torn: (!rest.is_empty()).then(|| (rest.len() as u64, Sha256::digest(rest).into())),
                 });
             }
@@ -222,7 +227,7 @@ pub(super) fn tail(file: &File) -> io::Result<Tail> {
         }
         if from == 0 {
             let torn = (!bytes.is_empty()).then(|| (len, Sha256::digest(&bytes).into()));
-            return Ok(Tail { last: None, torn });
+            return Ok(Tail { last: None, durable: None, torn });
         }
         window *= 8;
     }

@@ -5,6 +5,7 @@
 
 use super::event::{Decision, Event};
 use crate::hex;
+use crate::model::Generation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
@@ -36,6 +37,43 @@ pub(super) mod own {
     pub const UNLISTED: &str = "audit_unlisted";
     /// An old file was removed, as configured.
     pub const PRUNE: &str = "audit_prune";
+    /// The store is older than lines before this one say.
+    pub const BEHIND: &str = "store_behind";
+}
+
+/// What a store has on the disk for good: each line says so of the moment it was written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Durable {
+    /// The beginning of the store's id.
+    pub store: [u8; 8],
+    /// The last of its commits that survives a power cut.
+    pub generation: Generation,
+}
+
+impl Durable {
+    /// Of the store with this id.
+    pub fn of(id: &[u8; 16], generation: Generation) -> Self {
+        let mut store = [0; 8];
+        store.copy_from_slice(&id[..8]);
+        Durable { store, generation }
+    }
+
+    /// As the fields of a line that it ends with.
+    pub(super) fn fields(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        out.extend_from_slice(b",\"store\":\"");
+        hex::push(&mut out, &self.store);
+        out.push(b'"');
+        push_count(&mut out, "durable", self.generation.0);
+        out
+    }
+
+    /// What a line says, if it says anything.
+    pub(super) fn in_line(line: &[u8]) -> Option<Self> {
+        let record = Record::parse(line)?;
+        let store = hex::decode_exact(record.store?.as_bytes())?;
+        Some(Durable { store, generation: Generation(record.durable?) })
+    }
 }
 
 /// How far the chain goes: what a copy of it elsewhere (the store, journald) vouches for.
@@ -97,6 +135,11 @@ pub struct Record {
     /// When the first of them was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// Which store, and the last commit that it had on the disk then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durable: Option<u64>,
     pub hash: String,
 }
 
@@ -140,14 +183,14 @@ impl Clock {
     }
 }
 
-/// Appends the line that has this body, and its newline; returns its hash.
+/// Appends the line that has this body and these last fields, and its newline; returns its hash.
 pub(super) fn seal(
     out: &mut Vec<u8>,
     clock: &mut Clock,
     at: SystemTime,
     seq: u64,
     previous: &[u8; 32],
-    body: &[u8],
+    (body, last): (&[u8], &[u8]),
 ) -> [u8; 32] {
     let from = out.len();
     out.extend_from_slice(b"{\"time\":\"");
@@ -156,6 +199,7 @@ pub(super) fn seal(
     push_number(out, seq);
     out.push(b',');
     out.extend_from_slice(body);
+    out.extend_from_slice(last);
     let hash = chain(previous, &out[from..]);
     out.extend_from_slice(b",\"hash\":\"");
     hex::push(out, &hash);
@@ -369,7 +413,7 @@ mod tests {
             SystemTime::UNIX_EPOCH + Duration::from_micros(1_000_042),
             12,
             &[7; 32],
-            &body,
+            (&body, b""),
         );
         out
     }

@@ -6,7 +6,7 @@
 use super::bell::Bell;
 use super::chain::Chain;
 use super::event::{Event, Operation};
-use super::line::{self, Anchor, Record};
+use super::line::{self, Anchor, Durable, Record};
 use super::queue::{Refusals, Waiting};
 use super::repeats::{Repeats, Seen};
 use super::reserve::Room;
@@ -159,6 +159,32 @@ impl Log {
         tracing::error!(target: TARGET, path = %self.shared.path.display(), reason, "the audit log was cut");
         self.shared.chain.with_writer(|writer| writer.note_cut(anchor, &reason))?;
         Ok(false)
+    }
+
+    /// The store has this on the disk for good: the lines that follow say so.
+    pub fn note_durable(&self, durable: Durable) {
+        self.shared.chain.with_writer(|writer| {
+            let newer = |known: Durable| known.store == durable.store && known.generation >= durable.generation;
+            if !writer.durable().is_some_and(newer) {
+                writer.set_durable(Some(durable));
+            }
+        });
+    }
+
+    /// Compares a store that was just opened with what the lines say it had on the disk. One that is older was restored, or put back: a
+    /// line says so for ever, and `false` is returned.
+    ///
+    /// # Errors
+    /// [`AuditError::Write`] if the line cannot be written.
+    pub fn compare_store(&self, found: Durable) -> Result<bool, AuditError> {
+        self.shared.chain.with_writer(|writer| {
+            let same = writer.durable().filter(|known| known.store == found.store);
+            let Some(known) = same.filter(|known| known.generation > found.generation) else { return Ok(true) };
+            let (expected, found_one) = (known.generation.0, found.generation.0);
+            let path = self.shared.path.display();
+            tracing::error!(target: TARGET, %path, expected, found = found_one, "the store is older than its audit log");
+            writer.note_behind(known, found).map(|()| false)
+        })
     }
 
     /// Records what is about to be allowed. Returns once write(2) has taken the line, or, for an open, has taken the same line less

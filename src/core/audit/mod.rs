@@ -28,7 +28,7 @@ mod verify;
 mod writer;
 
 pub use event::{Decision, Event, Operation};
-pub use line::{Anchor, FORMAT, Record};
+pub use line::{Anchor, Durable, FORMAT, Record};
 pub use log::{Log, Settings, WhenFull};
 pub use part::{Reading, begin, read_from};
 pub use queue::Waiting;

@@ -588,3 +588,50 @@ fn the_definition_in_the_documentation_is_the_one_that_is_written() {
     }
     assert_eq!((anchor.head, anchor.count), (head, 6));
 }
+
+fn durable(store: u8, generation: u64) -> Durable {
+    Durable::of(&[store; 16], crate::model::Generation(generation))
+}
+
+#[test]
+fn lines_say_what_the_store_has_on_the_disk_and_the_next_log_goes_on_from_there() {
+    let dir = TempDir::new().unwrap();
+    let log = open(&dir);
+    allow(&log, "before").unwrap();
+    log.note_durable(durable(7, 41));
+    // Two who sync at the same moment may come in another order.
+    log.note_durable(durable(7, 40));
+    allow(&log, "after").unwrap();
+    let rotated = log.rotate().unwrap();
+    let said = |record: &Record| (record.store.clone(), record.durable);
+    let known = (Some("07".repeat(8)), Some(41));
+    let all = records(&rotated);
+    assert_eq!(all.iter().map(said).collect::<Vec<_>>(), [(None, None), (None, None), known.clone()]);
+    let begin = records(log.path());
+    assert_eq!((begin.len(), said(&begin[0])), (1, known.clone()), "the first line of a file says it too");
+    log.shutdown();
+    drop(log);
+
+    let log = open(&dir);
+    allow(&log, "of the next").unwrap();
+    assert_eq!(said(records(log.path()).last().unwrap()), known, "while nothing else is known");
+    log.shutdown();
+    assert_eq!(problems(&dir, Some(log.head())), []);
+}
+
+#[test]
+fn a_store_that_is_older_than_its_log_is_noted_once() {
+    let dir = TempDir::new().unwrap();
+    let log = open(&dir);
+    log.note_durable(durable(7, 41));
+    assert!(log.compare_store(durable(7, 41)).unwrap());
+    assert!(log.compare_store(durable(7, 42)).unwrap(), "a line that a power cut took");
+    assert!(log.compare_store(durable(8, 1)).unwrap(), "another store");
+    assert!(!log.compare_store(durable(7, 38)).unwrap());
+    assert!(log.compare_store(durable(7, 38)).unwrap(), "the lines know");
+    log.shutdown();
+    let line = records(log.path()).pop().unwrap();
+    assert_eq!((line.op.as_str(), line.durable), ("store_behind", Some(38)));
+    assert_eq!(line.reason.as_deref(), Some("3 commits that were on the disk are missing"));
+    assert_eq!(problems(&dir, Some(log.head())), []);
+}

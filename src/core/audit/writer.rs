@@ -5,7 +5,7 @@
 
 use super::AuditError;
 use super::file::{self, First, Locked};
-use super::line::{self, Anchor, Clock, own};
+use super::line::{self, Anchor, Clock, Durable, own};
 use super::log::Settings;
 use super::reserve::{Reserve, Room};
 use super::rotated::Rotated;
@@ -75,6 +75,9 @@ pub(super) struct Writer {
     first: u64,
     at: Anchor,
     clock: Clock,
+    /// What the store has on the disk, and the same as the last fields of each line.
+    durable: Option<Durable>,
+    last: Vec<u8>,
     out: Vec<u8>,
     gap: Option<Gap>,
     reserve: Reserve,
@@ -109,7 +112,7 @@ impl Writer {
         if let Some(newest) = &newest {
             previous = newest.last().map_err(|e| AuditError::open(newest.path(), e))?.unwrap_or_default();
         }
-        let (first, at) = file::header(previous, newest.as_ref().map(Rotated::path), SystemTime::now());
+        let (first, at) = file::header(previous, newest.as_ref().map(Rotated::path), &[]);
         let file = file::make(path, &first, |_| Ok(()))?;
         file.sync_all().and_then(|()| file::sync_folder(path)).map_err(|e| AuditError::open(path, e))?;
         let mut writer = Self::over(settings, file, first.len() as u64, at.count, at);
@@ -134,6 +137,7 @@ impl Writer {
         let tail = file::tail(&file).map_err(io)?;
         let Some(at) = tail.last else { return Err(AuditError::NotALog { path: path.clone() }) };
         let mut writer = Self::over(settings, file, this.len(), first, at);
+        writer.set_durable(tail.durable);
         if let Some((bytes, digest)) = tail.torn {
             writer.note_torn(bytes, &digest, true)?;
         }
@@ -151,6 +155,8 @@ impl Writer {
             first,
             at,
             clock: Clock::default(),
+            durable: None,
+            last: vec![],
             out: vec![],
             gap: None,
             reserve,
@@ -160,6 +166,17 @@ impl Writer {
     /// Where the chain stands in the file.
     pub fn at(&self) -> Anchor {
         self.at
+    }
+
+    /// What the store has on the disk, as far as the lines know.
+    pub fn durable(&self) -> Option<Durable> {
+        self.durable
+    }
+
+    /// What it has from now on.
+    pub fn set_durable(&mut self, durable: Option<Durable>) {
+        self.durable = durable;
+        self.last = durable.map(|durable| durable.fields()).unwrap_or_default();
     }
 
     pub fn file(&self) -> Arc<Locked> {
@@ -202,11 +219,11 @@ impl Writer {
             line::push_text(&mut body, "reason", &gap.reason, 512);
             line::push_summed(&mut body, gap.events, gap.since);
             at.count += 1;
-            at.head = line::seal(&mut self.out, &mut self.clock, now, at.count, &at.head, &body);
+            at.head = line::seal(&mut self.out, &mut self.clock, now, at.count, &at.head, (&body, &self.last));
         }
         for body in batch.bodies() {
             at.count += 1;
-            at.head = line::seal(&mut self.out, &mut self.clock, now, at.count, &at.head, body);
+            at.head = line::seal(&mut self.out, &mut self.clock, now, at.count, &at.head, (body, &self.last));
         }
         match self.append() {
             Ok(()) => {
@@ -263,7 +280,7 @@ impl Writer {
             self.out.push(b'\n');
             let count = self.at.count + 1;
             let now = SystemTime::now();
-            let head = line::seal(&mut self.out, &mut self.clock, now, count, &self.at.head, &body);
+            let head = line::seal(&mut self.out, &mut self.clock, now, count, &self.at.head, (&body, &self.last));
             self.append().map_err(|e| AuditError::Write { path: self.path.clone(), source: e })?;
             self.at = Anchor { count, head };
             return Ok(());
@@ -277,6 +294,16 @@ impl Writer {
         line::push_count(&mut body, "expected_count", expected.count);
         line::push_hash(&mut body, "expected_head", &expected.head);
         line::push_text(&mut body, "reason", reason, 512);
+        self.note(&body)
+    }
+
+    /// Records that a store is older than this log knows it.
+    pub fn note_behind(&mut self, expected: Durable, found: Durable) -> Result<(), AuditError> {
+        let mut body = format!("\"op\":\"{}\"", own::BEHIND).into_bytes();
+        line::push_count(&mut body, "expected", expected.generation.0);
+        let missing = expected.generation.0.saturating_sub(found.generation.0);
+        line::push_text(&mut body, "reason", &format!("{missing} commits that were on the disk are missing"), 512);
+        self.set_durable(Some(found));
         self.note(&body)
     }
 
@@ -301,7 +328,7 @@ impl Writer {
     }
 
     fn next_file(&mut self, previous: &Path, needs_room: bool) -> Result<(), AuditError> {
-        let (first, at) = file::header(self.at, Some(previous), SystemTime::now());
+        let (first, at) = file::header(self.at, Some(previous), &self.last);
         let end = first.len() as u64;
         let mut reserve = self.reserve.anew();
         let file = file::make(&self.path, &first, |file| {
