@@ -13,7 +13,7 @@ use crate::control::client::Client;
 use crate::exit::Exit;
 use crate::model::{AUTHORIZED_KEYS, SecretPath};
 use crate::run::{End, Manner, Program};
-use crate::sys::apart::RunAs;
+use crate::sys::isolated_child::RunAs;
 use crate::vault::{is_account_name, mark};
 use crate::wire::{AccountInfo, AccountState, GetAccounts, NoteAccount, Remove};
 use nix::unistd::{Gid, Group, User};

@@ -163,11 +163,11 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         let _ = vault.sync();
         note(&vault, audit::Operation::Stop);
         server.leave();
-        if !mounted.hold_still(PATIENCE) {
+        if !mounted.freeze(PATIENCE) {
             tracing::warn!("a change was under way for too long to be waited for");
         }
         // The log stays open to the end: until this process is gone, it answers.
-        if let Err(error) = vault.hold_still()
+        if let Err(error) = vault.freeze()
             && !matches!(error, VaultError::Locked)
         {
             tracing::error!(%error, "the last changes of metadata are not on disk");

@@ -176,7 +176,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`], a refusal of the judge's is in the log; [`VaultError::Exhausted`] if the caller holds as much as he may.
     pub fn open_dir(&self, caller: &impl Caller, ino: Ino) -> Result<u64, FsError> {
-        if !super::own::is_own(ino) {
+        if !super::status_files::is_own(ino) {
             self.vault.may_look(caller, ino, Look::Entries, || true)?;
         }
         let payer = self.vault.payer(caller);
@@ -215,7 +215,7 @@ impl Fs {
 
     /// Counts up whenever a directory's entries change.
     fn generation(&self, ino: Ino) -> Option<u64> {
-        if super::own::is_own(ino) { Some(0) } else { self.vault.entries_generation(ino).ok() }
+        if super::status_files::is_own(ino) { Some(0) } else { self.vault.entries_generation(ino).ok() }
     }
 
     fn list(&self, ino: Ino) -> Result<Vec<(Ino, Kind, Box<str>)>, FsError> {

@@ -6,8 +6,8 @@
 //!
 //! The register gives the numbers of both.
 
-use super::held::{Charge, Held, Payer};
 use super::nodes::{Elsewhere, Node, Nodes, Place, Want};
+use super::quota::{Charge, Held, Payer};
 use super::register::{Entry as Registered, Register, WRITER};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
@@ -361,7 +361,7 @@ impl Fs {
             Some(handle) if handle.ino == ino => handle,
             Some(_) | None => self.reopen(caller, ino, number)?,
         };
-        if !super::own::is_own(ino) {
+        if !super::status_files::is_own(ino) {
             let alive = self.vault.still_alive(&handle.holder);
             self.recording_read(caller, ino, alive)?;
         }
@@ -375,7 +375,7 @@ impl Fs {
     /// A read handle whose content this daemon does not have: it was opened by the one before, or the store was locked
     /// meanwhile. After a lock it is decided anew, for whoever reads now.
     fn reopen(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Arc<ReadHandle>, FsError> {
-        if super::own::is_own(ino) {
+        if super::status_files::is_own(ino) {
             let content = self.own.content(&self.vault, ino, caller.uid())?;
             return self.handles.keep_own_on(number, ino, content, caller.uid());
         }

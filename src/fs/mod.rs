@@ -3,36 +3,36 @@
 //! Owns nothing that lasts: every decision and every byte that is kept is the vault's. Knows nothing of FUSE or errno;
 //! `fs::fuse` is a thin adapter over it, and the tests drive it unmounted.
 
-mod again;
 mod directory;
 mod dirty;
 pub mod fuse;
 mod handle;
-mod held;
 mod nodes;
 mod orphan;
-mod own;
+mod quota;
 pub mod register;
+mod replay;
+mod status_files;
 mod turns;
 mod underway;
 mod wait;
 
-pub use again::Asked;
 pub use directory::{DirHandle, Snapshot};
 pub use handle::ReadHandle;
 pub use nodes::Node;
-pub use own::OWN_NAME;
+pub use replay::Asked;
+pub use status_files::OWN_NAME;
 
 use crate::model::{Ino, Kind, Name, PathError};
 use crate::vault::{Attr, Caller, Look, NewNode, Opened as VaultOpened, Rename, SetAttr, Vault, VaultError};
 use directory::Directories;
 use dirty::Dirties;
 use handle::Handles;
-use held::Held;
 use nodes::Want;
 use orphan::Orphans;
-use own::Own;
+use quota::Held;
 use register::Register;
+use status_files::Own;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
@@ -149,7 +149,7 @@ impl Fs {
 
     /// Lets nobody begin a change any more, and waits until what was begun is noted: for a daemon that the next one follows.
     /// Whether it is.
-    pub fn hold_still(&self, within: Duration) -> bool {
+    pub fn freeze(&self, within: Duration) -> bool {
         self.underway.close(within)
     }
 
@@ -197,7 +197,9 @@ impl Fs {
         }
         match self.vault.attr(ino) {
             Ok(attr) => Ok(self.seen(attr, tid)),
-            Err(VaultError::Locked) if ino == Ino::ROOT => Ok(Seen { attr: own::locked_root(), lasting: false }),
+            Err(VaultError::Locked) if ino == Ino::ROOT => {
+                Ok(Seen { attr: status_files::locked_root(), lasting: false })
+            }
             Err(VaultError::NotFound) => match self.orphans.get(ino) {
                 Some(attr) => Ok(self.seen(attr, tid)),
                 None => Err(VaultError::NotFound.into()),

@@ -8,7 +8,7 @@ use super::method::{Kind, Method, MethodError, Stop, answer_of};
 use crate::config::{Config, ProgramOptions};
 use crate::run::{End, Env, Input, Manner, PATH, Program, Take};
 use crate::secret::Secret;
-use crate::sys::apart::{NOT_CONFINED, NOT_RUN, RunAs};
+use crate::sys::isolated_child::{NOT_CONFINED, NOT_RUN, RunAs};
 use crate::trust::{self, Owners};
 use crate::wire::UnlockWith;
 use nix::unistd::{Group, User};

@@ -141,7 +141,7 @@ impl Admin for Vault {
             if !remove.purge {
                 return Err(VaultError::NotFound.into());
             }
-            let purged = self.purge_grave(&caller, &remove.path.to_string())?;
+            let purged = self.purge_tombstone(&caller, &remove.path.to_string())?;
             self.scrub()?;
             return Ok(Removed { nodes: 0, purged });
         };
@@ -191,7 +191,7 @@ impl Admin for Vault {
         let recent = found.into_iter().filter_map(happened).filter(|h| who.since.is_none_or(|s| h.time >= s)).collect();
         let rules = match rules {
             Some(rules) => rules,
-            None if self.with_tree(|t| t.grave(&who.path.to_string()).is_some())? => Vec::new(),
+            None if self.with_tree(|t| t.tombstone(&who.path.to_string()).is_some())? => Vec::new(),
             None => return Err(VaultError::NotFound.into()),
         };
         Ok(WhoReply { rules, recent })

@@ -107,15 +107,15 @@ impl Vault {
             return Ok(Owner::Asked);
         }
         let path = put.path.to_string();
-        let (there, grave) =
-            self.with_tree(|t| (t.child(parent, name.as_str()), t.grave(&path).map(|(_, g)| g.meta.clone())))?;
+        let (there, tombstone) =
+            self.with_tree(|t| (t.child(parent, name.as_str()), t.tombstone(&path).map(|(_, g)| g.meta.clone())))?;
         let asks = put.uid.is_some() || put.gid.is_some() || put.mode.is_some();
-        if asks && (there.is_some() || grave.is_some()) {
+        if asks && (there.is_some() || tombstone.is_some()) {
             let Fault::Unproven(reason) = unproven() else { return Err(VaultError::NotPermitted("without proof")) };
             self.refuse(audit::Operation::SetOwner, &path, None, &self.control(actor).who(), &reason);
             return Err(VaultError::Unproven(reason));
         }
-        Ok(match (there, grave) {
+        Ok(match (there, tombstone) {
             (Some(_), _) => Owner::Kept,
             (None, Some(meta)) => Owner::AsBefore(Box::new(meta)),
             // What root puts there later would be his to read.

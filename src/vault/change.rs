@@ -7,9 +7,9 @@ use super::kept::Keeper;
 use super::links::{confine, depth_in};
 use super::node::{Attr, Node};
 use super::on_change;
-use super::tree::Heritage;
+use super::tree::InheritedHistory;
 use super::writer::Writer;
-use super::{Caller, Vault, VaultError, ruled};
+use super::{Caller, Vault, VaultError, admin_xattrs};
 use crate::access::{Denial, Operation, Rule};
 use crate::audit;
 use crate::meter::{Payer, Resource};
@@ -250,17 +250,17 @@ impl Vault {
             self.confine_moved(ino, rule, rename)?;
         }
         let ruled = match &target {
-            Some((_, target)) => ruled::of_renamed(&node, target, rule)?,
+            Some((_, target)) => admin_xattrs::of_renamed(&node, target, rule)?,
             None => node.meta.ruled(),
         };
         if node.kind == Kind::File && rename.new_name != rename.name {
             self.check_under_new_name(ino, &node, rename.new_name)?;
         }
         let mut next = (*node).clone();
-        ruled::set(&mut next, ruled);
+        admin_xattrs::set(&mut next, ruled);
         if node.last_number > 0 && target.as_ref().is_none_or(|(_, target)| target.last_number == 0) {
             let heritage = self.with_tree(|t| t.heritage(new_path, ino))?;
-            ruled::come_back(&mut next, &heritage.map(|h| h.ruled).unwrap_or_default())?;
+            admin_xattrs::come_back(&mut next, &heritage.map(|h| h.ruled).unwrap_or_default())?;
         }
         self.check_pair_moved(new_path, (ino, &node), target.as_ref().map(|(ino, node)| (*ino, &**node)))?;
         let reason = format!("to {new_path}");
@@ -290,17 +290,17 @@ impl Vault {
             let heritage = match &replaced {
                 Some((_, t)) => {
                     let (versions, ruled) = (t.versions.clone(), BTreeMap::new());
-                    Some(Heritage { versions, last_number: t.last_number, ruled, grave: None })
+                    Some(InheritedHistory { versions, last_number: t.last_number, ruled, tombstone: None })
                 }
                 None => self.with_tree(|t| t.heritage(new_path, ino))?,
             };
             if let Some(heritage) = heritage {
                 let held = heritage.versions.clone();
                 // Those of one renamed away are still that one's.
-                let taken = if replaced.is_some() || heritage.grave.is_some() { held.as_slice() } else { &[] };
-                if let Some(grave) = heritage.grave {
-                    self.with_tree_mut(|t| t.exhume(new_path))?;
-                    writer.touch(grave);
+                let taken = if replaced.is_some() || heritage.tombstone.is_some() { held.as_slice() } else { &[] };
+                if let Some(tombstone) = heritage.tombstone {
+                    self.with_tree_mut(|t| t.restore_name(new_path))?;
+                    writer.touch(tombstone);
                 }
                 continue_history(&mut next, heritage);
                 super::commit::prune(&mut next, self.limits.keep_versions);
@@ -465,8 +465,8 @@ impl Vault {
 
 /// Puts the history of the name before a secret's own. What the name had already is not had twice, unless it is what it
 /// has now.
-fn continue_history(node: &mut Node, heritage: Heritage) {
-    let Heritage { mut versions, last_number: mut last, .. } = heritage;
+fn continue_history(node: &mut Node, heritage: InheritedHistory) {
+    let InheritedHistory { mut versions, last_number: mut last, .. } = heritage;
     let own = std::mem::take(&mut node.versions);
     let current = own.len().saturating_sub(1);
     for (i, mut version) in own.into_iter().enumerate() {

@@ -5,7 +5,7 @@ use super::kept::{Count, Keeper};
 use super::node::{Node, Record, Version};
 use super::on_change;
 use super::open::{ModeIs, WriteRight, denial_of};
-use super::tree::{Heritage, Recount};
+use super::tree::{InheritedHistory, Recount};
 use super::writer::Writer;
 use super::{Vault, VaultError};
 use crate::audit;
@@ -140,7 +140,7 @@ impl Vault {
             _ => None,
         };
         if let Some(heritage) = &heritage {
-            super::ruled::come_back(&mut next, &heritage.ruled)?;
+            super::admin_xattrs::come_back(&mut next, &heritage.ruled)?;
             (next.versions, next.last_number) = (heritage.versions.clone(), heritage.last_number);
         }
         let number = VersionNo(next.last_number + 1);
@@ -189,7 +189,7 @@ impl Vault {
         writer: &Writer,
         path: &str,
         node: &Node,
-        heritage: Option<&Heritage>,
+        heritage: Option<&InheritedHistory>,
     ) -> Result<bool, VaultError> {
         let shares = self.with_tree(|tree| node.versions.iter().any(|version| tree.is_shared(version.blob)))?;
         Ok(writer.is_clean() && heritage.is_none() && !shares && !self.is_half(path))
@@ -203,7 +203,7 @@ impl Vault {
         ino: Ino,
         next: Node,
         blob: Option<(BlobKey, Vec<u8>)>,
-        takes: Option<(String, Heritage)>,
+        takes: Option<(String, InheritedHistory)>,
     ) -> Result<(), VaultError> {
         let (batch, recount) = self.to_install(ino, &next, blob, takes.as_ref())?;
         self.flush_with(writer, batch, &BTreeMap::from([(ino, Record::Node(next.clone()))]))?;
@@ -216,18 +216,18 @@ impl Vault {
         ino: Ino,
         next: &Node,
         blob: Option<(BlobKey, Vec<u8>)>,
-        takes: Option<&(String, Heritage)>,
+        takes: Option<&(String, InheritedHistory)>,
     ) -> Result<(Batch, Recount), VaultError> {
         let mut batch = Batch::default();
-        let grave = takes.and_then(|(_, heritage)| Some((heritage.grave?, heritage.versions.as_slice())));
+        let tombstone = takes.and_then(|(_, heritage)| Some((heritage.tombstone?, heritage.versions.as_slice())));
         let fresh = blob.as_ref().map(|(key, _)| *key);
         let recount = self.with_tree(|tree| {
             let own = tree.get(ino).map(|node| node.versions.as_slice()).unwrap_or_default();
-            let buried = grave.map(|(_, versions)| versions).unwrap_or_default();
+            let buried = tombstone.map(|(_, versions)| versions).unwrap_or_default();
             tree.recount(&[own, buried], &next.versions, fresh)
         })?;
         batch.blobs.extend(recount.gone.iter().map(|blob| (*blob, None)));
-        batch.nodes.extend(grave.map(|(grave, _)| (grave, None)));
+        batch.nodes.extend(tombstone.map(|(tombstone, _)| (tombstone, None)));
         batch.blobs.extend(blob.map(|(key, bytes)| (key, Some(bytes))));
         Ok((batch, recount))
     }
@@ -238,11 +238,11 @@ impl Vault {
         ino: Ino,
         next: Node,
         recount: Recount,
-        takes: Option<(String, Heritage)>,
+        takes: Option<(String, InheritedHistory)>,
     ) -> Result<(), VaultError> {
         let touched = self.with_tree_mut(|tree| {
             if let Some((path, _)) = &takes {
-                tree.exhume(path);
+                tree.restore_name(path);
                 tree.forget_left(path);
             }
             tree.settle(recount);
@@ -258,12 +258,12 @@ impl Vault {
     fn check_share(
         &self,
         node: &Node,
-        heritage: Option<&Heritage>,
+        heritage: Option<&InheritedHistory>,
         next: &Node,
         others: Count,
     ) -> Result<(), VaultError> {
         // What a removed secret of this name left counts already.
-        let buried = heritage.filter(|h| h.grave.is_some()).map(|h| h.versions.as_slice()).unwrap_or_default();
+        let buried = heritage.filter(|h| h.tombstone.is_some()).map(|h| h.versions.as_slice()).unwrap_or_default();
         let before = Count::of(&node.versions).plus(Count::of(buried));
         let after = Count::of(&next.versions);
         let keeper = Keeper::of(&next.scope, next.meta.uid);

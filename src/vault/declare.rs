@@ -135,39 +135,40 @@ impl Vault {
             return Err(VaultError::Invalid(format!("instance '{id}' is attached to it; detach it first")));
         }
         let parent = self.node(dir)?.parent;
-        let (nodes, graves) = self.with_tree(|t| {
+        let (nodes, tombstones) = self.with_tree(|t| {
             let nodes = t.nodes().filter(|(i, n)| n.scope == *scope && *i != dir);
-            let graves = t.graves().filter(|(_, g)| g.scope == *scope);
-            let graves: Vec<_> = graves.map(|(i, g)| (i, g.path.clone(), g.versions.clone())).collect();
-            (nodes.map(|(i, n)| (i, n.versions.clone())).collect::<Vec<_>>(), graves)
+            let tombstones = t.tombstones().filter(|(_, g)| g.scope == *scope);
+            let tombstones: Vec<_> = tombstones.map(|(i, g)| (i, g.path.clone(), g.versions.clone())).collect();
+            (nodes.map(|(i, n)| (i, n.versions.clone())).collect::<Vec<_>>(), tombstones)
         })?;
         if !purge && !nodes.is_empty() {
             return Err(VaultError::Invalid(format!("{} nodes are in it; --purge removes them for good", nodes.len())));
         }
-        if !purge && !graves.is_empty() {
+        if !purge && !tombstones.is_empty() {
             return Err(VaultError::Invalid(format!(
                 "versions of {} removed secrets are kept in it; --purge removes them for good",
-                graves.len()
+                tombstones.len()
             )));
         }
-        let versions: usize =
-            nodes.iter().map(|(_, v)| v.len()).sum::<usize>() + graves.iter().map(|(_, _, v)| v.len()).sum::<usize>();
+        let versions: usize = nodes.iter().map(|(_, v)| v.len()).sum::<usize>()
+            + tombstones.iter().map(|(_, _, v)| v.len()).sum::<usize>();
         let reason = format!("admin: {} nodes and {versions} versions go with it", nodes.len());
         self.record(audit::Operation::ScopeRemove, &folder(scope), None, &caller.who(), &reason)?;
         self.drop_instances_of(&mut writer, scope)?;
         let facts = self.transact_with(&mut writer, |writer| {
-            let histories = nodes.iter().map(|(_, v)| v.as_slice()).chain(graves.iter().map(|(_, _, v)| v.as_slice()));
+            let histories =
+                nodes.iter().map(|(_, v)| v.as_slice()).chain(tombstones.iter().map(|(_, _, v)| v.as_slice()));
             self.change_history(writer, &histories.collect::<Vec<_>>(), &[])?;
             self.with_tree_mut(|tree| {
-                for (_, path, _) in &graves {
-                    tree.exhume(path);
+                for (_, path, _) in &tombstones {
+                    tree.restore_name(path);
                 }
                 for ino in nodes.iter().map(|(ino, _)| *ino).chain([dir]) {
                     tree.remove(ino);
                 }
                 tree.forget_left_below(&folder(scope));
             })?;
-            for gone in nodes.iter().map(|(i, _)| *i).chain(graves.iter().map(|(i, _, _)| *i)).chain([dir, ino]) {
+            for gone in nodes.iter().map(|(i, _)| *i).chain(tombstones.iter().map(|(i, _, _)| *i)).chain([dir, ino]) {
                 writer.touch(gone);
             }
             writer.drop_scope(scope.as_str());

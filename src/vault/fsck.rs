@@ -55,16 +55,16 @@ impl Vault {
             }
         }
         self.check_scopes(&mut checked)?;
-        let graves: Vec<_> = self.with_tree(|t| t.graves().map(|(_, g)| g.clone()).collect())?;
-        for grave in graves {
-            for version in &grave.versions {
+        let tombstones: Vec<_> = self.with_tree(|t| t.tombstones().map(|(_, g)| g.clone()).collect())?;
+        for tombstone in tombstones {
+            for version in &tombstone.versions {
                 needed.insert(version.blob);
                 checked.blobs += 1;
                 if let Err(error) = check_blob(&self.store, version)
-                    && self.is_buried(&grave)?
+                    && self.is_buried(&tombstone)?
                 {
                     let what = format!("version {} (removed): {error}", version.number);
-                    checked.problems.push((grave.path.clone(), what));
+                    checked.problems.push((tombstone.path.clone(), what));
                 }
             }
         }
@@ -107,9 +107,9 @@ impl Vault {
     }
 
     /// Whether a removed secret is still kept as it was, once what is under way is done.
-    fn is_buried(&self, grave: &super::node::Grave) -> Result<bool, VaultError> {
+    fn is_buried(&self, tombstone: &super::node::Tombstone) -> Result<bool, VaultError> {
         drop(self.lock_writer());
-        self.with_tree(|t| t.grave(&grave.path).is_some_and(|(_, now)| now.versions == grave.versions))
+        self.with_tree(|t| t.tombstone(&tombstone.path).is_some_and(|(_, now)| now.versions == tombstone.versions))
     }
 
     pub(super) fn orphans(&self, needed: &HashSet<BlobKey>) -> Result<Vec<BlobKey>, VaultError> {
@@ -120,7 +120,7 @@ impl Vault {
         let mut known: HashSet<BlobKey> = needed.clone();
         self.with_tree(|t| {
             known.extend(t.nodes().flat_map(|(_, n)| n.versions.iter().map(|v| v.blob)));
-            known.extend(t.graves().flat_map(|(_, g)| g.versions.iter().map(|v| v.blob)));
+            known.extend(t.tombstones().flat_map(|(_, g)| g.versions.iter().map(|v| v.blob)));
         })?;
         Ok(self.store.blob_keys()?.into_iter().filter(|blob| !known.contains(blob)).collect())
     }

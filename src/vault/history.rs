@@ -1,6 +1,6 @@
 //! Versions: what there was, and making an older one current again.
 
-use super::node::{Grave, Node, Version};
+use super::node::{Node, Tombstone, Version};
 use super::writer::Writer;
 use super::{Caller, Change, Vault, VaultError};
 use crate::access::Operation;
@@ -14,7 +14,7 @@ impl Vault {
         let found = self.with_tree(|tree| match tree.find(path).and_then(|ino| tree.get(ino)) {
             Some(node) if node.kind == Kind::File && node.last_number > 0 => Some((node.versions.clone(), true)),
             Some(node) if node.kind != Kind::File => None,
-            Some(_) | None => tree.grave(&path.to_string()).map(|(_, g)| (g.versions.clone(), false)),
+            Some(_) | None => tree.tombstone(&path.to_string()).map(|(_, g)| (g.versions.clone(), false)),
         })?;
         found.ok_or(VaultError::NotFound)
     }
@@ -70,8 +70,8 @@ impl Vault {
         text: &str,
         number: u64,
     ) -> Result<u64, VaultError> {
-        let (_, grave) = self.with_tree(|t| t.grave(text).cloned())?.ok_or(VaultError::NotFound)?;
-        let old = grave.versions.iter().find(|v| v.number.0 == number).cloned().ok_or(VaultError::NotFound)?;
+        let (_, tombstone) = self.with_tree(|t| t.tombstone(text).cloned())?.ok_or(VaultError::NotFound)?;
+        let old = tombstone.versions.iter().find(|v| v.number.0 == number).cloned().ok_or(VaultError::NotFound)?;
         let (directory, name) = path.split_last().ok_or(VaultError::NotFound)?;
         let parent = self.with_tree(|t| t.find(&directory))?.ok_or(VaultError::NotFound)?;
         let (parent_node, _) = self.place(parent, name)?;
@@ -85,12 +85,12 @@ impl Vault {
                 writer.next_ino()?
             }
         };
-        let mut next = revived(&grave, parent, name, &old, caller.uid());
+        let mut next = revived(&tombstone, parent, name, &old, caller.uid());
         let version = next.last_number;
         super::commit::prune(&mut next, self.limits.keep_versions);
         self.record(event, text, Some(version), &caller.who(), &format!("{}: removed before", grant.rule()))?;
-        let (grave_ino, _) = self.with_tree_mut(|t| t.exhume(text))?.ok_or(VaultError::NotFound)?;
-        self.change_history(writer, &[&grave.versions], &next.versions)?;
+        let (grave_ino, _) = self.with_tree_mut(|t| t.restore_name(text))?.ok_or(VaultError::NotFound)?;
+        self.change_history(writer, &[&tombstone.versions], &next.versions)?;
         writer.touch(grave_ino);
         self.put(writer, ino, next)?;
         self.stamp(writer, parent)?;
@@ -100,20 +100,20 @@ impl Vault {
     }
 }
 
-fn revived(grave: &Arc<Grave>, parent: Ino, name: &Name, old: &Version, uid: Uid) -> Node {
-    let mut versions = grave.versions.clone();
-    let mut last_number = grave.last_number;
+fn revived(tombstone: &Arc<Tombstone>, parent: Ino, name: &Name, old: &Version, uid: Uid) -> Node {
+    let mut versions = tombstone.versions.clone();
+    let mut last_number = tombstone.last_number;
     if versions.last() != Some(old) {
         last_number += 1;
         versions.push(Version { number: VersionNo(last_number), time: Timestamp::now(), uid, ..old.clone() });
     }
-    let mut meta = grave.meta.clone();
+    let mut meta = tombstone.meta.clone();
     meta.ctime = Timestamp::now();
     Node {
         parent,
         name: Some(name.clone()),
         kind: Kind::File,
-        scope: grave.scope.clone(),
+        scope: tombstone.scope.clone(),
         meta,
         target: None,
         versions,

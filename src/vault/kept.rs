@@ -2,7 +2,7 @@
 //!
 //! Owns the counts and who they are for. Their bounds are the [`meter`](crate::meter)'s.
 
-use super::node::{Grave, Node, Version};
+use super::node::{Node, Tombstone, Version};
 use crate::meter::{Bounds, NONE, Payer, Resource};
 use crate::model::{Ino, Kind, Scope, Timestamp, Uid};
 use std::collections::{BTreeMap, HashMap};
@@ -98,9 +98,9 @@ impl Kept {
         self.change(Keeper::of(&node.scope, node.meta.uid), count, more);
     }
 
-    fn note_grave(&mut self, grave: &Grave, more: bool) {
-        let count = Count { removed: 1, ..Count::of(&grave.versions) };
-        self.change(Keeper::of(&grave.scope, grave.meta.uid), count, more);
+    fn note_tombstone(&mut self, tombstone: &Tombstone, more: bool) {
+        let count = Count { removed: 1, ..Count::of(&tombstone.versions) };
+        self.change(Keeper::of(&tombstone.scope, tombstone.meta.uid), count, more);
     }
 
     fn change(&mut self, keeper: Keeper, count: Count, more: bool) {
@@ -131,54 +131,54 @@ impl Kept {
 
 /// The removed secrets whose history is kept, by path.
 #[derive(Default, Clone)]
-pub struct Graves {
-    by_path: HashMap<String, (Ino, Arc<Grave>)>,
+pub struct Tombstones {
+    by_path: HashMap<String, (Ino, Arc<Tombstone>)>,
     /// The same by whose they were, oldest first.
     of: HashMap<Keeper, BTreeMap<(Timestamp, Ino), String>>,
 }
 
-impl Graves {
+impl Tombstones {
     /// The one of this path.
-    pub fn get(&self, path: &str) -> Option<&(Ino, Arc<Grave>)> {
+    pub fn get(&self, path: &str) -> Option<&(Ino, Arc<Tombstone>)> {
         self.by_path.get(path)
     }
 
     /// All, in no order.
-    pub fn all(&self) -> impl Iterator<Item = (Ino, &Arc<Grave>)> {
-        self.by_path.values().map(|(ino, grave)| (*ino, grave))
+    pub fn all(&self) -> impl Iterator<Item = (Ino, &Arc<Tombstone>)> {
+        self.by_path.values().map(|(ino, tombstone)| (*ino, tombstone))
     }
 
     /// Each, to be changed; neither whose it was nor when it went.
-    pub fn each(&mut self) -> impl Iterator<Item = &mut Arc<Grave>> {
-        self.by_path.values_mut().map(|(_, grave)| grave)
+    pub fn each(&mut self) -> impl Iterator<Item = &mut Arc<Tombstone>> {
+        self.by_path.values_mut().map(|(_, tombstone)| tombstone)
     }
 
     /// Puts one in, in the place of what there was.
-    pub fn insert(&mut self, ino: Ino, grave: Grave, kept: &mut Kept) {
-        self.remove(&grave.path.clone(), kept);
-        kept.note_grave(&grave, true);
-        let keeper = Keeper::of(&grave.scope, grave.meta.uid);
-        self.of.entry(keeper).or_default().insert((grave.removed, ino), grave.path.clone());
-        self.by_path.insert(grave.path.clone(), (ino, Arc::new(grave)));
+    pub fn insert(&mut self, ino: Ino, tombstone: Tombstone, kept: &mut Kept) {
+        self.remove(&tombstone.path.clone(), kept);
+        kept.note_tombstone(&tombstone, true);
+        let keeper = Keeper::of(&tombstone.scope, tombstone.meta.uid);
+        self.of.entry(keeper).or_default().insert((tombstone.removed, ino), tombstone.path.clone());
+        self.by_path.insert(tombstone.path.clone(), (ino, Arc::new(tombstone)));
     }
 
     /// Takes one out.
-    pub fn remove(&mut self, path: &str, kept: &mut Kept) -> Option<(Ino, Arc<Grave>)> {
-        let (ino, grave) = self.by_path.remove(path)?;
-        kept.note_grave(&grave, false);
-        let keeper = Keeper::of(&grave.scope, grave.meta.uid);
+    pub fn remove(&mut self, path: &str, kept: &mut Kept) -> Option<(Ino, Arc<Tombstone>)> {
+        let (ino, tombstone) = self.by_path.remove(path)?;
+        kept.note_tombstone(&tombstone, false);
+        let keeper = Keeper::of(&tombstone.scope, tombstone.meta.uid);
         if let Some(own) = self.of.get_mut(&keeper) {
-            own.remove(&(grave.removed, ino));
+            own.remove(&(tombstone.removed, ino));
             if own.is_empty() {
                 self.of.remove(&keeper);
             }
         }
-        Some((ino, grave))
+        Some((ino, tombstone))
     }
 
     /// Takes out what is too much after one was put in: the oldest of whoever has more than he may; and while all but root have
     /// more than they may together, the oldest of the one of them who has most.
-    pub fn crowded_out(&mut self, bounds: &Bounds, kept: &mut Kept) -> Vec<(Ino, Arc<Grave>)> {
+    pub fn crowded_out(&mut self, bounds: &Bounds, kept: &mut Kept) -> Vec<(Ino, Arc<Tombstone>)> {
         let mut out = Vec::new();
         let root = Keeper::Uid(Uid::ROOT);
         let over = |of: &HashMap<Keeper, BTreeMap<_, _>>| {

@@ -132,7 +132,7 @@ pub struct Attr {
 
 /// What is kept of a removed secret: its history, under the path it had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grave {
+pub struct Tombstone {
     /// The path it had.
     pub path: String,
     /// Whom it was sealed to.
@@ -147,10 +147,10 @@ pub struct Grave {
     pub removed: Timestamp,
 }
 
-impl Grave {
+impl Tombstone {
     /// What is kept of a node that goes now.
     pub fn of(node: &Node, path: &str) -> Self {
-        Grave {
+        Tombstone {
             path: path.to_owned(),
             scope: node.scope.clone(),
             meta: node.meta.clone(),
@@ -226,7 +226,7 @@ pub enum Record {
     /// A node.
     Node(Node),
     /// A removed secret.
-    Grave(Grave),
+    Tombstone(Tombstone),
     /// The store's facts.
     Facts(Facts),
     /// A declared scope.

@@ -1,8 +1,8 @@
 //! Opening: the decision, the record, and only then the content.
 
+use super::cached_instance::Placed;
 use super::look::Stands;
 use super::node::{Node, Version};
-use super::placed::Placed;
 use super::scopes::Holder;
 use super::{Caller, Vault, VaultError};
 use crate::access::{self, Denial, Grant, Operation, ScopeState};

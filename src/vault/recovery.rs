@@ -149,7 +149,7 @@ impl Vault {
             let waiting: Vec<Ino> = self.with_tree(|t| {
                 let waits = |versions: &[Version]| versions.iter().any(|v| !done.contains(&v.blob));
                 let nodes = t.nodes().filter(|(_, n)| waits(&n.versions)).map(|(ino, _)| ino);
-                nodes.chain(t.graves().filter(|(_, g)| waits(&g.versions)).map(|(ino, _)| ino)).collect()
+                nodes.chain(t.tombstones().filter(|(_, g)| waits(&g.versions)).map(|(ino, _)| ino)).collect()
             })?;
             if waiting.is_empty() {
                 break;
@@ -190,14 +190,14 @@ impl Vault {
             for (ino, node) in t.nodes().filter(|(_, n)| has(&n.versions)) {
                 records.entry(ino).or_insert_with(|| Record::Node((**node).clone()));
             }
-            for (ino, grave) in t.graves().filter(|(_, g)| has(&g.versions)) {
-                records.entry(ino).or_insert_with(|| Record::Grave((**grave).clone()));
+            for (ino, tombstone) in t.tombstones().filter(|(_, g)| has(&g.versions)) {
+                records.entry(ino).or_insert_with(|| Record::Tombstone((**tombstone).clone()));
             }
         })?;
         for record in records.values_mut() {
             let versions: &mut [Version] = match record {
                 Record::Node(node) => &mut node.versions,
-                Record::Grave(grave) => &mut grave.versions,
+                Record::Tombstone(tombstone) => &mut tombstone.versions,
                 Record::Facts(_)
                 | Record::Scope(_)
                 | Record::Instance(_)
@@ -216,7 +216,7 @@ impl Vault {
             for (ino, record) in records {
                 match record {
                     Record::Node(node) => tree.put(ino, node),
-                    Record::Grave(grave) => tree.put_grave(ino, grave),
+                    Record::Tombstone(tombstone) => tree.put_tombstone(ino, tombstone),
                     Record::Facts(_)
                     | Record::Scope(_)
                     | Record::Instance(_)
@@ -258,7 +258,7 @@ impl Vault {
 fn versions_of(record: &Record) -> &[Version] {
     match record {
         Record::Node(node) => &node.versions,
-        Record::Grave(grave) => &grave.versions,
+        Record::Tombstone(tombstone) => &tombstone.versions,
         Record::Facts(_)
         | Record::Scope(_)
         | Record::Instance(_)
@@ -284,7 +284,7 @@ fn stand_in(record: &Record) -> Node {
     };
     match record {
         Record::Node(found) => node(&found.scope, &found.meta, found.last_number),
-        Record::Grave(grave) => node(&grave.scope, &grave.meta, grave.last_number),
+        Record::Tombstone(tombstone) => node(&tombstone.scope, &tombstone.meta, tombstone.last_number),
         Record::Facts(_)
         | Record::Scope(_)
         | Record::Instance(_)

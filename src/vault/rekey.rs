@@ -153,7 +153,7 @@ impl Vault {
             if let Some(keeper) = self.keeper.get() {
                 keeper.keep(&joined(&own.text()?, &fresh.identity.text()?)?);
             }
-            self.turn_over(&fresh, &replaced, &mut writer)?;
+            self.switch_keys(&fresh, &replaced, &mut writer)?;
         }
         if let Some(keeper) = self.keeper.get() {
             keeper.keep(&fresh.identity.text()?);
@@ -198,7 +198,7 @@ impl Vault {
     fn waiting(&self, replaced: &Replaced) -> Result<Vec<Waiting>, VaultError> {
         self.with_tree(|tree| {
             let of_nodes = tree.nodes().flat_map(|(ino, n)| n.versions.iter().map(move |v| (ino, &n.scope, v)));
-            let of_graves = tree.graves().flat_map(|(ino, g)| g.versions.iter().map(move |v| (ino, &g.scope, v)));
+            let of_graves = tree.tombstones().flat_map(|(ino, g)| g.versions.iter().map(move |v| (ino, &g.scope, v)));
             let mut waiting = BTreeMap::new();
             for (ino, scope, version) in of_nodes.chain(of_graves).filter(|(_, _, v)| !replaced.contains_key(&v.blob)) {
                 waiting.entry(version.blob).or_insert_with(|| Waiting {
@@ -252,7 +252,7 @@ impl Vault {
     }
 
     /// The one transaction, and the same in memory. The writer's lock is held, and nothing is left to be written anew.
-    fn turn_over(&self, fresh: &Fresh, replaced: &Replaced, writer: &mut Writer) -> Result<(), VaultError> {
+    fn switch_keys(&self, fresh: &Fresh, replaced: &Replaced, writer: &mut Writer) -> Result<(), VaultError> {
         self.flush(writer)?;
         let old = self.keys()?;
         let mut facts = writer.facts()?.clone();
@@ -290,7 +290,7 @@ impl Vault {
             let mut record = Record::decode(&plain).map_err(|e| damaged(e.to_string()))?;
             match &mut record {
                 Record::Node(node) => rename(&mut node.versions, replaced),
-                Record::Grave(grave) => rename(&mut grave.versions, replaced),
+                Record::Tombstone(tombstone) => rename(&mut tombstone.versions, replaced),
                 Record::Facts(found) if ino == FACTS_INO => *found = facts.clone(),
                 Record::Export(export) => {
                     export.reseal(&old.index, &fresh.index).map_err(|e| damaged(e.to_string()))?;
@@ -324,7 +324,7 @@ impl Vault {
             self.tell(super::Change::Locked);
             return Err(error.into());
         }
-        writer.turned_over(facts);
+        writer.switched_keys(facts);
         if let State::Unlocked(open) = &mut *self.write_state() {
             open.tree.rename_blobs(replaced);
             for (ino, export) in resealed {

@@ -1,6 +1,6 @@
 //! Removing: the name goes, the history stays under it, unless it is purged.
 
-use super::node::{Grave, Node, Version};
+use super::node::{Node, Tombstone, Version};
 use super::writer::Writer;
 use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
@@ -40,7 +40,7 @@ impl Vault {
         writer.sync();
         if event == audit::Operation::Purge {
             self.change_history(writer, &[&node.versions], &[])?;
-            self.clear_grave(writer, &path)?;
+            self.clear_tombstone(writer, &path)?;
         } else if node.last_number > 0 {
             self.bury(writer, ino, &node, &path)?;
         }
@@ -92,25 +92,25 @@ impl Vault {
     }
 
     /// Purges what is kept of a secret removed before. How many versions went.
-    pub(super) fn purge_grave(&self, caller: &impl Caller, path: &str) -> Result<u64, VaultError> {
+    pub(super) fn purge_tombstone(&self, caller: &impl Caller, path: &str) -> Result<u64, VaultError> {
         self.transact(|writer| {
-            let grave = self.with_tree(|t| t.grave(path).cloned())?;
-            let Some((_, grave)) = grave else { return Err(VaultError::NotFound) };
+            let tombstone = self.with_tree(|t| t.tombstone(path).cloned())?;
+            let Some((_, tombstone)) = tombstone else { return Err(VaultError::NotFound) };
             self.record(audit::Operation::Purge, path, None, &caller.who(), "removed before")?;
             writer.sync();
-            self.clear_grave(writer, path)?;
-            Ok(grave.versions.len() as u64)
+            self.clear_tombstone(writer, path)?;
+            Ok(tombstone.versions.len() as u64)
         })
     }
 
     /// Nothing of what was removed under this path is kept.
-    fn clear_grave(&self, writer: &mut Writer, path: &str) -> Result<(), VaultError> {
-        let grave = self.with_tree_mut(|tree| {
+    fn clear_tombstone(&self, writer: &mut Writer, path: &str) -> Result<(), VaultError> {
+        let tombstone = self.with_tree_mut(|tree| {
             tree.forget_left(path);
-            tree.exhume(path)
+            tree.restore_name(path)
         })?;
-        if let Some((ino, grave)) = grave {
-            self.change_history(writer, &[&grave.versions], &[])?;
+        if let Some((ino, tombstone)) = tombstone {
+            self.change_history(writer, &[&tombstone.versions], &[])?;
             writer.touch(ino);
         }
         Ok(())
@@ -118,15 +118,15 @@ impl Vault {
 
     /// Keeps a secret's history under the path it had.
     pub(super) fn bury(&self, writer: &mut Writer, ino: Ino, node: &Arc<Node>, path: &str) -> Result<(), VaultError> {
-        let grave = Grave::of(node, path);
-        let older = self.with_tree(|t| t.grave(path).cloned())?;
+        let tombstone = Tombstone::of(node, path);
+        let older = self.with_tree(|t| t.tombstone(path).cloned())?;
         let crowded_out =
-            self.with_tree_mut(|tree| tree.bury(ino, grave.clone(), self.meter.bounds(Resource::Removed)))?;
-        for (old, grave) in older.into_iter().chain(crowded_out) {
-            self.change_history(writer, &[&grave.versions], &[])?;
+            self.with_tree_mut(|tree| tree.bury(ino, tombstone.clone(), self.meter.bounds(Resource::Removed)))?;
+        for (old, tombstone) in older.into_iter().chain(crowded_out) {
+            self.change_history(writer, &[&tombstone.versions], &[])?;
             writer.touch(old);
         }
-        writer.bury(ino, Arc::new(grave));
+        writer.bury(ino, Arc::new(tombstone));
         Ok(())
     }
 

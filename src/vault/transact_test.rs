@@ -1,6 +1,6 @@
 //! Transactions that fail, and daemons that end: what was refused never happened, what was answered did.
 
-use super::together::Part;
+use super::txn::Part;
 use super::*;
 use crate::audit::{Settings, WhenFull};
 use crate::model::{Kind, Uid, VersionNo};
@@ -75,8 +75,10 @@ fn seen(vault: &Vault) -> Vec<String> {
             let meta = &node.meta;
             format!("{at}: {ino:?} {:?} {meta:?} {:?} {:?}", node.kind, node.versions, node.target)
         });
-        let graves = tree.graves().map(|(ino, grave)| format!("{}: {ino:?} removed, {:?}", grave.path, grave.versions));
-        let mut all: Vec<String> = nodes.chain(graves).collect();
+        let tombstones = tree
+            .tombstones()
+            .map(|(ino, tombstone)| format!("{}: {ino:?} removed, {:?}", tombstone.path, tombstone.versions));
+        let mut all: Vec<String> = nodes.chain(tombstones).collect();
         all.sort();
         all
     };

@@ -7,8 +7,8 @@ mod undo;
 
 use super::VaultError;
 use super::export::ExportTouched;
-use super::kept::{Graves, Keeper, Kept};
-use super::node::{Grave, Node, Record, Version};
+use super::kept::{Keeper, Kept, Tombstones};
+use super::node::{Node, Record, Tombstone, Version};
 use super::publish::PublishedIndex;
 use super::views::{TouchedView, ViewIndex};
 use crate::meter::Bounds;
@@ -29,12 +29,12 @@ pub struct Tree {
     entries: HashMap<Ino, BTreeMap<Name, Ino>>,
     /// How often the entries of a directory changed; those of which that is not known never did.
     generations: HashMap<Ino, u64>,
-    graves: Graves,
+    tombstones: Tombstones,
     /// Blobs that more than one name has in its history: how many beyond the first.
     shared: HashMap<BlobKey, u32>,
     /// What each has.
     kept: Kept,
-    left: VecDeque<Left>,
+    left: VecDeque<RenamedAway>,
     published: PublishedIndex,
     exported: ExportTouched,
     views: ViewIndex,
@@ -44,7 +44,7 @@ pub struct Tree {
 
 /// A secret that was renamed away from a path: what it was then. What is committed to it later is another name's.
 #[derive(Clone)]
-struct Left {
+struct RenamedAway {
     path: String,
     ino: Ino,
     versions: Vec<Version>,
@@ -54,7 +54,7 @@ struct Left {
 
 /// The history that a name has, for the secret that takes it over.
 #[derive(Debug, Clone)]
-pub struct Heritage {
+pub struct InheritedHistory {
     /// Its versions, oldest first.
     pub versions: Vec<Version>,
     /// The highest number that a version of the name had.
@@ -62,7 +62,7 @@ pub struct Heritage {
     /// The conditions and publications it had.
     pub ruled: BTreeMap<XattrName, Vec<u8>>,
     /// The record of a removed secret that this was, which then goes.
-    pub grave: Option<Ino>,
+    pub tombstone: Option<Ino>,
 }
 
 /// What becomes of blobs when histories change.
@@ -89,8 +89,8 @@ impl Tree {
     }
 
     /// Takes a removed secret from the store.
-    pub fn load_grave(&mut self, ino: Ino, grave: Grave) {
-        self.graves.insert(ino, grave, &mut self.kept);
+    pub fn load_tombstone(&mut self, ino: Ino, tombstone: Tombstone) {
+        self.tombstones.insert(ino, tombstone, &mut self.kept);
     }
 
     /// Links what was loaded.
@@ -131,7 +131,7 @@ impl Tree {
         }
         let mut seen = HashSet::with_capacity(self.nodes.len());
         let refs =
-            self.nodes.values().flat_map(|n| &n.versions).chain(self.graves.all().flat_map(|(_, g)| &g.versions));
+            self.nodes.values().flat_map(|n| &n.versions).chain(self.tombstones.all().flat_map(|(_, g)| &g.versions));
         for version in refs {
             if !seen.insert(version.blob) {
                 *self.shared.entry(version.blob).or_default() += 1;
@@ -302,29 +302,29 @@ impl Tree {
     }
 
     /// The removed secret that had this path.
-    pub fn grave(&self, path: &str) -> Option<&(Ino, Arc<Grave>)> {
-        self.graves.get(path)
+    pub fn tombstone(&self, path: &str) -> Option<&(Ino, Arc<Tombstone>)> {
+        self.tombstones.get(path)
     }
 
     /// Buries a removed secret. Gives back those that are too many now, for the caller to clear away.
-    pub fn bury(&mut self, ino: Ino, grave: Grave, bounds: &Bounds) -> Vec<(Ino, Arc<Grave>)> {
-        self.note_grave(&grave.path);
-        self.graves.insert(ino, grave, &mut self.kept);
-        let gone = self.graves.crowded_out(bounds, &mut self.kept);
+    pub fn bury(&mut self, ino: Ino, tombstone: Tombstone, bounds: &Bounds) -> Vec<(Ino, Arc<Tombstone>)> {
+        self.note_tombstone(&tombstone.path);
+        self.tombstones.insert(ino, tombstone, &mut self.kept);
+        let gone = self.tombstones.crowded_out(bounds, &mut self.kept);
         self.note_gone(&gone);
         gone
     }
 
     /// The record of a removed secret changed, but for whose it was and when it went.
-    pub fn put_grave(&mut self, ino: Ino, grave: Grave) {
-        self.note_grave(&grave.path);
-        self.graves.insert(ino, grave, &mut self.kept);
+    pub fn put_tombstone(&mut self, ino: Ino, tombstone: Tombstone) {
+        self.note_tombstone(&tombstone.path);
+        self.tombstones.insert(ino, tombstone, &mut self.kept);
     }
 
     /// Takes a removed secret out again.
-    pub fn exhume(&mut self, path: &str) -> Option<(Ino, Arc<Grave>)> {
-        self.note_grave(path);
-        self.graves.remove(path, &mut self.kept)
+    pub fn restore_name(&mut self, path: &str) -> Option<(Ino, Arc<Tombstone>)> {
+        self.note_tombstone(path);
+        self.tombstones.remove(path, &mut self.kept)
     }
 
     /// Counts who has which blob when the histories `before` are replaced by `after`. Nothing is changed until
@@ -366,7 +366,7 @@ impl Tree {
             self.left.pop_front();
         }
         let (versions, last_number) = (node.versions.clone(), node.last_number);
-        self.left.push_back(Left { path, ino, versions, last_number, ruled: node.meta.ruled() });
+        self.left.push_back(RenamedAway { path, ino, versions, last_number, ruled: node.meta.ruled() });
     }
 
     /// The name has gone to another secret, or shall have no history.
@@ -378,19 +378,19 @@ impl Tree {
     /// The same for all names below a path.
     pub fn forget_left_below(&mut self, path: &str) {
         self.note_left_ones();
-        let below = |left: &Left| left.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        let below = |left: &RenamedAway| left.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
         self.left.retain(|left| !below(left));
     }
 
     /// The history of a path that `heir` takes over: that of a secret which was removed there, or of another one that
     /// was renamed away, as far as that still has it.
-    pub fn heritage(&self, path: &str, heir: Ino) -> Option<Heritage> {
+    pub fn heritage(&self, path: &str, heir: Ino) -> Option<InheritedHistory> {
         let left = self.left.iter().find(|left| left.path == path && left.ino != heir);
         let last = left.map_or(0, |left| left.last_number);
-        if let Some((ino, grave)) = self.graves.get(path) {
-            let last_number = grave.last_number.max(last);
-            let (versions, ruled) = (grave.versions.clone(), grave.meta.ruled());
-            return Some(Heritage { versions, last_number, ruled, grave: Some(*ino) });
+        if let Some((ino, tombstone)) = self.tombstones.get(path) {
+            let last_number = tombstone.last_number.max(last);
+            let (versions, ruled) = (tombstone.versions.clone(), tombstone.meta.ruled());
+            return Some(InheritedHistory { versions, last_number, ruled, tombstone: Some(*ino) });
         }
         let kept = left.and_then(|left| self.nodes.get(&left.ino)).map(|n| n.versions.as_slice()).unwrap_or_default();
         // The digest is the one of now: the blob may have been sealed anew.
@@ -399,7 +399,7 @@ impl Tree {
         };
         left.map(|left| {
             let versions = left.versions.iter().filter_map(alive).collect();
-            Heritage { versions, last_number: last, ruled: left.ruled.clone(), grave: None }
+            InheritedHistory { versions, last_number: last, ruled: left.ruled.clone(), tombstone: None }
         })
     }
 
@@ -431,7 +431,7 @@ impl Tree {
             }
         };
         self.nodes.values_mut().filter(|n| !n.versions.is_empty()).for_each(|n| rename(&mut Arc::make_mut(n).versions));
-        self.graves.each().for_each(|grave| rename(&mut Arc::make_mut(grave).versions));
+        self.tombstones.each().for_each(|tombstone| rename(&mut Arc::make_mut(tombstone).versions));
         self.left.iter_mut().for_each(|left| rename(&mut left.versions));
         let shared = std::mem::take(&mut self.shared);
         let now = |blob: BlobKey| replaced.get(&blob).map_or(blob, |(new, _)| *new);
@@ -441,8 +441,9 @@ impl Tree {
     /// Everything that has a history: its record, by inode.
     pub fn record(&self, ino: Ino) -> Option<Record> {
         let node = self.nodes.get(&ino).map(|node| Record::Node((**node).clone()));
-        let grave = || self.graves.all().find(|(i, _)| *i == ino).map(|(_, g)| Record::Grave((**g).clone()));
-        node.or_else(grave)
+        let tombstone =
+            || self.tombstones.all().find(|(i, _)| *i == ino).map(|(_, g)| Record::Tombstone((**g).clone()));
+        node.or_else(tombstone)
     }
 
     /// Secrets in the tree.
@@ -471,7 +472,7 @@ impl Tree {
     }
 
     /// All removed secrets, in no order.
-    pub fn graves(&self) -> impl Iterator<Item = (Ino, &Arc<Grave>)> {
-        self.graves.all()
+    pub fn tombstones(&self) -> impl Iterator<Item = (Ino, &Arc<Tombstone>)> {
+        self.tombstones.all()
     }
 }

@@ -294,7 +294,7 @@ pub fn verify_store(store: &Store, by: &UnlockBy<'_>) -> Result<(), VaultError> 
     let identity = protectors::open(store, by)?;
     let loaded = load(store, &index_key(store, &identity)?)?;
     let nodes = loaded.tree.nodes().flat_map(|(_, node)| &node.versions);
-    let removed = loaded.tree.graves().flat_map(|(_, grave)| &grave.versions);
+    let removed = loaded.tree.tombstones().flat_map(|(_, tombstone)| &tombstone.versions);
     nodes.chain(removed).try_for_each(|version| fsck::check_blob(store, version))
 }
 
@@ -348,7 +348,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
         };
         match record {
             Record::Facts(found) if ino == FACTS_INO => facts = Some(found),
-            Record::Grave(grave) if ino != FACTS_INO => tree.load_grave(ino, grave),
+            Record::Tombstone(tombstone) if ino != FACTS_INO => tree.load_tombstone(ino, tombstone),
             Record::Scope(scope) if ino != FACTS_INO => declared.push((ino, scope)),
             Record::Instance(instance) if ino != FACTS_INO => instances.push((ino, instance)),
             Record::Export(export) if ino != FACTS_INO => exports.push((ino, export)),
@@ -364,7 +364,7 @@ fn load(store: &Store, index: &Secret) -> Result<Loaded, VaultError> {
             }
             Record::Facts(_)
             | Record::Node(_)
-            | Record::Grave(_)
+            | Record::Tombstone(_)
             | Record::Scope(_)
             | Record::Instance(_)
             | Record::Export(_)

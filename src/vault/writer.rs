@@ -3,7 +3,7 @@
 //! [`Vault::transact`] takes back what its changes did to the tree if they cannot be journalled, or fail half way. What it answered survives the
 //! end of the daemon at once; content, and what takes a right away, also a power cut.
 
-use super::node::{FACTS_INO, Facts, Grave, Record};
+use super::node::{FACTS_INO, Facts, Record, Tombstone};
 use super::{Vault, VaultError};
 use crate::audit::Durable;
 use crate::model::Ino;
@@ -20,7 +20,7 @@ pub(super) enum Out {
     /// The node as the tree has it, or nothing if it has none.
     Node,
     /// A removed secret.
-    Grave(Arc<Grave>),
+    Tombstone(Arc<Tombstone>),
     /// What has no place in the tree: a scope, an instance.
     Record(Box<Record>),
 }
@@ -58,7 +58,7 @@ impl Writer {
     }
 
     /// The facts are these on the disk already; nothing else waited.
-    pub fn turned_over(&mut self, facts: Facts) {
+    pub fn switched_keys(&mut self, facts: Facts) {
         self.facts = Some(facts);
     }
 
@@ -92,14 +92,14 @@ impl Writer {
 
     /// As [`Writer::touch`], but what is to be kept of a removed secret stays.
     pub fn touch_unless_buried(&mut self, ino: Ino) {
-        if !matches!(self.dirty.get(&ino), Some(Out::Grave(_))) {
+        if !matches!(self.dirty.get(&ino), Some(Out::Tombstone(_))) {
             self.touch(ino);
         }
     }
 
     /// A removed secret is to be kept.
-    pub fn bury(&mut self, ino: Ino, grave: Arc<Grave>) {
-        self.dirty.insert(ino, Out::Grave(grave));
+    pub fn bury(&mut self, ino: Ino, tombstone: Arc<Tombstone>) {
+        self.dirty.insert(ino, Out::Tombstone(tombstone));
     }
 
     /// A record that is not of the tree changed. It goes with [`Writer::touch`].
@@ -219,7 +219,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::sync`].
-    pub fn hold_still(&self) -> Result<(), VaultError> {
+    pub fn freeze(&self) -> Result<(), VaultError> {
         // It may end at any moment from now on, and opens are answered until then.
         self.audit.sum_up_for_good();
         let mut writer = self.lock_writer();
@@ -291,7 +291,7 @@ impl Vault {
                 continue;
             }
             let sealed = match out {
-                Out::Grave(grave) => seal(*ino, &Record::Grave((**grave).clone())),
+                Out::Tombstone(tombstone) => seal(*ino, &Record::Tombstone((**tombstone).clone())),
                 Out::Record(record) => seal(*ino, record),
                 Out::Node => {
                     let node = self.with_tree(|tree| tree.get(*ino).cloned())?;

@@ -4,7 +4,7 @@ use super::change::refuse_entry;
 use super::node::Node;
 use super::view::View;
 use super::writer::Writer;
-use super::{Caller, Vault, VaultError, ruled};
+use super::{Caller, Vault, VaultError, admin_xattrs};
 use crate::access::Operation;
 use crate::audit;
 use crate::model::{
@@ -98,9 +98,9 @@ impl Vault {
         self.recording(event, &path, || caller.who(), recipients)?;
         let held = match (node.kind, node.last_number) {
             (Kind::File, 0) => self.with_tree(|tree| tree.heritage(&path, ino))?.map(|h| h.ruled).unwrap_or_default(),
-            _ => ruled::Ruled::new(),
+            _ => admin_xattrs::Ruled::new(),
         };
-        self.recording(event, &path, || caller.who(), ruled::may_set(&node, &held, name, value))?;
+        self.recording(event, &path, || caller.who(), admin_xattrs::may_set(&node, &held, name, value))?;
         let next = self.recording(
             event,
             &path,
@@ -128,7 +128,7 @@ impl Vault {
             if !node.meta.xattrs.contains_key(name) {
                 return Err(VaultError::NoAttribute);
             }
-            return self.recording(event, &path, || caller.who(), Err(ruled::never_removed(name)));
+            return self.recording(event, &path, || caller.who(), Err(admin_xattrs::never_removed(name)));
         }
         self.take_xattr(caller, ino, name)
     }

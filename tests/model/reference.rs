@@ -168,7 +168,7 @@ pub struct Dirty {
 #[derive(Debug, Clone)]
 pub struct Reference {
     pub nodes: BTreeMap<u64, Node>,
-    pub graves: BTreeMap<String, Node>,
+    pub tombstones: BTreeMap<String, Node>,
     pub left: BTreeMap<String, Left>,
     pub dirty: BTreeMap<u64, Dirty>,
     /// Removed while somebody writes: the content it had, and its size. A purge leaves the size alone.
@@ -205,7 +205,7 @@ impl Reference {
     pub fn new(keep: usize, max_nodes: u64, max_size: u64) -> Reference {
         Reference {
             nodes: BTreeMap::new(),
-            graves: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
             left: BTreeMap::new(),
             dirty: BTreeMap::new(),
             orphans: BTreeMap::new(),
@@ -591,10 +591,10 @@ impl Reference {
         self.stamp(node.parent);
         if purge {
             self.orphans.entry(ino).and_modify(|(content, _)| *content = Rc::from([]));
-            self.graves.remove(&path);
+            self.tombstones.remove(&path);
             self.left.remove(&path);
         } else if node.last > 0 {
-            self.graves.insert(path, node);
+            self.tombstones.insert(path, node);
         }
     }
 
@@ -605,8 +605,8 @@ impl Reference {
 
     /// What held for a name that was given up.
     fn held(&self, path: &str, heir: u64) -> Ruled {
-        match self.graves.get(path) {
-            Some(grave) => grave.ruled(),
+        match self.tombstones.get(path) {
+            Some(tombstone) => tombstone.ruled(),
             None => {
                 self.left.get(path).filter(|left| left.ino != heir).map(|left| left.ruled.clone()).unwrap_or_default()
             }
@@ -617,9 +617,9 @@ impl Reference {
     fn inherit(&mut self, path: &str, heir: u64) -> (Vec<Version>, u64, Ruled) {
         let left = self.left.remove(path).filter(|left| left.ino != heir);
         let last = left.as_ref().map_or(0, |left| left.last);
-        if let Some(grave) = self.graves.remove(path) {
-            let ruled = grave.ruled();
-            return (grave.versions, grave.last.max(last), ruled);
+        if let Some(tombstone) = self.tombstones.remove(path) {
+            let ruled = tombstone.ruled();
+            return (tombstone.versions, tombstone.last.max(last), ruled);
         }
         let Some(left) = left else { return (Vec::new(), 0, Ruled::new()) };
         let kept = self.nodes.get(&left.ino).map(|n| n.versions.as_slice()).unwrap_or_default();
@@ -664,7 +664,7 @@ impl Reference {
             self.prune(&mut node);
             self.left.insert(old_path, left);
         } else if let Some(target) = replaced {
-            self.graves.insert(new_path, target);
+            self.tombstones.insert(new_path, target);
         }
         (node.parent, node.name, node.ctime) = (to.0, to.1.to_owned(), Stamp::Since(self.now));
         self.nodes.insert(ino, node);
@@ -719,8 +719,8 @@ impl Reference {
         let node = match live {
             Some(node) if node.kind != Kind::File => return vec![Failure::Refused("it is no secret".into())],
             Some(node) if node.last > 0 => node,
-            _ => match self.graves.get(path) {
-                Some(grave) => grave,
+            _ => match self.tombstones.get(path) {
+                Some(tombstone) => tombstone,
                 None => return vec![Failure::NotFound],
             },
         };
@@ -743,7 +743,7 @@ impl Reference {
         let now = Stamp::Since(self.now);
         self.durable = true;
         let live = self.nodes.get(&ino).is_some_and(|n| n.last > 0);
-        let mut node = if live { self.nodes[&ino].clone() } else { self.graves.remove(path).unwrap() };
+        let mut node = if live { self.nodes[&ino].clone() } else { self.tombstones.remove(path).unwrap() };
         let old = node.versions.iter().find(|v| v.number == number).unwrap().clone();
         node.ctime = now;
         if live {

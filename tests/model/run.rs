@@ -609,16 +609,16 @@ impl Run {
 
     /// A path that has or had a name.
     fn path(&self, path: u8) -> String {
-        let graves = self.model.graves.keys().cloned();
+        let tombstones = self.model.tombstones.keys().cloned();
         let live = self.model.nodes.iter().filter(|(_, n)| n.kind == Kind::File).map(|(i, _)| self.model.path(*i));
-        let all: BTreeSet<String> = graves.chain(live).collect();
+        let all: BTreeSet<String> = tombstones.chain(live).collect();
         all.iter().nth(usize::from(path) % (all.len() + 1)).cloned().unwrap_or_else(|| "not/there".into())
     }
 
     fn roll_back(&mut self, path: u8, number: u8) -> Verdict {
         let text = self.path(path);
         let live = self.model.find(&text).and_then(|i| self.model.nodes.get(&i)).filter(|n| n.last > 0);
-        let node = live.or(self.model.graves.get(&text));
+        let node = live.or(self.model.tombstones.get(&text));
         let numbers: Vec<u64> = node.map(|n| n.versions.iter().map(|v| v.number).collect()).unwrap_or_default();
         let number = numbers.get(usize::from(number) % (numbers.len() + 1)).copied().unwrap_or(999);
         let wrong = self.model.cannot_roll_back(&text, number);
@@ -641,7 +641,7 @@ impl Run {
             self.settle()?;
         }
         let mut wrong = Vec::new();
-        if live.is_none() && !(purge && self.model.graves.contains_key(&text)) {
+        if live.is_none() && !(purge && self.model.tombstones.contains_key(&text)) {
             wrong.push(Failure::NotFound);
         }
         // A directory may have the name of what was removed.
@@ -654,7 +654,7 @@ impl Run {
             match live {
                 Some(ino) if directory.is_some() => self.model.rmdir(ino),
                 Some(ino) => self.model.unlink(ino, purge),
-                None => drop(self.model.graves.remove(&text)),
+                None => drop(self.model.tombstones.remove(&text)),
             }
             self.model.durable = true;
         }
@@ -833,9 +833,9 @@ fn compare(fs: &Fs, model: &mut Reference) -> Verdict {
         let path = model.path(ino);
         compare_node(fs, model, ino, &path).map_err(|e| format!("'{path}' (inode {ino}): {e}"))?;
     }
-    for (path, grave) in &model.graves {
+    for (path, tombstone) in &model.tombstones {
         if model.find(path).is_none_or(|ino| model.nodes[&ino].last == 0 && model.nodes[&ino].kind == Kind::File) {
-            compare_history(fs, path, &grave.versions, false)?;
+            compare_history(fs, path, &tombstone.versions, false)?;
         }
     }
     Ok(())
@@ -933,7 +933,7 @@ fn compare_file(fs: &Fs, model: &Reference, ino: u64, path: &str) -> Verdict {
     }
     if node.last > 0 {
         compare_history(fs, path, &node.versions, true)?;
-    } else if !model.graves.contains_key(path) {
+    } else if !model.tombstones.contains_key(path) {
         let found = fs.vault().history(&actor(), SecretPath::parse(path).unwrap());
         agree(found, &[Failure::NotFound])?;
     }

@@ -7,7 +7,7 @@ mod running;
 mod talk;
 
 use crate::secret::Secret;
-use crate::sys::apart::RunAs;
+use crate::sys::isolated_child::RunAs;
 use crate::sys::wait;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -86,7 +86,7 @@ pub enum Manner<'a> {
         /// How large its files may grow.
         file_max: Option<u64>,
     },
-    /// Nothing, and whatever it starts ends with it: see [`crate::sys::apart`]. Needs root, and an absolute path.
+    /// Nothing, and whatever it starts ends with it: see [`crate::sys::isolated_child`]. Needs root, and an absolute path.
     Apart(&'a RunAs),
 }
 

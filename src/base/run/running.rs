@@ -3,7 +3,7 @@
 //! Owns the start, the signals and the reaping; when is for others to say.
 
 use super::{Env, Manner};
-use crate::sys::apart::{self, RunAs};
+use crate::sys::isolated_child::{self, RunAs};
 use crate::sys::{child, proc};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -18,7 +18,7 @@ use std::process::{Command, ExitStatus};
 /// A child that was started, as what it is.
 pub enum Running {
     Process { child: std::process::Child, pidfd: OwnedFd, leads: bool },
-    Apart(apart::Child),
+    Apart(isolated_child::Child),
 }
 
 impl Running {
@@ -111,6 +111,6 @@ fn apart(path: &Path, args: &[OsString], env: &Env, run_as: &RunAs, standard: &[
     let line = |(name, value): (&OsString, &OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
     let env = env.iter().map(|entry| string(OsStr::from_bytes(&line(entry)))).collect::<io::Result<Vec<_>>>()?;
     let [stdin, stdout, stderr] = standard.each_ref().map(AsFd::as_fd);
-    let program = apart::Program { path: &path, args: &args, env: &env, stdin, stdout, stderr, run_as };
-    apart::spawn(&program).map(Running::Apart)
+    let program = isolated_child::Program { path: &path, args: &args, env: &env, stdin, stdout, stderr, run_as };
+    isolated_child::spawn(&program).map(Running::Apart)
 }

@@ -2,12 +2,12 @@
 //!
 //! Owns the system calls that nix does not wrap. It decides nothing: callers say what they want, and get it or an errno.
 
-pub mod apart;
 pub mod arena;
 pub mod child;
 pub mod confine;
 pub mod connection;
 pub mod file_handle;
+pub mod isolated_child;
 pub mod keyctl;
 pub mod keyring_child;
 pub mod memfd;

@@ -4,7 +4,7 @@
 
 use super::Failure;
 use super::child::{Ended, Input, run};
-use super::far::{Accepted, Changed, FarSide};
+use super::remote::{Accepted, Changed, FarSide};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::model::PasswordName;

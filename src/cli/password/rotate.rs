@@ -7,7 +7,7 @@ mod report;
 
 pub use report::command;
 
-use super::far::{Accepted, Changed, FarSide};
+use super::remote::{Accepted, Changed, FarSide};
 use crate::model::PasswordName;
 use crate::secret::Secret;
 use crate::wire::{Fault, Keep, RotationOpened, RotationState};

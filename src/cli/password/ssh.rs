@@ -5,7 +5,7 @@
 
 use super::askpass::ACCOUNT;
 use super::child::{Ended, Input, run};
-use super::far::{Accepted, Changed, FarSide};
+use super::remote::{Accepted, Changed, FarSide};
 use crate::config::{Config, Passwords, SshVerify};
 use crate::model::PasswordName;
 use crate::run::{Manner, Program};

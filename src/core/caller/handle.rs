@@ -48,7 +48,7 @@ impl Handle {
             // The kernel says the same (ENOENT) of a thread, and for a moment of a process that was just reaped.
             Err(e) if !std::path::Path::new(&format!("/proc/{pid}")).exists() => Err(gone(pid, &e)),
             // Before Linux 5.3 there are none at all.
-            Err(e) => Err(Doubt(format!("{pid} is no process that can be held, but one of its threads: {e}"))),
+            Err(e) => Err(Doubt(format!("{pid} is no process that can be pinned, but one of its threads: {e}"))),
         }
     }
 

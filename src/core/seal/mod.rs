@@ -6,10 +6,10 @@
 mod blob;
 mod header;
 mod identity;
-mod own;
 mod payload;
 mod record;
 mod recovery;
+mod sealed_keys;
 mod stanza;
 
 pub use blob::{BlobDigest, open_blob, open_key, seal_blob, seal_escrow, seal_key};
@@ -17,9 +17,9 @@ pub use identity::{
     OpenedBy, OpeningKey, Protection, StoreIdentity, make_identity, new_identity, open_identity, open_identity_with,
     own_recipient, protect_identity,
 };
-pub use own::{open_own, open_with_passphrase, seal_own, seal_with_passphrase};
 pub use record::RecordKey;
 pub use recovery::RecoverySet;
+pub use sealed_keys::{open_own, open_with_passphrase, seal_own, seal_with_passphrase};
 
 use crate::sys::arena::ArenaFull;
 use thiserror::Error;

@@ -62,7 +62,7 @@ impl Asked {
         let der = match content.first() {
             Some(0x30) => content,
             _ => {
-                decoded = super::pile::public_blocks(content, &["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"])?;
+                decoded = super::keyfile::public_blocks(content, &["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"])?;
                 decoded.first().ok_or_else(|| broken.clone())?
             }
         };

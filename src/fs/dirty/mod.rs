@@ -8,7 +8,7 @@ mod commit;
 mod writing;
 
 use super::FsError;
-use super::held::{Charge, Payer};
+use super::quota::{Charge, Payer};
 use crate::model::{Ino, Timestamp, Uid, Who};
 use crate::secret::Secret;
 use crate::vault::{ModeIs, WriteRight};

@@ -5,7 +5,7 @@
 use super::{Copy, Open, Writer, lock, unload, written};
 use crate::audit;
 use crate::fs::handle::{Seat, is_writer, window};
-use crate::fs::held::Payer;
+use crate::fs::quota::Payer;
 use crate::fs::{Fs, FsError, Opened};
 use crate::meter::Resource;
 use crate::model::{Ino, Timestamp, VersionNo, Who};

@@ -161,9 +161,9 @@ impl Mounted {
     }
 
     /// Lets nobody begin a change any more, and waits for those under way: the next daemon would be asked for them again, and do
-    /// them a second time. Before [`Vault::hold_still`]. Whether all were done.
-    pub fn hold_still(&self, within: Duration) -> bool {
-        self.fs.hold_still(within)
+    /// them a second time. Before [`Vault::freeze`]. Whether all were done.
+    pub fn freeze(&self, within: Duration) -> bool {
+        self.fs.freeze(within)
     }
 
     /// Leaves the tree mounted, for another process to serve: to be followed by the end of this one. What it has taken

@@ -202,7 +202,7 @@ fn who_leaves_the_tree_waits_for_the_note_of_what_was_done() {
         let mounted = tree.mounted.as_ref().unwrap();
         let (ended, end) = channel();
         std::thread::scope(|scope| {
-            scope.spawn(move || ended.send(mounted.hold_still(PATIENCE)));
+            scope.spawn(move || ended.send(mounted.freeze(PATIENCE)));
             assert!(end.recv_timeout(Duration::from_millis(100)).is_err(), "{script}: it goes at once");
             drop(release);
             assert_eq!(end.recv_timeout(PATIENCE), Ok(true), "{script}");

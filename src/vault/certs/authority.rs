@@ -1,6 +1,6 @@
 //! A small authority of one's own: its key never leaves the store, and what it signed is listed beside it.
 
-use super::super::together::Part as Written;
+use super::super::txn::Part as Written;
 use super::super::{Vault, VaultError};
 use super::{PRIVATE, PUBLIC, VERSION};
 use crate::audit;

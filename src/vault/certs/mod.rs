@@ -7,7 +7,7 @@ mod authority;
 mod look;
 mod serve;
 
-use super::together::Part as Written;
+use super::txn::Part as Written;
 use super::{Caller, Change, NewNode, Vault, VaultError};
 use crate::audit;
 use crate::caller::{Control, Daemon};

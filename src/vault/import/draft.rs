@@ -8,7 +8,7 @@ use crate::model::{Ino, Kind, Timestamp, Uid, VersionNo};
 use crate::seal::BlobDigest;
 use crate::store::{Batch, BlobKey};
 use crate::vault::commit::prune;
-use crate::vault::node::{Grave, Node, Record, Version};
+use crate::vault::node::{Node, Record, Tombstone, Version};
 use crate::vault::on_change::{self, Touched};
 use crate::vault::tree::Tree;
 use crate::vault::{Change, VaultError};
@@ -20,7 +20,7 @@ enum Out {
     /// What the copy has for it, or nothing if it has none.
     Node,
     /// A removed secret.
-    Grave(Arc<Grave>),
+    Tombstone(Arc<Tombstone>),
 }
 
 /// Content, sealed for where it goes.
@@ -88,10 +88,10 @@ impl Draft {
         let mut buried = Vec::new();
         if let Some(heritage) = heritage {
             (node.versions, node.last_number) = (heritage.versions.clone(), heritage.last_number);
-            if let Some(grave) = heritage.grave {
+            if let Some(tombstone) = heritage.tombstone {
                 buried = heritage.versions;
-                self.tree.exhume(path);
-                self.out.insert(grave, Out::Node);
+                self.tree.restore_name(path);
+                self.out.insert(tombstone, Out::Node);
             }
             self.tree.forget_left(path);
         }
@@ -121,12 +121,12 @@ impl Draft {
     }
 
     fn bury(&mut self, ino: Ino, node: &Node, path: &str) {
-        let grave = Grave::of(node, path);
-        let older = self.tree.grave(path).cloned();
-        let crowded_out = self.tree.bury(ino, grave.clone(), &self.removed);
-        self.out.insert(ino, Out::Grave(Arc::new(grave)));
-        for (old, grave) in older.into_iter().chain(crowded_out) {
-            self.recount(&[&grave.versions], &[], None);
+        let tombstone = Tombstone::of(node, path);
+        let older = self.tree.tombstone(path).cloned();
+        let crowded_out = self.tree.bury(ino, tombstone.clone(), &self.removed);
+        self.out.insert(ino, Out::Tombstone(Arc::new(tombstone)));
+        for (old, tombstone) in older.into_iter().chain(crowded_out) {
+            self.recount(&[&tombstone.versions], &[], None);
             self.out.insert(old, Out::Node);
         }
     }
@@ -156,7 +156,7 @@ impl Draft {
         let mut records = BTreeMap::new();
         for (ino, out) in out {
             let record = match out {
-                Out::Grave(grave) => Some(Record::Grave((*grave).clone())),
+                Out::Tombstone(tombstone) => Some(Record::Tombstone((*tombstone).clone())),
                 Out::Node => tree.get(ino).map(|node| Record::Node((**node).clone())),
             };
             match record {

@@ -3,7 +3,7 @@
 //!
 //! Nothing here is called with the vault's own locks held: it makes system calls, and asks the user database.
 
-use super::room::Room;
+use super::target::Room;
 use crate::access::{self, Denial, Grant};
 use crate::audit;
 use crate::caller::Account;

@@ -9,7 +9,7 @@ mod board;
 mod index;
 mod leftover;
 mod request;
-mod room;
+mod target;
 mod watch;
 
 pub use index::PublishedIndex;

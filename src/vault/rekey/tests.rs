@@ -90,7 +90,7 @@ fn fill(vault: &Vault, count: usize) {
         put(vault, &format!("d/s{n}"), &format!("first {n}"));
     }
     put(vault, "d/s1", "second 1");
-    put(vault, "gone", "from the grave");
+    put(vault, "gone", "from the tombstone");
     let scope = Scope::container("web").unwrap();
     if vault.add_scope(&Daemon, &scope, false, crate::vault::UidMap::Auto).is_ok() {
         put(vault, "containers/web/inner", "in a scope of its own");
@@ -109,10 +109,10 @@ fn check(vault: &Vault, count: usize) {
 }
 
 /// That what was removed is still there. Changes the store.
-fn exhume(vault: &Vault) {
+fn restore_name(vault: &Vault) {
     let rollback = crate::wire::Rollback { path: SecretPath::parse("gone").unwrap(), version: 1 };
     Admin::rollback(vault, &root(), rollback).unwrap();
-    assert_eq!(shown(vault, "gone", None), "from the grave");
+    assert_eq!(shown(vault, "gone", None), "from the tombstone");
 }
 
 fn rekey(vault: &Vault, old: &str, new: &str) -> Result<Rekeyed, VaultError> {
@@ -179,7 +179,7 @@ fn everything_is_new_and_nobody_who_reads_or_writes_notices() {
     assert!(matches!(with("old"), Err(VaultError::WrongKey(_))));
     with("new").unwrap();
     check(&vault, COUNT);
-    exhume(&vault);
+    restore_name(&vault);
     assert_eq!(shown(&vault, "w", None), last);
     let extract = Extract { path: SecretPath::parse("d/s3").unwrap(), version: None };
     let blob = Admin::extract(&vault, &root(), extract).unwrap();
@@ -231,7 +231,7 @@ fn ended_at_any_step_it_opens_with_the_old_or_the_new_and_nothing_is_lost() {
         vault.finish_rekey().unwrap();
         check(&vault, 70);
         assert_eq!(rig.identity_files(), ["identity.age"], "{what}");
-        exhume(&vault);
+        restore_name(&vault);
         // Whole again: it can be done from the beginning.
         rekey(&vault, opens, "third").unwrap();
         drop(vault);

@@ -2,10 +2,10 @@
 //!
 //! Owns the list of what was changed since it was begun. While there is none, nothing is noted.
 
-use super::{Left, Recount, Tree};
+use super::{Recount, RenamedAway, Tree};
 use crate::model::Ino;
 use crate::store::BlobKey;
-use crate::vault::node::{Grave, Node};
+use crate::vault::node::{Node, Tombstone};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(super) enum Was {
     Node(Ino, Option<Arc<Node>>),
-    Grave(String, Option<(Ino, Arc<Grave>)>),
+    Tombstone(String, Option<(Ino, Arc<Tombstone>)>),
     Shared(Vec<(BlobKey, Option<u32>)>),
-    Left(VecDeque<Left>),
+    RenamedAway(VecDeque<RenamedAway>),
 }
 
 impl Tree {
@@ -35,15 +35,17 @@ impl Tree {
             match was {
                 Was::Node(ino, Some(node)) => self.put(ino, (*node).clone()),
                 Was::Node(ino, None) => drop(self.remove(ino)),
-                Was::Grave(_, Some((ino, grave))) => self.graves.insert(ino, (*grave).clone(), &mut self.kept),
-                Was::Grave(path, None) => drop(self.graves.remove(&path, &mut self.kept)),
+                Was::Tombstone(_, Some((ino, tombstone))) => {
+                    self.tombstones.insert(ino, (*tombstone).clone(), &mut self.kept)
+                }
+                Was::Tombstone(path, None) => drop(self.tombstones.remove(&path, &mut self.kept)),
                 Was::Shared(counts) => counts.into_iter().for_each(|(blob, count)| {
                     match count {
                         Some(count) => self.shared.insert(blob, count),
                         None => self.shared.remove(&blob),
                     };
                 }),
-                Was::Left(left) => self.left = left,
+                Was::RenamedAway(left) => self.left = left,
             }
         }
     }
@@ -54,16 +56,16 @@ impl Tree {
         }
     }
 
-    pub(super) fn note_grave(&mut self, path: &str) {
+    pub(super) fn note_tombstone(&mut self, path: &str) {
         if let Some(undo) = &mut self.undo {
-            undo.push(Was::Grave(path.to_owned(), self.graves.get(path).cloned()));
+            undo.push(Was::Tombstone(path.to_owned(), self.tombstones.get(path).cloned()));
         }
     }
 
     /// These were taken out.
-    pub(super) fn note_gone(&mut self, gone: &[(Ino, Arc<Grave>)]) {
+    pub(super) fn note_gone(&mut self, gone: &[(Ino, Arc<Tombstone>)]) {
         if let Some(undo) = &mut self.undo {
-            undo.extend(gone.iter().map(|gone| Was::Grave(gone.1.path.clone(), Some(gone.clone()))));
+            undo.extend(gone.iter().map(|gone| Was::Tombstone(gone.1.path.clone(), Some(gone.clone()))));
         }
     }
 
@@ -78,7 +80,7 @@ impl Tree {
         if let Some(undo) = &mut self.undo
             && !self.left.is_empty()
         {
-            undo.push(Was::Left(self.left.clone()));
+            undo.push(Was::RenamedAway(self.left.clone()));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Owns the output and the progress bar. An interrupt lets the one that is under way end.
 
 use super::super::args::{Rotate, Which};
-use super::super::far::{self, FarSide};
+use super::super::remote::{self, FarSide};
 use super::super::{Failure, checked, generate, selected, typed, with_stdout};
 use super::{Ledger, Outcome, resume, rotate};
 use crate::cli::show;
@@ -155,7 +155,7 @@ pub fn command(config: &Config, args: &Rotate) -> Result<Exit, Failure> {
         for entry in &entries {
             let service = entry.name.service();
             if !ways.contains_key(service) {
-                ways.insert(service.to_owned(), far::to(config, service)?);
+                ways.insert(service.to_owned(), remote::to(config, service)?);
             }
         }
     }

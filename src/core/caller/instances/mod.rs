@@ -4,12 +4,12 @@
 //! it what it has on record.
 
 mod cgroup;
-mod held;
 mod index;
+mod pinned;
 #[cfg(test)]
 mod tests;
 
-pub use held::{Held, Marks, hold, hold_again};
+pub use pinned::{Held, Marks, hold, hold_again};
 
 use super::place::{Instances, Place};
 use crate::model::{Doubt, InstanceId};

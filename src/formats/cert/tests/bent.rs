@@ -24,7 +24,7 @@ fn specimens() -> &'static Vec<Vec<u8>> {
         let key = Key::generate(crate::model::KeyType::EcdsaP256).unwrap();
         let names = ["a.example.org".parse().unwrap()];
         let csr = request(&key, &Subject::common("a"), &names).unwrap();
-        all.extend(pile::public_blocks(csr.as_bytes(), &["CERTIFICATE REQUEST"]).unwrap());
+        all.extend(keyfile::public_blocks(csr.as_bytes(), &["CERTIFICATE REQUEST"]).unwrap());
         all
     })
 }

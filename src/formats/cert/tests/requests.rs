@@ -33,7 +33,7 @@ fn every_type_of_key_makes_a_request_that_openssl_believes() {
 fn a_request_that_was_tampered_with_is_refused() {
     let key = Key::generate(crate::model::KeyType::EcdsaP256).unwrap();
     let pem = request(&key, &Subject::common("a"), &[]).unwrap();
-    let mut der = pile::public_blocks(pem.as_bytes(), &["CERTIFICATE REQUEST"]).unwrap().remove(0);
+    let mut der = keyfile::public_blocks(pem.as_bytes(), &["CERTIFICATE REQUEST"]).unwrap().remove(0);
     let at = der.windows(3).position(|w| w == [0x0c, 1, b'a']).unwrap() + 2;
     der[at] = b'b';
     assert_eq!(Asked::read(&der).unwrap_err(), CertError::BadSignature);

@@ -4,7 +4,7 @@
 
 use super::node::{Node, Record, Version};
 use super::on_change;
-use super::tree::{Heritage, Recount};
+use super::tree::{InheritedHistory, Recount};
 use super::writer::Writer;
 use super::{Caller, Change, Vault, VaultError};
 use crate::access::{Operation, ScopeState};
@@ -33,7 +33,7 @@ struct Ready {
     next: Node,
     made: bool,
     blob: (BlobKey, Vec<u8>),
-    takes: Option<Heritage>,
+    takes: Option<InheritedHistory>,
 }
 
 impl Vault {
@@ -124,7 +124,7 @@ impl Vault {
                 _ => None,
             };
             if let Some(heritage) = &takes {
-                super::ruled::come_back(&mut next, &heritage.ruled)?;
+                super::admin_xattrs::come_back(&mut next, &heritage.ruled)?;
                 (next.versions, next.last_number) = (heritage.versions.clone(), heritage.last_number);
             }
             let number = VersionNo(next.last_number + 1);
@@ -164,14 +164,14 @@ impl Vault {
         let mut recounts: Vec<Recount> = Vec::new();
         let folders: Vec<Ino> = ready.iter().filter(|one| one.made).map(|one| one.parent).collect();
         for one in &ready {
-            let grave = one.takes.as_ref().and_then(|h| Some((h.grave?, h.versions.as_slice())));
+            let tombstone = one.takes.as_ref().and_then(|h| Some((h.tombstone?, h.versions.as_slice())));
             let recount = self.with_tree(|tree| {
                 let own = tree.get(one.ino).map(|node| node.versions.as_slice()).unwrap_or_default();
-                let buried = grave.map(|(_, versions)| versions).unwrap_or_default();
+                let buried = tombstone.map(|(_, versions)| versions).unwrap_or_default();
                 tree.recount(&[own, buried], &one.next.versions, Some(one.blob.0))
             })?;
             batch.blobs.extend(recount.gone.iter().map(|blob| (*blob, None)));
-            batch.nodes.extend(grave.map(|(grave, _)| (grave, None)));
+            batch.nodes.extend(tombstone.map(|(tombstone, _)| (tombstone, None)));
             records.insert(one.ino, Record::Node(one.next.clone()));
             recounts.push(recount);
         }
@@ -182,7 +182,7 @@ impl Vault {
             let mut touched = Vec::new();
             for (one, recount) in ready.into_iter().zip(recounts) {
                 if one.takes.is_some() {
-                    tree.exhume(&one.path);
+                    tree.restore_name(&one.path);
                     tree.forget_left(&one.path);
                 }
                 tree.settle(recount);
