@@ -456,10 +456,16 @@ impl Vault {
 
     /// A directory's entries changed, now.
     pub(super) fn stamp(&self, writer: &mut Writer, directory: Ino) -> Result<(), VaultError> {
+        let node = self.stamped(directory)?;
+        self.put(writer, directory, node)
+    }
+
+    /// What a directory is once its entries have changed, now.
+    pub(super) fn stamped(&self, directory: Ino) -> Result<Node, VaultError> {
         let mut node = (*self.node(directory)?).clone();
         node.meta.mtime = Timestamp::now();
         node.meta.ctime = node.meta.mtime;
-        self.put(writer, directory, node)
+        Ok(node)
     }
 }
 

@@ -91,13 +91,18 @@ impl Vault {
         let record = ScopeRecord { scope: scope.clone(), write, uid_map, dir, made: Timestamp::now() };
         let mut batch = Batch::default();
         batch.scopes.insert(scope.as_str().to_owned(), Some(sealed));
-        let records = BTreeMap::from([(dir, Record::Node(node.clone())), (ino, Record::Scope(record.clone()))]);
+        let stamped = self.stamped(parent)?;
+        let records = BTreeMap::from([
+            (dir, Record::Node(node.clone())),
+            (ino, Record::Scope(record.clone())),
+            (parent, Record::Node(stamped.clone())),
+        ]);
         self.flush_with(&mut writer, batch, &records)?;
         self.with_open_mut(|open| {
+            open.tree.put(parent, stamped);
             open.tree.put(dir, node);
             open.scopes.declare(ino, record)
         })??;
-        self.stamp(&mut writer, parent)?;
         let mut scopes: HashMap<Scope, Arc<ScopeEntry>> = (*keys.scopes).clone();
         scopes.insert(scope.clone(), Arc::new(entry));
         self.set_keys(super::unlock::Keys { scopes: Arc::new(scopes), ..(*keys).clone() });
