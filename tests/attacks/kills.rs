@@ -4,7 +4,7 @@
 //! A system call that was under way may have happened or not; nothing else may differ. How many kills there are is PINFOLD_KILLS (10 by default).
 
 use super::store::Dice;
-use crate::common::Daemon;
+use crate::common::{Daemon, wait_for};
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, utimensat};
 use nix::sys::time::TimeSpec;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How many change something at once, each in a folder of its own.
@@ -203,18 +203,22 @@ fn by(uid: u32, program: &[&str], path: &Path) -> Option<Vec<u8>> {
 }
 
 /// Goes on until the first error, or until it is told to stop; what is known then, and what was under way.
-fn work(folder: &Path, mut is: Folder, dice: &mut Dice, stop: &AtomicBool) -> (Folder, Option<Step>, u64) {
-    let mut done = 0;
+fn work(
+    folder: &Path,
+    mut is: Folder,
+    dice: &mut Dice,
+    (stop, done): (&AtomicBool, &AtomicU64),
+) -> (Folder, Option<Step>) {
     while !stop.load(Ordering::Relaxed) {
         let step = dice.step(&is);
         if let Err(error) = step.act(folder) {
             assert_ne!(error.kind(), io::ErrorKind::PermissionDenied, "{step:?}: {error}");
-            return (is, Some(step), done);
+            return (is, Some(step));
         }
         is = step.done(is);
-        done += 1;
+        done.fetch_add(1, Ordering::Relaxed);
     }
-    (is, None, done)
+    (is, None)
 }
 
 #[test]
@@ -228,23 +232,29 @@ fn of_what_several_writers_were_answered_nothing_is_lost_to_a_kill() {
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     let mut total = 0;
     for round in 0..kills {
-        let stop = AtomicBool::new(false);
-        let wait = Duration::from_micros(20_000 + dice.below(200_000));
+        let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+        // By what was done, not by the clock: a busy machine does less, and is killed later.
+        let enough = 25 + dice.below(200);
+        let moment = Duration::from_micros(dice.below(2000));
         let mut own: Vec<Dice> = (0..WRITERS).map(|_| Dice(dice.below(u64::MAX) | 1)).collect();
         let results: Vec<_> = std::thread::scope(|scope| {
             let writers: Vec<_> = folders
                 .iter()
                 .zip(&known)
                 .zip(&mut own)
-                .map(|((folder, is), dice)| scope.spawn(|| work(folder, is.clone(), dice, &stop)))
+                .map(|((folder, is), dice)| scope.spawn(|| work(folder, is.clone(), dice, (&stop, &done))))
                 .collect();
-            std::thread::sleep(wait);
+            wait_for("the writers to do something", Duration::from_secs(60), || {
+                (done.load(Ordering::Relaxed) >= enough).then_some(())
+            });
+            std::thread::sleep(moment);
             daemon.kill9();
             stop.store(true, Ordering::Relaxed);
             writers.into_iter().map(|writer| writer.join().expect("it ends with the daemon")).collect()
         });
         daemon.serve_unlocked();
-        for ((folder, is), (answered, under_way, done)) in folders.iter().zip(&mut known).zip(results) {
+        total += done.into_inner();
+        for ((folder, is), (answered, under_way)) in folders.iter().zip(&mut known).zip(results) {
             let after = under_way.as_ref().map(|step| step.done(answered.clone()));
             let found = look(folder, &answered);
             let found_after = after.as_ref().map(|after| look(folder, after));
@@ -256,7 +266,6 @@ fn of_what_several_writers_were_answered_nothing_is_lost_to_a_kill() {
                     folder.display()
                 ),
             };
-            total += done;
         }
     }
     eprintln!("{total} changes were answered over {kills} kills");
