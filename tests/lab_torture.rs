@@ -420,7 +420,7 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>) {
     for path in entries {
         if path.is_dir() {
             list(&path, files);
-        } else if !["lock", "spare"].iter().any(|n| path.ends_with(n)) {
+        } else if !["lock", "spare", "db.twin"].iter().any(|n| path.ends_with(n)) {
             let weight = if path.ends_with("db/db") { 6 } else { 1 };
             files.extend(std::iter::repeat_n(path, weight));
         }

@@ -17,6 +17,8 @@ mod maps;
 mod mounts;
 mod namespaces;
 mod page;
+mod power;
+mod power_checkpoints;
 mod programs;
 mod programs_that_lie;
 mod refusals;

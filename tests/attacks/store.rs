@@ -74,7 +74,7 @@ fn files(dir: &Path, into: &mut Vec<PathBuf>) {
     for path in entries {
         if path.is_dir() {
             files(&path, into);
-        } else if !["lock", "spare"].iter().any(|name| path.ends_with(name)) {
+        } else if !["lock", "spare", "db.twin"].iter().any(|name| path.ends_with(name)) {
             let often = if path.metadata().expect("a file").len() > 100_000 { 6 } else { 1 };
             into.extend(std::iter::repeat_n(path, often));
         }

@@ -7,6 +7,7 @@
 pub mod console;
 pub mod containers;
 pub mod daemon;
+pub mod disk;
 pub mod load;
 pub mod package;
 pub mod process;

@@ -23,6 +23,8 @@ const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "lock";
 const MANIFEST_FILE: &str = "manifest";
 const DB_DIR: &str = "db";
+/// What the database was at the last commit of all that it has.
+const TWIN_FILE: &str = "db.twin";
 /// Room kept for opening on a full disk: sled writes when it opens.
 const SPARE_FILE: &str = "spare";
 const SPARE: u64 = 2 << 20;
@@ -78,6 +80,23 @@ impl Folder {
 
     pub(super) fn db_dir(&self) -> PathBuf {
         self.path.join(DB_DIR)
+    }
+
+    pub(super) fn twin(&self) -> PathBuf {
+        self.path.join(TWIN_FILE)
+    }
+
+    /// Removes the database's twin, durably; one that is not there is no error.
+    pub(super) fn remove_twin(&self) -> Result<(), StoreError> {
+        match std::fs::remove_file(self.twin()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
+            _ => self.sync(),
+        }
+    }
+
+    /// Makes the names of the files in it durable.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.dir.sync_all().map_err(super::guard::io_error)
     }
 
     pub(super) fn read_manifest(&self) -> Result<Vec<u8>, StoreError> {
@@ -264,7 +283,7 @@ fn clear_unfinished(path: &Path, files: &[(&str, &[u8])]) -> Result<(), StoreErr
     };
     gone(std::fs::remove_dir_all(path.join(DB_DIR)))?;
     gone(std::fs::remove_dir_all(path.join(JOURNAL_DIR)))?;
-    for name in files.iter().map(|f| f.0).chain([MANIFEST_FILE, LOCK_FILE, SPARE_FILE, CREATING]) {
+    for name in files.iter().map(|f| f.0).chain([MANIFEST_FILE, LOCK_FILE, SPARE_FILE, TWIN_FILE, CREATING]) {
         gone(std::fs::remove_file(path.join(name)))?;
     }
     Ok(())
@@ -357,7 +376,8 @@ fn lock(path: &Path) -> Result<Flock<File>, StoreError> {
 
 /// A file name that an extra file may have: it can neither leave the folder nor be taken for the store's own.
 pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
-    let own = [FORMAT_FILE, LOCK_FILE, MANIFEST_FILE, DB_DIR, SPARE_FILE, CREATING, JOURNAL_DIR].contains(&name);
+    let own =
+        [FORMAT_FILE, LOCK_FILE, MANIFEST_FILE, DB_DIR, TWIN_FILE, SPARE_FILE, CREATING, JOURNAL_DIR].contains(&name);
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if own || !plain || name.is_empty() || name.len() > 64 || name.starts_with('.') {
         return Err(StoreError::Failed(format!("'{name}' cannot be a file of the store")));

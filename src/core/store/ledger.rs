@@ -1,13 +1,14 @@
 //! What the database is known to hold, and the order of steps that keeps database and manifest together.
 //!
 //! A commit: write the next state into the manifest slot that does not hold the present one, sync it, make the
-//! transaction, sync it, and only then overwrite the other slot too. So at every moment one slot says what the database
-//! holds, and between commits only that: the commit before the last is not accepted either. Owns no file and no lock.
+//! transaction, sync it, overwrite the other slot too, sync it, and only then let the twin follow. So at every moment one slot says what the database,
+//! or its twin, holds, and between commits only that: the commit before the last is not accepted either. Owns no file and no lock.
 
 use super::db::{self, Change, Db, Put, Tree};
 use super::folder::{self, Folder};
 use super::manifest::{Contents, Keys, State};
 use super::reading::{self, Opener};
+use super::twin::Twin;
 use super::{AuditAnchor, Batch, StoreError};
 use crate::model::{Generation, Ino};
 use std::collections::HashSet;
@@ -21,6 +22,7 @@ pub(super) struct Ledger {
     /// Whether the database was opened again since that failure.
     reopened: bool,
     healed: Option<Instant>,
+    twin: Twin,
 }
 
 /// How long a database that was opened again for a reader must stand before that is done once more.
@@ -139,6 +141,7 @@ impl Ledger {
         open: &Opener<'_, T>,
     ) -> Result<(State, Vec<T>), StoreError> {
         let (contents, opened) = reading::open_all(db, &keys, open)?;
+        self.twin.doubt();
         let known = accept(folder, keys, contents)?;
         let state = known.state;
         self.verified = Some(known);
@@ -169,6 +172,7 @@ impl Ledger {
         if let Some(Failure::Between) = self.failure {
             let keys = self.verified.take().ok_or_else(unverified)?.keys;
             let (contents, _) = reading::open_all(db, &keys, &|_, _| Ok(()))?;
+            self.twin.doubt();
             self.verified = Some(accept(folder, keys, contents)?);
             self.failure = None;
             return Ok(());
@@ -178,6 +182,7 @@ impl Ledger {
         let keys = self.verified.take().ok_or_else(unverified)?.keys;
         // From here on an error leaves the store unverified; whoever unlocks it again verifies it.
         let (contents, _) = reading::open_all(db, &keys, &|_, _| Ok(()))?;
+        self.twin.doubt();
         self.verified = Some(accept(folder, keys, contents)?);
         let next = self.next()?;
         let state = State { generation: next, ..before };
@@ -275,6 +280,7 @@ impl Ledger {
         }
         folder.room_for(bytes(&changes), bytes(&changes), 0)?;
         let state = State { generation: Generation(next), contents: after(db, batch, &keys)?, audit: *audit };
+        self.twin.prepare(folder)?;
         // From here on an error leaves the store unverified; whoever unlocks it again verifies it.
         self.verified = None;
         self.failure = Some(Failure::Stale);
@@ -293,6 +299,7 @@ impl Ledger {
         // As after every commit; what the other slot says is of keys that are gone.
         slots.write(1 - slot, &keys, &state)?;
         slots.sync()?;
+        self.twin.follow(folder);
         self.verified = Some(Known { keys, state, slot, highest: next });
         self.failure = None;
         Ok(state.generation)
@@ -311,6 +318,7 @@ impl Ledger {
         let slots = folder.manifest_slots();
         let slot = 1 - known.slot;
         fault::at(fault::Point::Slot)?;
+        self.twin.prepare(folder)?;
         known.highest = known.highest.max(state.generation.0);
         slots.write(slot, &known.keys, &state)?;
         slots.sync()?;
@@ -322,15 +330,15 @@ impl Ledger {
             (self.failure, self.reopened) = (Some(uncertain(before)), false);
             return Err(error);
         }
-        if let Err(error) = fault::at(fault::Point::Sync).and_then(|()| db.sync()) {
+        let synced = fault::at(fault::Point::Sync).and_then(|()| db.sync());
+        // Until both slots say it, the twin is what counts.
+        if let Err(error) = synced.and_then(|()| slots.write(1 - slot, &known.keys, &state)).and_then(|()| slots.sync())
+        {
             self.failure = Some(Failure::NoSync(error.to_string()));
             return Err(error);
         }
-        // Best effort, and not synced: a power cut may bring the old slot back, and then either is accepted.
-        if let Err(error) = slots.write(1 - slot, &known.keys, &state) {
-            tracing::warn!(%error, "the older manifest slot could not be brought up to date");
-        }
         (known.state, known.slot) = (state, slot);
+        self.twin.follow(folder);
         Ok(())
     }
 }

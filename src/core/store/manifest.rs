@@ -189,6 +189,11 @@ pub(super) fn claimed_generation(manifest: &[u8]) -> u64 {
     slots.filter_map(|slot| Some(u64::from_be_bytes(slot.get(16..24)?.try_into().ok()?))).max().unwrap_or(0)
 }
 
+/// Whether the two slots of a manifest say different things, believed without its key.
+pub(super) fn slots_differ(manifest: &[u8]) -> bool {
+    manifest.get(..USED) != manifest.get(SLOT..SLOT + USED)
+}
+
 /// The two slots of a file.
 pub(super) struct Slots<'a>(pub(super) &'a File);
 

@@ -13,6 +13,7 @@ mod journal;
 mod ledger;
 mod manifest;
 mod reading;
+mod twin;
 
 #[cfg(test)]
 mod tests;
@@ -205,6 +206,7 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
         let folder = Folder::open(dir)?;
+        twin::bring_back(&folder)?;
         let db = open_db(&folder)?;
         folder.keep_spare();
         let store = Store {

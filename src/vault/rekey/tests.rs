@@ -208,8 +208,8 @@ fn ended_at_any_step_it_opens_with_the_old_or_the_new_and_nothing_is_lost() {
     let steps = ours.map(|(point, opens)| (Some(point), None, opens)).into_iter().chain([
         (None, Some(FaultPoint::Slot), "old"),
         (None, Some(FaultPoint::Transaction), "old"),
-        (None, Some(FaultPoint::AfterTransaction), "new"),
-        (None, Some(FaultPoint::Sync), "new"),
+        (None, Some(FaultPoint::AfterTransaction), "old"),
+        (None, Some(FaultPoint::Sync), "old"),
     ]);
     for (ours, stores, opens) in steps {
         let what = format!("{ours:?} {stores:?}");
