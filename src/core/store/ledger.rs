@@ -332,6 +332,7 @@ impl Ledger {
         }
         let synced = fault::at(fault::Point::Sync).and_then(|()| db.sync());
         // Until both slots say it, the twin is what counts.
+        let synced = synced.and_then(|()| fault::at(fault::Point::OtherSlot));
         if let Err(error) = synced.and_then(|()| slots.write(1 - slot, &known.keys, &state)).and_then(|()| slots.sync())
         {
             self.failure = Some(Failure::NoSync(error.to_string()));
@@ -426,6 +427,19 @@ pub(super) mod fault {
         Appended,
         /// The journal does not reach the disk.
         JournalSync,
+        /// The manifest's other slot does not.
+        OtherSlot,
+        /// The database's twin does not.
+        Twin,
+    }
+
+    #[cfg(any(test, feature = "faults"))]
+    impl Point {
+        /// Whether it stands for a sync.
+        fn is_sync(self) -> bool {
+            use Point::{Header, JournalSync, OtherSlot, Slot, Sync, Twin};
+            matches!(self, Slot | Sync | Header | JournalSync | OtherSlot | Twin)
+        }
     }
 
     #[cfg(not(any(test, feature = "faults")))]
@@ -439,10 +453,20 @@ pub(super) mod fault {
         pub static NEXT: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
         /// What fails after that.
         pub(in crate::store) static THEN: std::cell::Cell<Option<Point>> = const { std::cell::Cell::new(None) };
+        /// How many syncs go well before one fails.
+        pub(in crate::store) static SYNCS: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
     }
 
     #[cfg(any(test, feature = "faults"))]
     pub(in crate::store) fn at(point: Point) -> Result<(), StoreError> {
+        if point.is_sync()
+            && let Some(left) = SYNCS.get()
+        {
+            SYNCS.set(left.checked_sub(1));
+            if left == 0 {
+                return Err(StoreError::Io(std::io::Error::from_raw_os_error(libc::EIO)));
+            }
+        }
         if NEXT.get() != Some(point) {
             return Ok(());
         }

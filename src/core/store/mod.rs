@@ -680,7 +680,8 @@ impl Store {
                 Ok(state.generation)
             }
             Err(error) => {
-                head.uncertain = ledger.has_failed();
+                // The database may have it, and what is journalled next would be reckoned from that.
+                head.uncertain = ledger.has_failed() || ledger.may_write().is_err();
                 Err(error)
             }
         }

@@ -9,6 +9,7 @@
 use super::StoreError;
 use super::folder::Folder;
 use super::guard::io_error;
+use super::ledger::fault;
 use super::manifest;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -128,6 +129,7 @@ fn copy(folder: &Folder, kept: Option<Kept>) -> Result<Kept, StoreError> {
             (file, newest(&headers))
         }
     };
+    fault::at(fault::Point::Twin)?;
     file.sync_all().map_err(io_error)?;
     Ok(Kept { file, open })
 }
@@ -223,7 +225,11 @@ mod tests {
             (0..20).filter(|ino| (ino * 31 + round * 17) % 5 != 0).for_each(|ino| put(&store, ino, round));
             store.checkpoint().unwrap();
             let file = |name: &str| std::fs::read(dir.join(name)).unwrap();
-            assert!(file("db.twin") == file("db/db"), "round {round}");
+            let (twin, database) = (file("db.twin"), file("db/db"));
+            // sled cuts off what is free at the end whenever it comes to it.
+            let both = twin.len().min(database.len());
+            let other = (0..both).find(|at| twin[*at] != database[*at]);
+            assert_eq!(other, None, "round {round}, of {} and {}", twin.len(), database.len());
             if round % 5 == 4 {
                 drop(store);
                 store = opened(&dir);

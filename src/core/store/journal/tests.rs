@@ -525,3 +525,44 @@ fn failures_and_kills_between_any_two_steps_leave_what_was_answered() {
         assert_eq!(place.open().unwrap().1, model, "case {case}: {trace:?}");
     }
 }
+
+/// Each sync fails once, also after earlier ones went well: what is answered before and after is there, what was refused is not, at once and later.
+#[test]
+fn whichever_sync_fails_what_was_answered_is_there_and_nothing_else() {
+    let mut failed = 0;
+    for nth in 0.. {
+        let place = Place::new();
+        let (store, mut model) = place.open().unwrap();
+        fault::SYNCS.set(Some(nth));
+        for step in 0..24u64 {
+            let mut batch = node(2 + step % 7, &[step as u8; 40]);
+            // Past the journal.
+            if step % 9 == 4 {
+                batch.meta.insert("fact".into(), Some(vec![step as u8]));
+            }
+            let durability = if step % 3 == 0 { Durability::Synced } else { Durability::Lazy };
+            if append(&store, &batch, durability).is_ok() {
+                model.extend(batch.nodes.into_iter().filter_map(|(ino, value)| Some((ino, value?))));
+            }
+            if step % 8 == 5 {
+                let _ = store.checkpoint();
+            }
+            if step % 5 == 0 {
+                let _ = store.sync();
+            }
+            if fault::SYNCS.get().is_none() && failed == nth {
+                failed += 1;
+                let found = place.copy().open().map(|(_, nodes)| nodes);
+                let found = found.unwrap_or_else(|e| panic!("after the failure of sync {nth}, in step {step}: {e}"));
+                assert_eq!(found, model, "after the failure of sync {nth}, in step {step}");
+            }
+        }
+        drop(store);
+        let is_over = fault::SYNCS.take().is_some();
+        assert_eq!(place.open().unwrap().1, model, "sync {nth}");
+        if is_over {
+            break;
+        }
+    }
+    assert!(failed > 20, "{failed}");
+}
