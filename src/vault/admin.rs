@@ -1,30 +1,23 @@
 //! What an admin asks for through the control socket, in the words of `wire`.
 
-use super::authority::Owner;
-use super::containers::word;
-use super::node::Node;
+use super::backup::backup_report;
+use super::listed::{entry, happened};
 use super::open::Wanted;
 use super::recovery::RecoveryChange;
 use super::rekey::NextIdentity;
+use super::remove::removed_by_scope;
 use super::unlock::UnlockBy;
-use super::view::View;
-use super::{Caller, Change, Content, NewNode, SetAttr, State, Vault, VaultError};
-use crate::access::Denial;
+use super::{Vault, VaultError};
 use crate::audit;
-use crate::caller::Control;
-use crate::meter::Resource;
-use crate::model::{Gid, Ino, Kind, Name, PasswordPattern, Scope, SecretPath, Timestamp, Uid};
+use crate::model::{Kind, PasswordPattern, SecretPath};
 use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
-use crate::store;
 use crate::stream::{Place, Recipient};
 use crate::wire::{
-    self, Actor, Admin, BackupReport, Entry, Extract, Fault, Fsck, FsckReport, Happened, LimitStatus, List,
-    LogPosition, Problem, Put, Remove, Removed, Reveal, Rollback, Rotated, ScopeStatus, Status, UnlockWith,
-    VersionInfo, WhoReply,
+    self, Actor, Admin, BackupReport, Entry, Extract, Fault, Fsck, FsckReport, List, LogPosition, Put, Remove, Removed,
+    Reveal, Rollback, Rotated, Status, UnlockWith, VersionInfo, WhoReply,
 };
 use std::io::{self, Write};
-use std::sync::Arc;
 
 /// The most entries one listing has.
 const MAX_LISTED: usize = 200_000;
@@ -496,306 +489,11 @@ impl Admin for Vault {
     }
 }
 
-/// Writes a backup and says what is in it.
-///
-/// # Errors
-/// What the store or the reader of the backup says.
-pub(crate) fn backup_report(store: &store::Store, out: &mut dyn Write) -> Result<BackupReport, Fault> {
-    let mut counted = Counted { out, bytes: 0 };
-    let done = store::backup(store, &mut counted).map_err(VaultError::from)?;
-    Ok(BackupReport { generation: done.generation, nodes: done.nodes, blobs: done.blobs, bytes: counted.bytes })
-}
-
-impl Vault {
-    /// How the daemon is. Asked by itself, for `.pinfold`, and by whoever may.
-    pub(crate) fn present(&self) -> Status {
-        let observer = self.observer.get();
-        let (arena_used, arena_size) = crate::sys::arena::usage();
-        let (head, room) = (self.audit.head(), self.audit.room());
-        let mut status = Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime: self.started.elapsed().as_secs(),
-            store: self.store.dir().display().to_string(),
-            mountpoint: self.limits.mountpoint.display().to_string(),
-            max_secrets: self.limits.max_secrets,
-            open_handles: observer.map_or(0, |o| o.open_handles()),
-            waiting: observer.map_or(0, |o| o.waiting()),
-            arena_used: arena_used as u64,
-            arena_size: arena_size as u64,
-            audit_head: head.head_hex(),
-            audit_count: head.count,
-            audit_full: room.full,
-            audit_reserve: room.left,
-            audit_unrecorded: self.audit.unrecorded(),
-            ..Status::default()
-        };
-        status.limits = self.limits_used();
-        (status.hosts, status.hosts_waiting, status.hosts_failing) = self.export_counts();
-        match &*self.read_state() {
-            State::Locked { at, .. } => {
-                status.locked = true;
-                status.locked_since = Some(*at);
-            }
-            State::Unlocked(open) => {
-                status.generation = self.store.generation().map(|g| g.0);
-                status.secrets = Some(open.tree.files());
-                status.versions = Some(open.tree.nodes().map(|(_, n)| n.versions.len() as u64).sum());
-                let alive = open.scopes.count_alive();
-                let scope = |scope: &Scope, serial| ScopeStatus {
-                    name: scope.to_string(),
-                    key: word(open.keys.state(scope)).into(),
-                    serial,
-                    instances: alive.get(scope).copied().unwrap_or(0),
-                };
-                status.scopes = open.keys.scopes.iter().map(|(name, entry)| scope(name, entry.serial())).collect();
-                status.quantum = Some(open.keys.recovery.quantum().into());
-                status.certificates = self.certificate_status();
-                status.scopes.sort_by(|a, b| a.name.cmp(&b.name));
-            }
-        }
-        status
-    }
-
-    pub(super) fn directory(&self, wide: bool, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
-        let mut at = Ino::ROOT;
-        for name in path.names() {
-            at = match self.with_tree(|t| t.child(at, name.as_str()))? {
-                Some(ino) => ino,
-                None if make => {
-                    let made = self.make_directory(wide, caller, at, name)?;
-                    self.tell(Change::Entry { parent: at, name: name.clone() });
-                    made
-                }
-                None => return Err(Fault::NotFound(format!("the folder {path} is not there (put -p makes it)"))),
-            };
-        }
-        Ok(at)
-    }
-
-    fn put_at(&self, actor: &Actor, caller: &Control, parent: Ino, name: &Name, put: &Put) -> Result<u64, VaultError> {
-        let owner = self.owner_after(actor, put, parent, name)?;
-        let (ino, made) = match (self.with_tree(|t| t.child(parent, name.as_str()))?, &owner) {
-            (Some(ino), Owner::Kept) => (ino, false),
-            (Some(ino), _) if actor.may_widen() => (ino, false),
-            // Between the two looks it came or went: once more.
-            (Some(_), _) => return Err(VaultError::Exists),
-            (None, Owner::Kept) => return Err(VaultError::NotFound),
-            (None, _) => {
-                // Checked before anything is made: a refusal leaves nothing behind.
-                crate::enrol::check(name, put.content.expose()).map_err(|r| VaultError::Invalid(r.to_string()))?;
-                let new = NewNode { parent, name, kind: Kind::File, mode: 0o600, umask: 0, target: None };
-                (self.create(caller, new)?.ino, true)
-            }
-        };
-        let result = match owner {
-            Owner::AsBefore(meta) => {
-                let (uid, gid) = (Some(meta.uid), Some(meta.gid));
-                // The list does not come back, so its mask must not become the right of the group.
-                let mode = meta.acl.as_ref().map_or(meta.mode, |acl| meta.mode & !0o777 | acl.mode_alone());
-                let set = SetAttr { mode: Some(mode), uid, gid, ..SetAttr::default() };
-                self.set_attr(caller, ino, set).and_then(|_| self.put_content(caller, ino, put))
-            }
-            Owner::Kept | Owner::Asked => self.put_content(caller, ino, put),
-        };
-        if made && result.is_err() && self.with_tree(|t| t.child(parent, name.as_str()))? == Some(ino) {
-            let _ = self.unlink(caller, parent, name);
-        }
-        let version = result?;
-        self.tell(if made { Change::Entry { parent, name: name.clone() } } else { Change::Node(ino) });
-        Ok(version)
-    }
-
-    fn put_content(&self, caller: &Control, ino: Ino, put: &Put) -> Result<u64, VaultError> {
-        let mut grant = self.open_write(caller, ino)?;
-        if put.uid.is_some() || put.gid.is_some() || put.mode.is_some() {
-            // Owner and mode first: the content must never be open to more than will have it in the end.
-            let set = SetAttr { mode: put.mode, uid: put.uid.map(Uid), gid: put.gid.map(Gid), ..SetAttr::default() };
-            self.set_attr(caller, ino, set)?;
-            grant = self.open_write(caller, ino)?;
-        }
-        let content = Content { bytes: put.content.expose(), mtime: Some(Timestamp::now()) };
-        let version = self.commit(&grant, &caller.who(), content)?;
-        self.sync()?;
-        version.map(|v| v.0).ok_or(VaultError::NotFound)
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "a walk that carries its way and its count")]
-    fn remove_tree(
-        &self,
-        caller: &Control,
-        parent: Ino,
-        name: &Name,
-        ino: Ino,
-        recursive: bool,
-        event: audit::Operation,
-        removed: &mut Removed,
-    ) -> Result<(), VaultError> {
-        let node = self.node(ino)?;
-        if node.kind == Kind::Directory {
-            let entries = if node.is_view() { Vec::new() } else { self.entries(ino)? };
-            for (child, _, child_name) in entries {
-                if !recursive {
-                    return Err(VaultError::NotEmpty);
-                }
-                self.remove_tree(caller, ino, &child_name, child, true, event, removed)?;
-            }
-            self.rmdir(caller, parent, name)?;
-        } else {
-            self.transact(|writer| self.unlink_locked(writer, caller, parent, name, event))?;
-            if event == audit::Operation::Purge {
-                removed.purged += node.versions.len() as u64;
-            }
-        }
-        removed.nodes += 1;
-        self.tell(Change::Entry { parent, name: name.clone() });
-        Ok(())
-    }
-
-    /// What was removed for good is in the journal's files no longer either.
-    fn scrub(&self) -> Result<(), VaultError> {
-        let not_wiped =
-            |error| VaultError::Failed(format!("it is removed, but the journal could not be wiped: {error}"));
-        self.store.scrub().map_err(not_wiped)
-    }
-
-    pub(crate) fn fsck_report(&self, fsck: Fsck) -> Result<FsckReport, VaultError> {
-        let checked = self.check(fsck.open)?;
-        let problem = |(what, problem)| Problem { what, problem };
-        Ok(FsckReport {
-            generation: self.store.generation().map_or(0, |g| g.0),
-            nodes: checked.nodes,
-            blobs: checked.blobs,
-            opened: fsck.open,
-            problems: checked.problems.into_iter().map(problem).collect(),
-        })
-    }
-
-    /// What is used of everything that has a bound.
-    fn limits_used(&self) -> Vec<LimitStatus> {
-        let kept = |resource| {
-            let of = |tree: &super::tree::Tree| (tree.kept().all().get(resource), tree.kept().most(resource));
-            self.with_tree(of).unwrap_or_default()
-        };
-        let refusals = self.audit.waiting();
-        let kept = |resource| match resource {
-            // Counted by the log's own queue.
-            Resource::Refusals => (refusals.kinds, refusals.most),
-            _ => kept(resource),
-        };
-        let status = |usage: crate::meter::Usage| LimitStatus {
-            name: usage.resource.row().name.into(),
-            used: usage.used,
-            most: usage.most,
-            limit: usage.share,
-            refused: if usage.resource == Resource::Refusals { refusals.beyond } else { usage.refused },
-        };
-        self.meter.usage(kept).into_iter().map(status).collect()
-    }
-
-    /// The sealed blob of a secret, recorded.
-    pub(crate) fn extract_blob(&self, caller: &impl Caller, extract: &Extract) -> Result<Vec<u8>, VaultError> {
-        let blob = self.sealed_blob(&extract.path, extract.version)?;
-        let path = extract.path.to_string();
-        self.record(audit::Operation::Extract, &path, extract.version, &caller.who(), "admin")?;
-        Ok(blob)
-    }
-}
-
-impl From<VaultError> for Fault {
-    fn from(error: VaultError) -> Self {
-        let text = error.to_string();
-        match error {
-            VaultError::Denied(Denial::NoKey) | VaultError::Locked => Fault::Locked(text),
-            VaultError::Unproven(reason) => Fault::Unproven(reason),
-            VaultError::Denied(_)
-            | VaultError::Exists
-            | VaultError::NotADirectory
-            | VaultError::IsADirectory
-            | VaultError::NotEmpty
-            | VaultError::CrossScope
-            | VaultError::NotPermitted(_)
-            | VaultError::Invalid(_)
-            | VaultError::UnknownAttribute
-            | VaultError::TooBig { .. }
-            | VaultError::Exhausted(_)
-            | VaultError::WrongKey(_) => Fault::Refused(text),
-            VaultError::NotFound | VaultError::NoAttribute | VaultError::NotComposed(_) => Fault::NotFound(text),
-            VaultError::BadName(_) | VaultError::BadAcl(_) => Fault::Usage(text),
-            VaultError::Damaged(_) => Fault::Damaged(text),
-            VaultError::NothingToDo(_) => Fault::NothingToDo(text),
-            VaultError::NoSpace(_)
-            | VaultError::ArenaFull(_)
-            | VaultError::NotRecorded(_)
-            | VaultError::LockedUnrecorded(_)
-            | VaultError::Failed(_) => Fault::Failed(text),
-        }
-    }
-}
-
-/// The containers' folder, or one in it.
-fn removed_by_scope(path: &SecretPath) -> bool {
-    matches!(path.names(), [first] | [first, _] if first.as_str() == crate::model::CONTAINERS)
-}
-
 /// What opens the identity now.
 fn current<'a>(passphrase: &'a Option<Secret>, identity: &'a Option<Secret>) -> Result<UnlockBy<'a>, Fault> {
     match (passphrase, identity) {
         (Some(passphrase), None) => Ok(UnlockBy::Passphrase(passphrase)),
         (None, Some(text)) => Ok(UnlockBy::Identity(text)),
         _ => Err(Fault::Usage("give exactly one of old_passphrase and old_identity".into())),
-    }
-}
-
-fn entry(path: SecretPath, node: &Arc<Node>) -> Entry {
-    // As seen inside: that is what is kept, with and without an instance.
-    let attr = node.attr(Ino::ROOT, &View::plain());
-    Entry {
-        path,
-        kind: node.kind.into(),
-        size: attr.size,
-        mode: attr.mode,
-        uid: attr.uid,
-        gid: attr.gid,
-        mtime: attr.mtime,
-        version: node.current().map(|v| v.number.0),
-        acl: node.meta.acl.is_some() || node.meta.default_acl.is_some(),
-        conditions: node.meta.conditions().any(),
-        target: node.target.as_ref().map(|t| t.to_string()),
-        scope: node.scope.to_string(),
-    }
-}
-
-fn happened(record: audit::Record) -> Option<Happened> {
-    let time = humantime::parse_rfc3339(&record.time).ok()?;
-    Some(Happened {
-        time: time.into(),
-        operation: record.op,
-        uid: record.uid?,
-        pid: record.pid.unwrap_or(0),
-        exe: record.exe,
-        unit: record.unit,
-        container: record.container,
-        decision: record.decision.map(|d| d.as_str().to_owned()).unwrap_or_default(),
-        reason: record.reason,
-        version: record.version,
-        count: record.count,
-    })
-}
-
-struct Counted<'a> {
-    out: &'a mut dyn Write,
-    bytes: u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let n = self.out.write(buf)?;
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.out.flush()
     }
 }

@@ -1,4 +1,4 @@
-//! Why the vault did not do what was asked. `fs::fuse` makes an errno of it, `vault::admin` a Fault.
+//! Why the vault did not do what was asked. `fs::fuse` makes an errno of it, the control socket a [`Fault`].
 
 use crate::access::Denial;
 use crate::meter::Exhausted;
@@ -7,6 +7,7 @@ use crate::seal::SealError;
 use crate::store::StoreError;
 use crate::sys::arena::ArenaFull;
 use crate::view::ViewError;
+use crate::wire::Fault;
 use thiserror::Error;
 
 /// One variant for each thing a caller does differently.
@@ -174,6 +175,37 @@ impl From<SealError> for VaultError {
             SealError::Tampered(_) | SealError::Format(_) | SealError::NotForThisKey(_) | SealError::NotGranted => {
                 VaultError::Damaged(error.to_string())
             }
+        }
+    }
+}
+
+impl From<VaultError> for Fault {
+    fn from(error: VaultError) -> Self {
+        let text = error.to_string();
+        match error {
+            VaultError::Denied(Denial::NoKey) | VaultError::Locked => Fault::Locked(text),
+            VaultError::Unproven(reason) => Fault::Unproven(reason),
+            VaultError::Denied(_)
+            | VaultError::Exists
+            | VaultError::NotADirectory
+            | VaultError::IsADirectory
+            | VaultError::NotEmpty
+            | VaultError::CrossScope
+            | VaultError::NotPermitted(_)
+            | VaultError::Invalid(_)
+            | VaultError::UnknownAttribute
+            | VaultError::TooBig { .. }
+            | VaultError::Exhausted(_)
+            | VaultError::WrongKey(_) => Fault::Refused(text),
+            VaultError::NotFound | VaultError::NoAttribute | VaultError::NotComposed(_) => Fault::NotFound(text),
+            VaultError::BadName(_) | VaultError::BadAcl(_) => Fault::Usage(text),
+            VaultError::Damaged(_) => Fault::Damaged(text),
+            VaultError::NothingToDo(_) => Fault::NothingToDo(text),
+            VaultError::NoSpace(_)
+            | VaultError::ArenaFull(_)
+            | VaultError::NotRecorded(_)
+            | VaultError::LockedUnrecorded(_)
+            | VaultError::Failed(_) => Fault::Failed(text),
         }
     }
 }

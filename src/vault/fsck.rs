@@ -1,11 +1,13 @@
 //! Checking the store: is every blob there, the one that was committed, and needed?
 
 use super::node::Version;
-use super::{Vault, VaultError};
+use super::{Caller, Vault, VaultError};
 use crate::access::{Operation, ScopeState};
+use crate::audit;
 use crate::caller::Daemon;
 use crate::model::{Ino, Scope, SecretPath};
 use crate::store::{BlobKey, Store};
+use crate::wire::{Extract, Fsck, FsckReport, Problem};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
@@ -106,6 +108,14 @@ impl Vault {
         blob.map(|b| b.to_vec()).ok_or_else(|| VaultError::Damaged("its blob is missing".into()))
     }
 
+    /// The sealed blob of a secret, recorded.
+    pub(crate) fn extract_blob(&self, caller: &impl Caller, extract: &Extract) -> Result<Vec<u8>, VaultError> {
+        let blob = self.sealed_blob(&extract.path, extract.version)?;
+        let path = extract.path.to_string();
+        self.record(audit::Operation::Extract, &path, extract.version, &caller.who(), "admin")?;
+        Ok(blob)
+    }
+
     /// Whether a removed secret is still kept as it was, once what is under way is done.
     fn is_buried(&self, tombstone: &super::node::Tombstone) -> Result<bool, VaultError> {
         drop(self.lock_writer());
@@ -123,6 +133,25 @@ impl Vault {
             known.extend(t.tombstones().flat_map(|(_, g)| g.versions.iter().map(|v| v.blob)));
         })?;
         Ok(self.store.blob_keys()?.into_iter().filter(|blob| !known.contains(blob)).collect())
+    }
+
+    /// What was removed for good is in the journal's files no longer either.
+    pub(super) fn scrub(&self) -> Result<(), VaultError> {
+        let not_wiped =
+            |error| VaultError::Failed(format!("it is removed, but the journal could not be wiped: {error}"));
+        self.store.scrub().map_err(not_wiped)
+    }
+
+    pub(crate) fn fsck_report(&self, fsck: Fsck) -> Result<FsckReport, VaultError> {
+        let checked = self.check(fsck.open)?;
+        let problem = |(what, problem)| Problem { what, problem };
+        Ok(FsckReport {
+            generation: self.store.generation().map_or(0, |g| g.0),
+            nodes: checked.nodes,
+            blobs: checked.blobs,
+            opened: fsck.open,
+            problems: checked.problems.into_iter().map(problem).collect(),
+        })
     }
 }
 

@@ -12,7 +12,9 @@
 mod abreast;
 mod admin;
 mod admin_xattrs;
+mod attrs;
 mod authority;
+mod backup;
 mod cached_instance;
 mod certs;
 mod change;
@@ -29,8 +31,10 @@ mod history;
 mod import;
 mod instance_end;
 mod instances;
+mod judging;
 mod kept;
 mod links;
+mod listed;
 mod log;
 mod look;
 #[cfg(test)]
@@ -42,11 +46,15 @@ mod pairs;
 mod passwords;
 mod protectors;
 mod publish;
+mod put;
 mod recovery;
 mod rekey;
 mod remove;
+mod rename;
 mod scopes;
 mod setup;
+mod state;
+mod status;
 #[cfg(test)]
 mod transact_test;
 mod tree;
@@ -59,7 +67,7 @@ mod world;
 mod writer;
 mod xattr;
 
-pub use change::{NewNode, Rename, SetAttr, TimeChange};
+pub use change::{NewNode, SetAttr, TimeChange};
 pub use commit::Content;
 pub use declare::ScopeInfo;
 pub use error::VaultError;
@@ -75,41 +83,35 @@ pub use on_change::{Action, ON_CHANGE, Touched, Verb};
 pub use open::{ModeIs, Opened, Showing, WriteRight};
 pub use recovery::escrow_of;
 pub use rekey::{NextIdentity, Rekeyed};
+pub use rename::Rename;
 pub use scopes::Holder;
 pub use setup::{Recovery, create_store};
 pub use unlock::{UnlockBy, verify_store};
 pub use xattr::XattrMode;
 
-pub(crate) use admin::backup_report;
+pub(crate) use backup::backup_report;
 
-use crate::access::{self, Denial, Grant, Operation, ScopeState};
-use crate::audit::{self, Decision, Event, Log};
+use crate::access::ScopeState;
+use crate::audit::Log;
 use crate::caller::{Callers, Control, Daemon, Process, Registry};
 use crate::meter::{Meter, Payer, Shares};
 use crate::model::{Generation, Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
-use crate::store::{AuditAnchor, Batch, Durability, Store};
+use crate::store::{Batch, Durability, Store};
 use abreast::Abreast;
 use clock::Clock;
-use export::{Exporter, Records};
-use node::Node;
+use export::Exporter;
 use passwords::Passwords;
 use publish::Publisher;
-use scopes::Scopes;
+use state::{State, Unlocked};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 use tree::Tree;
-use unlock::Keys;
-use view::View;
 use views::Views;
-use world::SystemWorld;
 use writer::Writer;
-
-/// For how long, at most, work on all of the store lets others go first each time.
-const GIVE_WAY: Duration = Duration::from_millis(10);
 
 /// The bounds and switches the vault keeps to.
 #[derive(Debug, Clone)]
@@ -234,32 +236,6 @@ pub struct Vault {
     /// The process that wakes watchers for the daemon and has not been waited for; 0 for none.
     waker: Arc<AtomicU32>,
     started: Instant,
-}
-
-enum State {
-    Locked { since: Instant, at: Timestamp },
-    Unlocked(Box<Unlocked>),
-}
-
-struct Unlocked {
-    tree: Tree,
-    keys: Arc<Keys>,
-    scopes: Scopes,
-    exports: Records,
-    consoles: import::Consoles,
-}
-
-impl Unlocked {
-    /// What stat(2) shows of a node.
-    fn attr(&self, ino: Ino) -> Option<Attr> {
-        let node = self.tree.get(ino)?;
-        Some(node.attr(ino, &self.scopes.view(&node.scope)))
-    }
-
-    /// The same, and whether it is a view, whose size the node does not know.
-    fn shown(&self, ino: Ino) -> Option<(Attr, bool)> {
-        Some((self.attr(ino)?, self.tree.get(ino)?.is_view()))
-    }
 }
 
 impl Vault {
@@ -389,272 +365,6 @@ impl Vault {
         self.with_tree(|tree| tree.len()).unwrap_or(0)
     }
 
-    /// What stat(2) shows.
-    ///
-    /// # Errors
-    /// [`VaultError::Locked`], [`VaultError::NotFound`].
-    pub fn attr(&self, ino: Ino) -> Result<Attr, VaultError> {
-        let found = self.with_open(|open| open.shown(ino))?;
-        self.sized(found)
-    }
-
-    /// What was found, with the size that readers meet. Called without the vault's locks.
-    fn sized(&self, found: Option<(Attr, bool)>) -> Result<Attr, VaultError> {
-        match found.ok_or(VaultError::NotFound)? {
-            (attr, true) => Ok(self.with_composed_size(attr)),
-            (attr, false) => Ok(attr),
-        }
-    }
-
-    /// The node of this name in a directory.
-    ///
-    /// # Errors
-    /// [`VaultError::Locked`], [`VaultError::NotFound`].
-    pub fn lookup(&self, parent: Ino, name: &str) -> Result<Attr, VaultError> {
-        let look = |open: &Unlocked| {
-            let found = open.tree.child(parent, name).and_then(|ino| open.shown(ino));
-            (open.tree.all_views().is_stale(parent), found)
-        };
-        let (stale, mut found) = self.with_open(look)?;
-        if stale {
-            self.refresh_if_stale(parent);
-            found = self.with_open(look)?.1;
-        }
-        self.sized(found)
-    }
-
-    /// The node at a path; symlinks are not followed.
-    ///
-    /// # Errors
-    /// [`VaultError::Locked`], [`VaultError::NotFound`].
-    pub fn find(&self, path: &SecretPath) -> Result<Ino, VaultError> {
-        self.with_tree(|tree| tree.find(path))?.ok_or(VaultError::NotFound)
-    }
-
-    /// The entries of a directory: inode, what it is, name; sorted by name.
-    ///
-    /// # Errors
-    /// [`VaultError::Locked`], [`VaultError::NotFound`].
-    pub fn entries(&self, directory: Ino) -> Result<Vec<(Ino, crate::model::Kind, Name)>, VaultError> {
-        self.refresh_if_stale(directory);
-        let entries = self.with_tree(|tree| {
-            let children = tree.children(directory)?;
-            let entry = |(name, ino): (&Name, &Ino)| tree.get(*ino).map(|n| (*ino, n.kind, name.clone()));
-            Some(children.iter().filter_map(entry).collect())
-        })?;
-        entries.ok_or(VaultError::NotFound)
-    }
-
-    /// Counts up whenever the entries of a directory change, while the store is unlocked.
-    ///
-    /// # Errors
-    /// [`VaultError::Locked`], [`VaultError::NotFound`].
-    pub fn entries_generation(&self, directory: Ino) -> Result<u64, VaultError> {
-        self.refresh_if_stale(directory);
-        self.with_tree(|tree| tree.entries_generation(directory))?.ok_or(VaultError::NotFound)
-    }
-
-    /// The directory a directory is in.
-    ///
-    /// # Errors
-    /// [`VaultError::Locked`], [`VaultError::NotFound`].
-    pub fn parent(&self, ino: Ino) -> Result<Ino, VaultError> {
-        self.with_tree(|tree| tree.get(ino).map(|n| n.parent))?.ok_or(VaultError::NotFound)
-    }
-
-    /// Where a symlink points.
-    ///
-    /// # Errors
-    /// [`VaultError::Locked`], [`VaultError::NotFound`], [`VaultError::Invalid`] for what is no symlink.
-    pub fn read_link(&self, ino: Ino) -> Result<String, VaultError> {
-        let node = self.node(ino)?;
-        node.target.as_ref().map(|t| t.to_string()).ok_or_else(|| VaultError::Invalid("not a symlink".into()))
-    }
-
-    fn read_state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sealing_anew(&self) -> MutexGuard<'_, ()> {
-        self.sealing_anew.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets those go first who wait for the writer's lock. For who takes it again and again: a mutex is not fair, and he has it back before the one who is
-    /// woken has looked.
-    fn give_way(&self) {
-        let until = Instant::now() + GIVE_WAY;
-        while self.wanted_by.load(Ordering::Relaxed) > 0 && Instant::now() < until {
-            std::thread::sleep(GIVE_WAY / 100);
-        }
-    }
-
-    fn with_open<R>(&self, f: impl FnOnce(&Unlocked) -> R) -> Result<R, VaultError> {
-        match &*self.read_state() {
-            State::Unlocked(open) => Ok(f(open)),
-            State::Locked { .. } => Err(VaultError::Locked),
-        }
-    }
-
-    fn with_tree<R>(&self, f: impl FnOnce(&Tree) -> R) -> Result<R, VaultError> {
-        self.with_open(|open| f(&open.tree))
-    }
-
-    /// Changes what is in memory; the writer's lock is held by the caller.
-    fn with_open_mut<R>(&self, f: impl FnOnce(&mut Unlocked) -> R) -> Result<R, VaultError> {
-        let (result, views) = match &mut *self.write_state() {
-            State::Unlocked(open) => {
-                let result = f(open);
-                let views = open.tree.take_touched_views();
-                let (touched, succeeded) = open.tree.published().take_touched();
-                self.publisher.touch(touched, succeeded);
-                self.exporter.touch(open.tree.take_exported());
-                (result, views)
-            }
-            State::Locked { .. } => return Err(VaultError::Locked),
-        };
-        self.sources_changed(views);
-        Ok(result)
-    }
-
-    /// Changes the tree in memory; the writer's lock is held by the caller.
-    fn with_tree_mut<R>(&self, f: impl FnOnce(&mut Tree) -> R) -> Result<R, VaultError> {
-        self.with_open_mut(|open| f(&mut open.tree))
-    }
-
-    /// What is changed in the tree from now on can be taken back.
-    fn begin_undo(&self) -> Result<(), VaultError> {
-        match &mut *self.write_state() {
-            State::Unlocked(open) => {
-                open.tree.begin();
-                Ok(())
-            }
-            State::Locked { .. } => Err(VaultError::Locked),
-        }
-    }
-
-    fn end_undo(&self, keep: bool) {
-        let ended = if keep {
-            match &mut *self.write_state() {
-                State::Unlocked(open) => open.tree.keep(),
-                State::Locked { .. } => {}
-            }
-            Ok(())
-        } else {
-            self.with_tree_mut(Tree::roll_back)
-        };
-        debug_assert!(ended.is_ok() || self.locked_since().is_some());
-    }
-
-    /// How a scope's ids show, now.
-    fn view(&self, scope: &Scope) -> View {
-        match scope {
-            Scope::Host => View::plain(),
-            Scope::Container(_) => self.with_open(|open| open.scopes.view(scope)).unwrap_or_default(),
-        }
-    }
-
-    fn keys(&self) -> Result<Arc<Keys>, VaultError> {
-        match &*self.read_state() {
-            State::Unlocked(open) => Ok(Arc::clone(&open.keys)),
-            State::Locked { .. } => Err(VaultError::Locked),
-        }
-    }
-
-    fn node(&self, ino: Ino) -> Result<Arc<Node>, VaultError> {
-        self.with_tree(|tree| tree.get(ino).cloned())?.ok_or(VaultError::NotFound)
-    }
-
-    /// Whether a node is another one now, or none, once what is under way is done: then a blob that is not there any
-    /// more is no damage.
-    fn moved_on(&self, ino: Ino, node: &Node) -> bool {
-        drop(self.lock_writer());
-        self.node(ino).map_or(true, |now| now.versions != node.versions)
-    }
-
-    fn node_and_path(&self, ino: Ino) -> Result<(Arc<Node>, String), VaultError> {
-        let found = self.with_tree(|tree| {
-            let node = tree.get(ino).cloned()?;
-            Some((node, tree.path(ino).map(|p| p.to_string()).unwrap_or_default()))
-        })?;
-        found.ok_or(VaultError::NotFound)
-    }
-
-    fn judge<S: Subject + ?Sized>(
-        &self,
-        subject: &S,
-        ino: Ino,
-        node: &Node,
-        scope: ScopeState,
-        operation: Operation,
-    ) -> Result<Grant, Denial> {
-        let view = self.view(&node.scope);
-        let acl = node.meta.acl.as_ref().map(|acl| view.shown_acl(acl));
-        access::decide(subject, &node.object(ino, &view, acl.as_deref()), scope, &self.world(), operation)
-    }
-
-    /// What the judge asks beside who it is about.
-    fn world(&self) -> SystemWorld<'_> {
-        SystemWorld { clock: &self.clock, mountpoint: &self.limits.mountpoint }
-    }
-
-    /// Decides a change of the tree, and records a refusal. What is allowed is recorded by [`Vault::record`].
-    fn allow(
-        &self,
-        caller: &impl Caller,
-        ino: Ino,
-        node: &Node,
-        operation: Operation,
-        event: audit::Operation,
-        path: &str,
-    ) -> Result<Grant, VaultError> {
-        self.judge(caller, ino, node, ScopeState::Alive, operation).map_err(|denial| {
-            self.refuse(event, path, None, &caller.who(), &denial.to_string());
-            VaultError::Denied(denial)
-        })
-    }
-
-    /// Writes down what is about to be done.
-    fn record(
-        &self,
-        op: audit::Operation,
-        path: &str,
-        version: Option<u64>,
-        who: &Who,
-        reason: &str,
-    ) -> Result<(), VaultError> {
-        let event = Event { op, path, version, who, decision: Decision::Allowed, reason, errno: None };
-        self.audit.allowed(&event).map_err(|e| {
-            let error = VaultError::NotRecorded(e.to_string());
-            self.refuse(op, path, version, who, &error.to_string());
-            error
-        })
-    }
-
-    /// Writes down that something failed, if that was a refusal which nobody wrote down where it was decided.
-    fn recording<R>(
-        &self,
-        op: audit::Operation,
-        path: &str,
-        who: impl FnOnce() -> Who,
-        result: Result<R, VaultError>,
-    ) -> Result<R, VaultError> {
-        if let Err(error) = &result
-            && error.is_unrecorded_refusal()
-        {
-            self.refuse(op, path, None, &who(), &error.to_string());
-        }
-        result
-    }
-
-    /// Writes down what is refused. Never blocks.
-    fn refuse(&self, op: audit::Operation, path: &str, version: Option<u64>, who: &Who, reason: &str) {
-        self.audit.refused(Event { op, path, version, who, decision: Decision::Denied, reason, errno: None });
-    }
-
     fn tell(&self, change: Change) {
         match change {
             Change::Locked => {
@@ -672,16 +382,6 @@ impl Vault {
         if let Some(observer) = self.observer.get() {
             observer.changed(change);
         }
-    }
-
-    fn anchor(&self) -> AuditAnchor {
-        let synced = self.audit.synced();
-        AuditAnchor { count: synced.count, head: synced.head }
-    }
-
-    /// Records a refusal that another part of pinfold decided: a hard link, a device, a queue that is full.
-    pub fn record_refusal(&self, op: audit::Operation, path: &str, who: &Who, reason: &str) {
-        self.refuse(op, path, None, who, reason);
     }
 
     /// A node's path, with a name below it; empty while locked.

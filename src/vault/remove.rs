@@ -6,7 +6,7 @@ use super::{Caller, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
 use crate::meter::Resource;
-use crate::model::{CONTAINERS, Ino, Kind, Name};
+use crate::model::{CONTAINERS, Ino, Kind, Name, SecretPath};
 use std::sync::Arc;
 
 impl Vault {
@@ -146,4 +146,9 @@ impl Vault {
         gone.into_iter().for_each(|blob| writer.drop_blob(blob));
         Ok(())
     }
+}
+
+/// The containers' folder, or one in it.
+pub(super) fn removed_by_scope(path: &SecretPath) -> bool {
+    matches!(path.names(), [first] | [first, _] if first.as_str() == CONTAINERS)
 }

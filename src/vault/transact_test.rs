@@ -2,7 +2,7 @@
 
 use super::txn::Part;
 use super::*;
-use crate::audit::{Settings, WhenFull};
+use crate::audit::{self, Settings, WhenFull};
 use crate::model::{Kind, Uid, VersionNo};
 use crate::seal::Protection;
 use crate::store::{FaultPoint, NEXT_FAULT};

@@ -2,8 +2,11 @@
 
 use super::ledger::{FaultPoint, NEXT_FAULT};
 use super::*;
+use crate::model::VersionNo;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 

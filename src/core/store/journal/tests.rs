@@ -1,10 +1,13 @@
 //! The journal against kills, torn and dishonest disks, and failures at every step, compared with what was answered.
 
-use super::super::ledger::{FaultPoint, NEXT_FAULT};
+use super::super::ledger::{FaultPoint, NEXT_FAULT, fault};
 use super::super::*;
 use super::{BEGIN, NAMES, SEGMENT};
+use crate::model::VersionNo;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 type Nodes = BTreeMap<Ino, Vec<u8>>;
