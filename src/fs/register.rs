@@ -285,7 +285,7 @@ impl Register {
         }
     }
 
-    /// A request was done, and is not answered yet. `outcome` is what whoever gets it again has to know.
+    /// A request is about to be done, or was, and is not answered yet. `outcome` is what whoever gets it again has to know.
     pub fn executed(&self, number: u64, outcome: u64) {
         let at = self.table.words()[2].fetch_add(1, Ordering::Relaxed) as usize % REQUESTS;
         let words = self.request(at);

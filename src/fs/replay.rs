@@ -1,13 +1,16 @@
 //! Requests that are sent again: what the daemon before this one did and could not answer any more is not done twice.
 //!
-//! Owns the order: do it, note it in the [register](super::register), answer; a daemon that leaves the tree to the next one lets
-//! what it [has begun](super::underway) come to the note. What was noted is believed as far as the tree agrees: a
-//! change of metadata that was not yet on the disk went with its daemon, and is made anew.
+//! Owns the order: note in the [register](super::register) that it is about to be done, do it, note what came of it, answer; a daemon that
+//! leaves the tree to the next one lets what it [has begun](super::underway) come to an end. What was noted is believed as far as the tree agrees:
+//! as long as a request is not answered the kernel lets nobody else change that name, or that file's attributes.
 
 use super::handle::is_writer;
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::model::{Ino, Name};
 use crate::vault::{Attr, Caller, NewNode, Rename, VaultError, XattrMode};
+
+/// Noted where a name was free, and was about to be taken by what the request makes.
+const TO_BE_MADE: Ino = Ino(u64::MAX);
 
 /// A request, by the number the kernel gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,7 @@ impl Fs {
         if let Some(attr) = self.was_made(asked, new) {
             return Ok(attr);
         }
+        self.about_to_make(asked, new);
         let attr = self.make(caller, new)?;
         self.executed(asked, attr.ino);
         Ok(attr)
@@ -49,6 +53,7 @@ impl Fs {
         if let Some(attr) = self.was_made(asked, new) {
             return Ok((attr, self.open_made(caller, tid, attr.ino, mode)?));
         }
+        self.about_to_make(asked, new);
         let (attr, opened) = self.create(caller, tid, new, mode)?;
         self.executed(asked, attr.ino);
         Ok((attr, opened))
@@ -63,6 +68,7 @@ impl Fs {
         if self.was_removed(asked, parent, name) {
             return Ok(());
         }
+        self.about_to(asked, self.vault.lookup(parent, name.as_str()).map(|attr| attr.ino));
         let ino = self.unlink(caller, parent, name)?;
         self.executed(asked, ino);
         Ok(())
@@ -77,6 +83,7 @@ impl Fs {
         if self.was_removed(asked, parent, name) {
             return Ok(());
         }
+        self.about_to(asked, self.vault.lookup(parent, name.as_str()).map(|attr| attr.ino));
         let ino = self.rmdir(caller, parent, name)?;
         self.executed(asked, ino);
         Ok(())
@@ -94,6 +101,9 @@ impl Fs {
             (Some(_), Err(VaultError::NotFound)) => return Ok(()),
             (Some(ino), Ok(there)) if *there != ino => return Ok(()),
             (Some(_) | None, _) => {}
+        }
+        if let Ok(ino) = moved {
+            self.about_to(asked, Ok(ino));
         }
         self.rename(caller, rename)?;
         if let Ok(ino) = moved {
@@ -118,6 +128,9 @@ impl Fs {
         if self.outcome(asked) == Some(ino) && self.vault.get_xattr(ino, name).is_ok() {
             return self.set_xattr(caller, ino, name, value, XattrMode::Set);
         }
+        if mode == XattrMode::Create && matches!(self.vault.get_xattr(ino, name), Err(VaultError::NoAttribute)) {
+            self.about_to(asked, Ok(ino));
+        }
         self.set_xattr(caller, ino, name, value, mode)?;
         self.executed(asked, ino);
         Ok(())
@@ -132,6 +145,9 @@ impl Fs {
         let gone = || matches!(self.vault.get_xattr(ino, name), Err(VaultError::NoAttribute));
         if self.outcome(asked) == Some(ino) && gone() {
             return Ok(());
+        }
+        if self.vault.get_xattr(ino, name).is_ok() {
+            self.about_to(asked, Ok(ino));
         }
         self.remove_xattr(caller, ino, name)?;
         self.executed(asked, ino);
@@ -174,7 +190,22 @@ impl Fs {
     /// What was made for this request, if it is there.
     fn was_made(&self, asked: Asked, new: NewNode<'_>) -> Option<Attr> {
         let ino = self.outcome(asked)?;
-        self.vault.lookup(new.parent, new.name.as_str()).ok().filter(|attr| attr.ino == ino)
+        let is_it = |attr: &Attr| attr.ino == ino || ino == TO_BE_MADE && attr.kind == new.kind;
+        self.vault.lookup(new.parent, new.name.as_str()).ok().filter(is_it)
+    }
+
+    /// The name is free, or nothing is noted: what is there then was not made by this request.
+    fn about_to_make(&self, asked: Asked, new: NewNode<'_>) {
+        if matches!(self.vault.lookup(new.parent, new.name.as_str()), Err(VaultError::NotFound)) {
+            self.register().executed(asked.number, TO_BE_MADE.0);
+        }
+    }
+
+    /// It is about to be done to this one, if there is one.
+    fn about_to(&self, asked: Asked, ino: Result<Ino, VaultError>) {
+        if let Ok(ino) = ino {
+            self.register().executed(asked.number, ino.0);
+        }
     }
 
     /// Whether this request took the name away: it may be another's by now.

@@ -15,14 +15,18 @@ fn setup() -> Setup {
 }
 
 /// A store, a supervisor, and what it started.
-struct Site {
+pub(super) struct Site {
     supervisor: Option<Held>,
-    daemon: Daemon,
+    pub(super) daemon: Daemon,
 }
 
 impl Site {
     fn new() -> Self {
-        let daemon = Daemon::initialised(setup());
+        Self::with(setup())
+    }
+
+    pub(super) fn with(setup: Setup) -> Self {
+        let daemon = Daemon::initialised(setup);
         let (config, log) = (daemon.file("pinfold.toml"), daemon.file("daemon.log"));
         let script = format!(
             "exec /usr/bin/python3 {PROGRAMS}/false_supervisor.py {} {} {}",
@@ -41,7 +45,7 @@ impl Site {
     }
 
     #[track_caller]
-    fn expect(&mut self, line: &str, answer: &str) {
+    pub(super) fn expect(&mut self, line: &str, answer: &str) {
         let said = self.ask(line);
         assert_eq!(said, answer, "{line}\n{}", self.daemon.log());
     }

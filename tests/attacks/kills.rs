@@ -1,10 +1,12 @@
 //! Kills in the middle of everything: several writers change names, modes, owners, attributes and content at once, each knows what it was answered, and
 //! after a kill -9 the tree is what they know.
 //!
-//! A system call that was under way may have happened or not; nothing else may differ. How many kills there are is PINFOLD_KILLS (10 by default).
+//! A system call that was under way may have happened or not; nothing else may differ. Where a supervisor keeps the tree for the next daemon, none may even
+//! fail, but what a handle wrote and had not committed (ESTALE). How many kills there are is PINFOLD_KILLS (10 by default).
 
+use super::handover::Site;
 use super::store::Dice;
-use crate::common::{Daemon, wait_for};
+use crate::common::{Daemon, Setup, wait_for};
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, utimensat};
 use nix::sys::time::TimeSpec;
 use std::collections::BTreeMap;
@@ -16,6 +18,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+/// They change as much as they can.
+const LIMITS: &str = "[limits]\ncommit_rate = 100000\n";
 /// How many change something at once, each in a folder of its own.
 const WRITERS: u64 = 4;
 /// Names in each folder.
@@ -211,8 +215,16 @@ fn work(
 ) -> (Folder, Option<Step>) {
     while !stop.load(Ordering::Relaxed) {
         let step = dice.step(&is);
-        if let Err(error) = step.act(folder) {
+        let mut done_so = step.act(folder);
+        // A handle that writes and has not committed is not the next daemon's: it is written again.
+        if let (Err(error), Step::Write(..)) = (&done_so, &step)
+            && error.raw_os_error() == Some(libc::ESTALE)
+        {
+            done_so = step.act(folder);
+        }
+        if let Err(error) = done_so {
             assert_ne!(error.kind(), io::ErrorKind::PermissionDenied, "{step:?}: {error}");
+            eprintln!("{step:?}: {error}");
             return (is, Some(step));
         }
         is = step.done(is);
@@ -221,40 +233,70 @@ fn work(
     (is, None)
 }
 
-#[test]
-fn of_what_several_writers_were_answered_nothing_is_lost_to_a_kill() {
-    let kills = std::env::var("PINFOLD_KILLS").map_or(10, |n| n.parse().expect("PINFOLD_KILLS is a number"));
-    let limits = "[limits]\ncommit_rate = 100000\n";
-    let mut daemon = Daemon::keyed(limits);
-    let folders: Vec<PathBuf> = (0..WRITERS).map(|n| daemon.root().join(format!("w{n}"))).collect();
-    folders.iter().for_each(|folder| fs::create_dir(folder).expect("the tree is there"));
-    let mut known: Vec<Folder> = vec![Folder::new(); WRITERS as usize];
-    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
-    let mut total = 0;
-    for round in 0..kills {
+/// What several do, and what each knows of its folder.
+struct Crowd {
+    folders: Vec<PathBuf>,
+    known: Vec<Folder>,
+    dice: Dice,
+    kills: u64,
+    total: u64,
+}
+
+impl Crowd {
+    fn of(root: &Path) -> Self {
+        let kills = std::env::var("PINFOLD_KILLS").map_or(10, |n| n.parse().expect("PINFOLD_KILLS is a number"));
+        let folders: Vec<PathBuf> = (0..WRITERS).map(|n| root.join(format!("w{n}"))).collect();
+        folders.iter().for_each(|folder| fs::create_dir(folder).expect("the tree is there"));
+        let known = vec![Folder::new(); WRITERS as usize];
+        Crowd { folders, known, dice: Dice(0x2545_f491_4f6c_dd1d), kills, total: 0 }
+    }
+
+    /// All of them work, and in the midst of it something happens, which gets the number of changes that were answered; then they are told to stop. What each
+    /// knows then, and what failed.
+    fn beside(&mut self, happens: impl FnOnce(&AtomicU64)) -> Vec<(Folder, Option<Step>)> {
         let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
         // By what was done, not by the clock: a busy machine does less, and is killed later.
-        let enough = 25 + dice.below(200);
-        let moment = Duration::from_micros(dice.below(2000));
-        let mut own: Vec<Dice> = (0..WRITERS).map(|_| Dice(dice.below(u64::MAX) | 1)).collect();
-        let results: Vec<_> = std::thread::scope(|scope| {
-            let writers: Vec<_> = folders
+        let enough = 25 + self.dice.below(200);
+        let moment = Duration::from_micros(self.dice.below(2000));
+        let mut own: Vec<Dice> = (0..WRITERS).map(|_| Dice(self.dice.below(u64::MAX) | 1)).collect();
+        let results = std::thread::scope(|scope| {
+            let writers: Vec<_> = self
+                .folders
                 .iter()
-                .zip(&known)
+                .zip(&self.known)
                 .zip(&mut own)
                 .map(|((folder, is), dice)| scope.spawn(|| work(folder, is.clone(), dice, (&stop, &done))))
                 .collect();
-            wait_for("the writers to do something", Duration::from_secs(60), || {
-                (done.load(Ordering::Relaxed) >= enough).then_some(())
-            });
+            until(&done, enough);
             std::thread::sleep(moment);
-            daemon.kill9();
+            happens(&done);
             stop.store(true, Ordering::Relaxed);
-            writers.into_iter().map(|writer| writer.join().expect("it ends with the daemon")).collect()
+            writers.into_iter().map(|writer| writer.join().expect("it ends with the daemon, or is told to")).collect()
         });
+        self.total += done.into_inner();
+        results
+    }
+
+    fn is_enough(&self) {
+        eprintln!("{} changes were answered over {} kills", self.total, self.kills);
+        assert!(self.total > 20 * self.kills, "the writers had nothing to do: {}", self.total);
+    }
+}
+
+fn until(done: &AtomicU64, enough: u64) {
+    wait_for("the writers to do something", Duration::from_secs(60), || {
+        (done.load(Ordering::Relaxed) >= enough).then_some(())
+    });
+}
+
+#[test]
+fn of_what_several_writers_were_answered_nothing_is_lost_to_a_kill() {
+    let mut daemon = Daemon::keyed(LIMITS);
+    let mut crowd = Crowd::of(daemon.root());
+    for round in 0..crowd.kills {
+        let results = crowd.beside(|_| daemon.kill9());
         daemon.serve_unlocked();
-        total += done.into_inner();
-        for ((folder, is), (answered, under_way)) in folders.iter().zip(&mut known).zip(results) {
+        for ((folder, is), (answered, under_way)) in crowd.folders.iter().zip(&mut crowd.known).zip(results) {
             let after = under_way.as_ref().map(|step| step.done(answered.clone()));
             let found = look(folder, &answered);
             let found_after = after.as_ref().map(|after| look(folder, after));
@@ -268,8 +310,36 @@ fn of_what_several_writers_were_answered_nothing_is_lost_to_a_kill() {
             };
         }
     }
-    eprintln!("{total} changes were answered over {kills} kills");
-    assert!(total > 20 * kills, "the writers had nothing to do: {total}");
+    crowd.is_enough();
     daemon.cli(&["fsck", "--deep"]).ok();
     daemon.cli(&["log", "--verify"]).ok();
+}
+
+#[test]
+fn of_what_several_writers_do_nothing_fails_or_is_lost_where_a_supervisor_keeps_the_tree() {
+    let binary = Some(env!("CARGO_BIN_EXE_pinfold").into());
+    let mut site = Site::with(Setup { config: LIMITS.into(), binary, ..Setup::default() });
+    let mut crowd = Crowd::of(site.daemon.root());
+    for round in 0..crowd.kills {
+        let results = crowd.beside(|done| {
+            site.expect("kill", "ended");
+            site.expect("start", "ready");
+            // What waited for the next daemon is answered by it, once.
+            until(done, done.load(Ordering::Relaxed) + 4 * WRITERS);
+        });
+        for ((folder, is), (answered, failed)) in crowd.folders.iter().zip(&mut crowd.known).zip(results) {
+            let found = look(folder, &answered);
+            let same = failed.is_none() && found == answered;
+            assert!(
+                same,
+                "round {round}, {}: {failed:?} failed\nknown: {answered:#?}\nfound: {found:#?}\n{}",
+                folder.display(),
+                site.daemon.log()
+            );
+            *is = answered;
+        }
+    }
+    crowd.is_enough();
+    site.daemon.cli(&["fsck", "--deep"]).ok();
+    site.daemon.cli(&["log", "--verify"]).ok();
 }
