@@ -21,8 +21,8 @@ const LARGE: usize = 1 << 20;
 const THREADS: usize = 4;
 /// The other pinfold: it may know nothing of limits.
 const BEFORE: &str = "before";
-/// The reader is no more than one uid, and opens faster than one may by default.
-const NO_DELAY: &str = "[limits]\nopens = 100000000\ncommit_rate = 100000000\n";
+/// The reader is no more than one uid, and opens faster, and has more, than one may by default.
+const NO_DELAY: &str = "[limits]\nopens = 100000000\ncommit_rate = 100000000\nversions = 100000000\n";
 
 /// From the command line.
 pub struct Options {
