@@ -449,7 +449,7 @@ impl Bench<'_> {
         self.report.latencies(&results, &["disk"]);
         if let (Some(pinfold), Some(disk)) = (results.get("pinfold"), results.get("disk")) {
             let (ratio, ..) = pinfold.ratio(disk);
-            self.report.goal("durable enrolment against the disk", "≤ 4 ×", format!("{ratio:.2} ×"), ratio <= 4.0);
+            self.report.goal("durable enrolment against the disk", "≤ 1.5 ×", format!("{ratio:.2} ×"), ratio <= 1.5);
         }
         Ok(())
     }
