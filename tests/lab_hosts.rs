@@ -9,9 +9,10 @@ use common::console::{Console, HOST, NAME, Sent};
 use common::{ALICE, BOB, Daemon, Out, Setup, sh, wait_for};
 use pinfold::bundle::Admin;
 use serde_json::Value;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -80,7 +81,16 @@ fn it_opens_for_whom_the_console_says_and_watchers_hear_of_it() {
         .spawn()
         .expect("inotify-tools are in the lab");
     let held = format!("grep -q '^inotify wd:' /proc/{}/fdinfo/*", watcher.id());
-    wait_for("the watch", PATIENCE, || (sh(&held).code == 0).then_some(()));
+    let begun = Instant::now();
+    while sh(&held).code != 0 {
+        if let Some(status) = watcher.try_wait().expect("it is our child") {
+            let mut said = String::new();
+            watcher.stderr.take().expect("it was asked for").read_to_string(&mut said).expect("it ended");
+            panic!("the watcher ended, {status}: {said}");
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not watch: {}", common::process::doing(watcher.id()));
+        std::thread::sleep(Duration::from_millis(10));
+    }
     host.daemon.cli(&["import", &file]).ok();
     assert!(watcher.wait().expect("it is our child").success(), "it was not told");
     assert_eq!(ALICE.sh(&format!("cat {root}/svc/alice")).quiet(), "other");

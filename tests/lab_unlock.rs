@@ -478,8 +478,7 @@ fn another_passphrase_and_a_new_identity_while_the_tree_is_read() {
     daemon.cli(&["rekey", "--old-passphrase-file", &two, "--new-keyfile", &key, "--drop-others"]).ok();
     assert_eq!(daemon.cli(&["identity", "ls"]).quiet(), "");
     daemon.stop();
-    daemon.serve();
-    assert_eq!(daemon.json(&["status", "--json"])["locked"], false);
+    daemon.serve_unlocked();
     assert_eq!(winner(&daemon), "keyfile");
     assert_eq!(sh(&format!("cat {secret}")).quiet(), "hunter2");
     // And back to a passphrase; the key file is worth nothing then.
