@@ -1,8 +1,9 @@
 //! Requests that are sent again: what the daemon before this one did and could not answer any more is not done twice.
 //!
-//! Owns the order: note in the [register](super::register) that it is about to be done, do it, note what came of it, answer; a daemon that
-//! leaves the tree to the next one lets what it [has begun](super::underway) come to an end. What was noted is believed as far as the tree agrees:
-//! as long as a request is not answered the kernel lets nobody else change that name, or that file's attributes.
+//! Owns the order: note in the [register](super::register) what it is about to be done to, do it, answer; a commit is noted when it is on the
+//! disk. A daemon that leaves the tree to the next one lets what it [has begun](super::underway) come to an end. What was noted is believed as far
+//! as the tree agrees: as long as a request is not answered the kernel lets nobody else change that name, or that file's attributes, through the
+//! mount. What is changed past it, by the control socket, is no outcome of a request: an entry made there has another owner, or is the caller's own.
 
 use super::handle::is_writer;
 use super::{Fs, FsError, OpenMode, Opened};
@@ -28,13 +29,11 @@ impl Fs {
     /// [`FsError`].
     pub fn make_once(&self, asked: Asked, caller: &impl Caller, new: NewNode<'_>) -> Result<Attr, FsError> {
         let _going = self.underway.begin();
-        if let Some(attr) = self.was_made(asked, new) {
+        if let Some(attr) = self.was_made(asked, caller, new) {
             return Ok(attr);
         }
         self.about_to_make(asked, new);
-        let attr = self.make(caller, new)?;
-        self.executed(asked, attr.ino);
-        Ok(attr)
+        done(self.make(caller, new)?)
     }
 
     /// [`Fs::create`], once: a file that was made is opened.
@@ -50,13 +49,11 @@ impl Fs {
         mode: OpenMode,
     ) -> Result<(Attr, Opened), FsError> {
         let _going = self.underway.begin();
-        if let Some(attr) = self.was_made(asked, new) {
+        if let Some(attr) = self.was_made(asked, caller, new) {
             return Ok((attr, self.open_made(caller, tid, attr.ino, mode)?));
         }
         self.about_to_make(asked, new);
-        let (attr, opened) = self.create(caller, tid, new, mode)?;
-        self.executed(asked, attr.ino);
-        Ok((attr, opened))
+        done(self.create(caller, tid, new, mode)?)
     }
 
     /// [`Fs::unlink`], once.
@@ -64,14 +61,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn unlink_once(&self, asked: Asked, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
-        let _going = self.underway.begin();
-        if self.was_removed(asked, parent, name) {
-            return Ok(());
-        }
-        self.about_to(asked, self.vault.lookup(parent, name.as_str()).map(|attr| attr.ino));
-        let ino = self.unlink(caller, parent, name)?;
-        self.executed(asked, ino);
-        Ok(())
+        self.removing_once(asked, parent, name, || self.unlink(caller, parent, name))
     }
 
     /// [`Fs::rmdir`], once.
@@ -79,14 +69,24 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn rmdir_once(&self, asked: Asked, caller: &impl Caller, parent: Ino, name: &Name) -> Result<(), FsError> {
+        self.removing_once(asked, parent, name, || self.rmdir(caller, parent, name))
+    }
+
+    fn removing_once(
+        &self,
+        asked: Asked,
+        parent: Ino,
+        name: &Name,
+        remove: impl FnOnce() -> Result<Ino, FsError>,
+    ) -> Result<(), FsError> {
         let _going = self.underway.begin();
-        if self.was_removed(asked, parent, name) {
+        let there = self.vault.lookup(parent, name.as_str()).map(|attr| attr.ino);
+        if self.has_left(asked, &there) {
             return Ok(());
         }
-        self.about_to(asked, self.vault.lookup(parent, name.as_str()).map(|attr| attr.ino));
-        let ino = self.rmdir(caller, parent, name)?;
-        self.executed(asked, ino);
-        Ok(())
+        self.about_to(asked, there.ok());
+        remove()?;
+        done(())
     }
 
     /// [`Fs::rename`], once.
@@ -96,20 +96,12 @@ impl Fs {
     pub fn rename_once(&self, asked: Asked, caller: &impl Caller, rename: Rename<'_>) -> Result<(), FsError> {
         let _going = self.underway.begin();
         let moved = self.vault.lookup(rename.parent, rename.name.as_str()).map(|attr| attr.ino);
-        match (self.outcome(asked), &moved) {
-            // Where it is now is the business of whoever came after; it is not where it was.
-            (Some(_), Err(VaultError::NotFound)) => return Ok(()),
-            (Some(ino), Ok(there)) if *there != ino => return Ok(()),
-            (Some(_) | None, _) => {}
+        // Where it is now is the business of whoever came after.
+        if self.has_left(asked, &moved) {
+            return Ok(());
         }
-        if let Ok(ino) = moved {
-            self.about_to(asked, Ok(ino));
-        }
-        self.rename(caller, rename)?;
-        if let Ok(ino) = moved {
-            self.executed(asked, ino);
-        }
-        Ok(())
+        self.about_to(asked, moved.ok());
+        done(self.rename(caller, rename)?)
     }
 
     /// [`Fs::set_xattr`], once: one that was to be new is there.
@@ -129,11 +121,9 @@ impl Fs {
             return self.set_xattr(caller, ino, name, value, XattrMode::Set);
         }
         if mode == XattrMode::Create && matches!(self.vault.get_xattr(ino, name), Err(VaultError::NoAttribute)) {
-            self.about_to(asked, Ok(ino));
+            self.about_to(asked, Some(ino));
         }
-        self.set_xattr(caller, ino, name, value, mode)?;
-        self.executed(asked, ino);
-        Ok(())
+        done(self.set_xattr(caller, ino, name, value, mode)?)
     }
 
     /// [`Fs::remove_xattr`], once.
@@ -142,16 +132,12 @@ impl Fs {
     /// [`FsError`].
     pub fn remove_xattr_once(&self, asked: Asked, caller: &impl Caller, ino: Ino, name: &str) -> Result<(), FsError> {
         let _going = self.underway.begin();
-        let gone = || matches!(self.vault.get_xattr(ino, name), Err(VaultError::NoAttribute));
-        if self.outcome(asked) == Some(ino) && gone() {
+        let there = self.vault.get_xattr(ino, name);
+        if self.outcome(asked) == Some(ino) && matches!(there, Err(VaultError::NoAttribute)) {
             return Ok(());
         }
-        if self.vault.get_xattr(ino, name).is_ok() {
-            self.about_to(asked, Ok(ino));
-        }
-        self.remove_xattr(caller, ino, name)?;
-        self.executed(asked, ino);
-        Ok(())
+        self.about_to(asked, there.ok().map(|_| ino));
+        done(self.remove_xattr(caller, ino, name)?)
     }
 
     /// [`Fs::flush`], once: a commit is on the disk when it is noted.
@@ -183,14 +169,14 @@ impl Fs {
             return Ok(());
         }
         commit()?;
-        self.executed(asked, ino);
-        Ok(())
+        self.register().executed(asked.number, ino.0);
+        done(())
     }
 
     /// What was made for this request, if it is there.
-    fn was_made(&self, asked: Asked, new: NewNode<'_>) -> Option<Attr> {
-        let ino = self.outcome(asked)?;
-        let is_it = |attr: &Attr| attr.ino == ino || ino == TO_BE_MADE && attr.kind == new.kind;
+    fn was_made(&self, asked: Asked, caller: &impl Caller, new: NewNode<'_>) -> Option<Attr> {
+        let noted = self.outcome(asked).filter(|noted| *noted == TO_BE_MADE).is_some();
+        let is_it = |attr: &Attr| noted && attr.kind == new.kind && attr.uid == caller.uid().0;
         self.vault.lookup(new.parent, new.name.as_str()).ok().filter(is_it)
     }
 
@@ -202,30 +188,30 @@ impl Fs {
     }
 
     /// It is about to be done to this one, if there is one.
-    fn about_to(&self, asked: Asked, ino: Result<Ino, VaultError>) {
-        if let Ok(ino) = ino {
+    fn about_to(&self, asked: Asked, ino: Option<Ino>) {
+        if let Some(ino) = ino {
             self.register().executed(asked.number, ino.0);
         }
     }
 
-    /// Whether this request took the name away: it may be another's by now.
-    fn was_removed(&self, asked: Asked, parent: Ino, name: &Name) -> bool {
-        let Some(ino) = self.outcome(asked) else { return false };
-        match self.vault.lookup(parent, name.as_str()) {
-            Ok(attr) => attr.ino != ino,
-            Err(error) => matches!(error, VaultError::NotFound),
+    /// Whether this request took the name away from what had it: it may be another's by now.
+    fn has_left(&self, asked: Asked, there: &Result<Ino, VaultError>) -> bool {
+        match (self.outcome(asked), there) {
+            (Some(noted), Ok(ino)) => *ino != noted,
+            (Some(_), Err(error)) => matches!(error, VaultError::NotFound),
+            (None, _) => false,
         }
     }
 
-    /// The node that this request was about when it was done before.
+    /// The node that this request was about when another daemon had it.
     fn outcome(&self, asked: Asked) -> Option<Ino> {
         if asked.again { self.register().outcome(asked.number).map(Ino) } else { None }
     }
+}
 
-    /// It was done, and is answered next.
-    fn executed(&self, asked: Asked, ino: Ino) {
-        self.register().executed(asked.number, ino.0);
-        #[cfg(test)]
-        super::fuse::done_and_not_answered();
-    }
+/// It is answered next.
+fn done<R>(result: R) -> Result<R, FsError> {
+    #[cfg(test)]
+    super::fuse::done_and_not_answered();
+    Ok(result)
 }

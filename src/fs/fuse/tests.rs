@@ -181,6 +181,23 @@ fn a_commit_that_was_not_answered_is_no_lost_one() {
     }
 }
 
+/// A daemon is killed when it is about to make something, and an admin is faster than the next one.
+#[test]
+fn what_another_put_there_is_not_what_a_request_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let vault = vault(&dir);
+    let name = Name::parse(b"file").unwrap();
+    let new = NewNode { parent: Ino::ROOT, name: &name, kind: Kind::File, mode: 0o600, umask: 0, target: None };
+    let fs = Fs::new(Arc::clone(&vault), Register::new().unwrap());
+    fs.register().executed(2, u64::MAX);
+    let made = vault.create(&Daemon, new).unwrap();
+    let again = Asked { number: 2, again: true };
+    let stranger =
+        crate::caller::Control::new(vault.callers(), crate::model::Uid(2001), crate::model::Gid(2001), 1, false);
+    assert!(fs.make_once(again, &stranger, new).is_err());
+    assert_eq!(fs.make_once(again, &Daemon, new).unwrap().ino, made.ino);
+}
+
 /// Between what it did and the note of it a daemon once went: the next one was asked again, and did it a second time.
 #[test]
 fn who_leaves_the_tree_waits_for_the_note_of_what_was_done() {
