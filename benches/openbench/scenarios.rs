@@ -199,6 +199,15 @@ impl Bench<'_> {
         interleaved(plan, worker, &self.interrupt)
     }
 
+    /// The same by the reader, with it and all that serve it on one processor: no request pays for waking another.
+    fn measure_on_one(&mut self, plan: &Plan<'_>) -> Result<Results> {
+        let (all, one) = processors()?;
+        self.confine(&one)?;
+        let results = self.measure(false, plan);
+        self.confine(&all)?;
+        results
+    }
+
     fn opens(&mut self) -> Result<()> {
         eprintln!("openbench: open, read, close");
         let targets = self.targets(&["bare FUSE", "pinfold", "pinfold before", "tmpfs", "gocryptfs"], "small-0");
@@ -238,25 +247,18 @@ impl Bench<'_> {
     /// Where a request wakes no other processor, the work itself is what is left.
     fn opens_on_one_processor(&mut self) -> Result<()> {
         eprintln!("openbench: open, read, close on one processor");
-        let (all, one) = processors()?;
-        self.confine(&one)?;
         let targets = self.targets(&["bare FUSE", "pinfold", "pinfold before", "tmpfs", "gocryptfs"], "small-0");
-        let results = self.measure(
-            false,
-            &Plan {
-                act: Act::Open,
-                targets: &targets,
-                rounds: self.options.rounds(11),
-                samples: self.options.samples(2000),
-                warm: 100,
-                threads: 1,
-                size: SMALL,
-                many: &[],
-                synced: &[],
-            },
-        );
-        self.confine(&all)?;
-        let results = results?;
+        let results = self.measure_on_one(&Plan {
+            act: Act::Open,
+            targets: &targets,
+            rounds: self.options.rounds(11),
+            samples: self.options.samples(2000),
+            warm: 100,
+            threads: 1,
+            size: SMALL,
+            many: &[],
+            synced: &[],
+        })?;
         self.report.section(
             "The same on one processor",
             "Client and daemons are confined to one processor, so that no request pays for waking another: what is left is the \
@@ -286,24 +288,17 @@ impl Bench<'_> {
             targets.push((other, store.filled()));
             many.extend([1, n - files().len()]);
         }
-        let (all, one) = processors()?;
-        self.confine(&one)?;
-        let results = self.measure(
-            false,
-            &Plan {
-                act: Act::Open,
-                targets: &targets,
-                rounds: self.options.rounds(21),
-                samples: self.options.samples(2000),
-                warm: 100,
-                threads: 1,
-                size: SMALL,
-                many: &many,
-                synced: &[],
-            },
-        );
-        self.confine(&all)?;
-        let results = results?;
+        let results = self.measure_on_one(&Plan {
+            act: Act::Open,
+            targets: &targets,
+            rounds: self.options.rounds(21),
+            samples: self.options.samples(2000),
+            warm: 100,
+            threads: 1,
+            size: SMALL,
+            many: &many,
+            synced: &[],
+        })?;
         self.report.section(
             "The same among more secrets",
             "One secret over and over, and another each time, far from the one before. On one processor.",
@@ -386,8 +381,8 @@ impl Bench<'_> {
     /// What the kernel's own check of permissions is not enough for: the daemon decides these too.
     fn folders_links_and_attributes(&mut self) -> Result<()> {
         eprintln!("openbench: opendir, readlink, getxattr");
-        let folders = [Some(&self.bare.bench), self.usual().map(|p| &p.bench), self.before.as_ref().map(|p| &p.bench)];
-        for folder in folders.into_iter().skip(1).flatten() {
+        // The bare one has them from the start.
+        for folder in self.usual().into_iter().chain(&self.before).map(|store| &store.bench) {
             std::os::unix::fs::symlink(bare::TARGET, folder.join("link"))?;
             rustix::fs::setxattr(folder.join("small-0"), NOTE.0, NOTE.1.as_bytes(), XattrFlags::empty())?;
         }
@@ -395,31 +390,25 @@ impl Bench<'_> {
             "opendir, readlink, getxattr",
             "Each is decided as if its caller had no capabilities; opendir with its closedir, which the kernel does not wait for. On one processor.",
         );
-        let (all, one) = processors()?;
         for (what, act, file) in [
             ("opendir", Act::OpenFolder, "."),
             ("readlink", Act::ReadLink, "link"),
             ("getxattr", Act::ReadAttribute, "small-0"),
         ] {
             let targets = self.targets(&["bare FUSE", "pinfold", "pinfold before"], file);
-            self.confine(&one)?;
-            let results = self.measure(
-                false,
-                &Plan {
-                    act,
-                    targets: &targets,
-                    rounds: self.options.rounds(11),
-                    samples: self.options.samples(2000),
-                    warm: 100,
-                    threads: 1,
-                    size: SMALL,
-                    many: &[],
-                    synced: &[],
-                },
-            );
-            self.confine(&all)?;
+            let results = self.measure_on_one(&Plan {
+                act,
+                targets: &targets,
+                rounds: self.options.rounds(11),
+                samples: self.options.samples(2000),
+                warm: 100,
+                threads: 1,
+                size: SMALL,
+                many: &[],
+                synced: &[],
+            })?;
             self.report.paragraph(&format!("{what}:"));
-            self.report.latencies(&results?, &["bare FUSE", "pinfold before"]);
+            self.report.latencies(&results, &["bare FUSE", "pinfold before"]);
         }
         Ok(())
     }

@@ -160,8 +160,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     ends.stop(&vault);
     exports.stop(&vault);
     if let (true, Wake::Signal(signal)) = (hand_over, &reason) {
-        let _ = vault.sync();
-        note(&vault, audit::Operation::Stop);
+        note_stop(&vault);
         server.leave();
         if !mounted.freeze(PATIENCE) {
             tracing::warn!("a change was under way for too long to be waited for");
@@ -181,9 +180,7 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
         handover::withdraw();
     }
     let stopped = mounted.stop();
-    // So that the last line knows of all that is there; what fails is told where it is tried again.
-    let _ = vault.sync();
-    note(&vault, audit::Operation::Stop);
+    note_stop(&vault);
     vault.shutdown();
     signals.close();
     match (reason, stopped) {
@@ -341,6 +338,13 @@ fn after_unlock(vault: &Arc<Vault>) {
     if let Err(error) = started {
         tracing::error!(%error, "no thread to seal blobs with");
     }
+}
+
+/// The last line, which says how far the store had come: as far as it will.
+fn note_stop(vault: &Vault) {
+    // What fails is told where it is tried again.
+    let _ = vault.sync();
+    note(vault, audit::Operation::Stop);
 }
 
 fn note(vault: &Vault, op: audit::Operation) {
