@@ -29,39 +29,55 @@ struct Inner {
 }
 
 /// The writer's lock, held.
-pub(super) struct Writing<'a>(MutexGuard<'a, Writer>);
+pub(super) struct Writing<'a> {
+    // Dropped first: a half change is seen by nobody who waits for the lock.
+    _whole: Whole,
+    writer: MutexGuard<'a, Writer>,
+}
 
 impl Deref for Writing<'_> {
     type Target = Writer;
 
     fn deref(&self) -> &Writer {
-        &self.0
+        &self.writer
     }
 }
 
 impl DerefMut for Writing<'_> {
     fn deref_mut(&mut self) -> &mut Writer {
-        &mut self.0
+        &mut self.writer
     }
 }
 
-impl Drop for Writing<'_> {
+/// A change that panics has left the tree half changed, or behind the journal: nobody may be answered from it. The daemon ends, and the next
+/// begins with what the journal says. A change that another panic's unwinding makes, such as the end of a vault, is none of these.
+struct Whole {
+    unwinding: bool,
+}
+
+impl Whole {
+    fn begin() -> Self {
+        Whole { unwinding: std::thread::panicking() }
+    }
+}
+
+impl Drop for Whole {
     fn drop(&mut self) {
-        end_with_a_half_change();
-    }
-}
-
-/// A change that panics has left the tree half changed, or behind the journal: nobody may be answered from it. The next daemon begins with
-/// what the journal says.
-fn end_with_a_half_change() {
-    if std::thread::panicking() {
-        tracing::error!("a change failed inside; the daemon ends, so that nothing is answered from half of it");
-        std::process::abort();
+        if std::thread::panicking() && !self.unwinding {
+            tracing::error!("a change failed inside; the daemon ends, so that nothing is answered from half of it");
+            std::process::abort();
+        }
     }
 }
 
 /// One of them; it is over when this is dropped.
 pub(super) struct UnderWay<'a> {
+    _whole: Whole,
+    _noted: Noted<'a>,
+}
+
+/// What keeps others from the secret.
+struct Noted<'a> {
     abreast: &'a Abreast,
     ino: Ino,
 }
@@ -79,13 +95,12 @@ impl Abreast {
     /// A commit to this secret begins. With the writer's lock held.
     pub fn begin(&self, ino: Ino, adds: Count) -> UnderWay<'_> {
         self.lock().commits.insert(ino, adds);
-        UnderWay { abreast: self, ino }
+        UnderWay { _whole: Whole::begin(), _noted: Noted { abreast: self, ino } }
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for Noted<'_> {
     fn drop(&mut self) {
-        end_with_a_half_change();
         self.abreast.lock().commits.remove(&self.ino);
         self.abreast.changed.notify_all();
     }
@@ -130,6 +145,6 @@ impl Vault {
         self.wanted_by.fetch_add(1, Ordering::Relaxed);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.wanted_by.fetch_sub(1, Ordering::Relaxed);
-        Writing(writer)
+        Writing { _whole: Whole::begin(), writer }
     }
 }

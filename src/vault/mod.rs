@@ -368,7 +368,7 @@ impl Vault {
     fn tell(&self, change: Change) {
         match change {
             Change::Locked => {
-                self.withdraw_all("locked");
+                self.withdraw_all("locked", Duration::ZERO);
                 self.forget_sizes();
             }
             Change::Unlocked => {
@@ -407,7 +407,7 @@ impl Vault {
     pub fn shutdown(&self) {
         self.publisher.stop();
         self.exporter.stop();
-        self.withdraw_all("the daemon ends");
+        self.withdraw_all("the daemon ends", Duration::from_secs(2));
         self.audit.shutdown();
         let mut writer = self.lock_writer();
         let done = self.journal(&mut writer, Batch::default(), &BTreeMap::new(), Durability::Lazy);

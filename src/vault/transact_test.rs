@@ -7,14 +7,14 @@ use crate::model::{Kind, Uid, VersionNo};
 use crate::seal::Protection;
 use crate::store::{FaultPoint, NEXT_FAULT};
 
-struct Rig {
+pub(super) struct Rig {
     home: tempfile::TempDir,
     identity: Secret,
     opened: u32,
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub fn new() -> Rig {
         let home = tempfile::tempdir().unwrap();
         let recovery = Recovery { recipients: vec![age::x25519::Identity::generate().to_public().to_string()] };
         let mut text = create_store(&home.path().join("store"), &Protection::Plain, &recovery).unwrap().unwrap();
@@ -22,7 +22,7 @@ impl Rig {
     }
 
     /// What a daemon that begins now has.
-    fn open(&mut self) -> Vault {
+    pub fn open(&mut self) -> Vault {
         self.opened += 1;
         let path = self.home.path().join(format!("log{}", self.opened));
         let settings = Settings { path, max_size: 1 << 24, when_full: WhenFull::Refuse, space: None };
@@ -50,13 +50,13 @@ fn path(text: &str) -> SecretPath {
     SecretPath::parse(text).unwrap()
 }
 
-fn make(vault: &Vault, parent: Ino, text: &str, kind: Kind) -> Result<Ino, VaultError> {
+pub(super) fn make(vault: &Vault, parent: Ino, text: &str, kind: Kind) -> Result<Ino, VaultError> {
     let target = (kind == Kind::Symlink).then_some("pin");
     let new = NewNode { parent, name: &name(text), kind, mode: 0o755, umask: 0, target };
     Ok(vault.create(&Daemon, new)?.ino)
 }
 
-fn write(vault: &Vault, ino: Ino, bytes: &[u8]) -> Result<(), VaultError> {
+pub(super) fn write(vault: &Vault, ino: Ino, bytes: &[u8]) -> Result<(), VaultError> {
     let right = vault.open_new(&Daemon, ino)?;
     vault.commit(&right, &Daemon.who(), Content { bytes, mtime: None }).map(drop)
 }
@@ -333,6 +333,25 @@ fn the_child_whose_change_panics() {
     // As the filesystem does around each request.
     let _ = std::panic::catch_unwind(fails);
     println!("goes on");
+}
+
+#[test]
+fn a_change_made_while_another_panic_unwinds_ends_nothing() {
+    struct Last(Vault, Ino);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.0.transact(|writer| -> Result<(), VaultError> { Ok(writer.touch(self.1)) }).unwrap();
+            self.0.shutdown();
+        }
+    }
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    let pin = make(&vault, Ino::ROOT, "pin", Kind::File).unwrap();
+    let failed = std::thread::spawn(move || {
+        let _last = Last(vault, pin);
+        panic!("nothing of the vault's")
+    });
+    assert!(failed.join().is_err());
 }
 
 #[test]

@@ -232,6 +232,9 @@ impl Vault {
 
     /// Decides.
     fn want(&self, ino: Ino, node: &Node, slot: &mut Slot, room: &Room) -> Result<Wanted, Why> {
+        if self.publisher.stopped() {
+            return Err(Why::waiting("the daemon ends"));
+        }
         let publication = slot.publication.clone();
         let account = match room {
             Room::Host => Account::of(&publication.to),
@@ -353,9 +356,12 @@ impl Vault {
             self.publisher.live().insert(key.serial(), key.clone());
             slot.key = Some(key);
         }
-        // Locked between the decision and now: whoever locked did not see this one.
+        // Locked or ended between the decision and now: whoever took all back did not see this one.
         if self.locked_since().is_some() {
             return Err(Why::waiting("locked"));
+        }
+        if self.publisher.stopped() {
+            return Err(Why::waiting("the daemon ends"));
         }
         (slot.version, slot.until, slot.description) = (Some(is), until, Some(description));
         Ok(note)

@@ -6,6 +6,8 @@
 //! judged as if it came and read, each time anew. Nothing here holds the vault's locks during a system call.
 
 mod board;
+#[cfg(test)]
+mod end_test;
 mod index;
 mod leftover;
 mod request;
@@ -28,10 +30,13 @@ use board::Board;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The longest `--timeout`: what a key's timeout can say.
 const TIMEOUT_MAX: u64 = u32::MAX as u64;
+
+/// How often the board is tried for.
+const BOARD_AGAIN: Duration = Duration::from_millis(2);
 
 /// The publications' part of the vault. Lock order: `board` before everything of the vault, `inbox` and `live` after
 /// everything.
@@ -74,10 +79,15 @@ impl Publisher {
         self.news.notify_one();
     }
 
-    /// Ends the thread, soon.
+    /// Ends the thread, soon. From here on nothing is published.
     pub fn stop(&self) {
         self.inbox().stop = true;
         self.news.notify_all();
+    }
+
+    /// Whether the daemon ends.
+    pub fn stopped(&self) -> bool {
+        self.inbox().stop
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -247,16 +257,20 @@ impl Vault {
         }
     }
 
-    /// Takes every key back: at a lock, and at the end.
-    pub(super) fn withdraw_all(&self, why: &str) {
+    /// Takes every key back: at a lock, and at the end. Nobody can read them once this is called; the board is waited for as long as given.
+    pub(super) fn withdraw_all(&self, why: &str, patience: Duration) {
         for key in self.publisher.live().values() {
             key.revoke();
         }
-        let mut board = match self.publisher.board.try_lock() {
-            Ok(board) => board,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // The thread does the rest: nobody can read them any more.
-            Err(TryLockError::WouldBlock) => return self.publisher.touch_all(),
+        let begun = Instant::now();
+        let mut board = loop {
+            match self.publisher.board.try_lock() {
+                Ok(board) => break board,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < patience => std::thread::sleep(BOARD_AGAIN),
+                // The thread does the rest; at the end, the next daemon.
+                Err(TryLockError::WouldBlock) => return self.publisher.touch_all(),
+            }
         };
         for slots in std::mem::take(&mut board.slots).into_values() {
             self.withdraw_slots(slots, why);
