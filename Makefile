@@ -12,7 +12,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The demonstration's store, its configuration and its passphrase; nothing but `make run` uses it.
 PINFOLD_RUN ?= /var/lib/pinfold-demo
 
-.PHONY: all test test-host test-lab test-systemd flaky lint run bench torture deb man clean
+.PHONY: all test test-host test-lab test-systemd flaky fmt lint run bench torture deb man clean
 
 all:
 	$(CARGO) build --release --locked
@@ -24,12 +24,21 @@ deps:
 	@$(LAB) deps
 
 # rustfmt and clippy are components of a toolchain, not always there.
-lint: deps
+fmt:
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; fi
+
+lint: deps fmt
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --workspace --lib --bins --tests --benches --examples --test lab -- -D warnings; fi
 
+# Tests are compiled by clippy: what it says of is an error, and what others made is compiled once, not once for it and once for them.
+ifneq ($(shell clippy-driver --version 2>/dev/null),)
+test test-host test-lab test-systemd flaky: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
+test test-host test-lab test-systemd flaky: export CLIPPY_ARGS := -Dwarnings__CLIPPY_HACKERY__
+endif
+
 # Most tests wait most of the time: more of them at once than there are processors.
-test-host: deps lint
+test-host: deps fmt
+	$(CARGO) build --locked --benches
 	RUST_TEST_THREADS=$$((3 * $$(nproc))) $(CARGO) test --locked --workspace --no-fail-fast
 
 # tests/lab.rs lists the modules. TESTS= names some of them, ARGS= goes to the test runner.

@@ -340,7 +340,11 @@ fn a_change_made_while_another_panic_unwinds_ends_nothing() {
     struct Last(Vault, Ino);
     impl Drop for Last {
         fn drop(&mut self) {
-            self.0.transact(|writer| -> Result<(), VaultError> { Ok(writer.touch(self.1)) }).unwrap();
+            let change = |writer: &mut Writer| -> Result<(), VaultError> {
+                writer.touch(self.1);
+                Ok(())
+            };
+            self.0.transact(change).unwrap();
             self.0.shutdown();
         }
     }
