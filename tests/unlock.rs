@@ -228,7 +228,7 @@ fn no_output_is_an_answer_only_where_that_was_said() {
     assert_eq!(lengths, [0]);
 }
 
-/// What the other tests' stores are spared: the work of the passphrase, twice.
+/// What it costs is looked for where the package is installed (tests/common/package.rs): what is built for tests makes it cheap.
 #[test]
 fn a_store_made_with_a_passphrase_opens_with_that_alone() {
     let binary = Some(env!("CARGO_BIN_EXE_pinfold").into());
@@ -239,7 +239,7 @@ fn a_store_made_with_a_passphrase_opens_with_that_alone() {
     daemon.cli(&["init", "--passphrase-file", &passphrase, "--recovery-out", &recovery]).ok();
     let identity = std::fs::read(daemon.file("store/identity.age")).unwrap();
     let stanza = String::from_utf8_lossy(&identity).lines().nth(1).unwrap().to_owned();
-    assert!(stanza.starts_with("-> scrypt ") && stanza.ends_with(" 17"), "{stanza}");
+    assert!(stanza.starts_with("-> scrypt "), "{stanza}");
     daemon.serve();
     daemon.cli_with(&["unlock", "--passphrase-file", "-"], b"another").refused("does not open");
     daemon.cli(&["unlock", "--passphrase-file", &passphrase]).ok();

@@ -9,8 +9,8 @@ use std::io::{Read, Write};
 use std::str::FromStr;
 use zeroize::{Zeroize, Zeroizing};
 
-/// scrypt's cost for a new identity: 2^17 rounds, 128 MiB. This crate's own tests have none of the time.
-pub(super) const WORK_FACTOR: u8 = if cfg!(test) { 8 } else { 17 };
+/// scrypt's cost for a new identity: 2^17 rounds, 128 MiB. Tests, which make and open hundreds, have no time for it.
+pub(super) const WORK_FACTOR: u8 = if cfg!(any(test, feature = "faults")) { 8 } else { 17 };
 /// The most that is worked for an identity somebody else made.
 pub(super) const MAX_WORK_FACTOR: u8 = 22;
 /// The largest identity file that is read.
