@@ -24,9 +24,6 @@ const MAX_LISTED: usize = 200_000;
 /// Decisions shown by `who` if nothing else is asked for, and at most.
 const RECENT: (usize, usize) = (20, 1000);
 
-/// How often a `put` begins again because somebody else was faster.
-const PUT_TRIES: usize = 10;
-
 impl Admin for Vault {
     fn enter(&self, actor: &Actor) -> Result<(), Fault> {
         self.admin(actor).map(|_| ())
@@ -98,17 +95,12 @@ impl Admin for Vault {
 
     fn put(&self, actor: &Actor, put: Put) -> Result<u64, Fault> {
         let caller = self.admin(actor)?;
-        let (directory, name) = put.path.split_last().ok_or_else(|| Fault::Usage("the root is not a secret".into()))?;
+        let (directory, _) = put.path.split_last().ok_or_else(|| Fault::Usage("the root is not a secret".into()))?;
         self.may_put(actor, &put.path)?;
-        let parent = self.directory(actor.may_widen(), &caller, &directory, put.parents)?;
-        for _ in 1..PUT_TRIES {
-            match self.put_at(actor, &caller, parent, name, &put) {
-                // Made, removed or renamed over by somebody else between the look and the commit.
-                Err(VaultError::Exists | VaultError::NotFound) => {}
-                done => return Ok(done?),
-            }
+        if !put.parents {
+            self.folder_there(&directory)?;
         }
-        Ok(self.put_at(actor, &caller, parent, name, &put)?)
+        Ok(self.put_whole(actor, &caller, &put)?)
     }
 
     fn reveal(&self, actor: &Actor, reveal: Reveal) -> Result<Secret, Fault> {

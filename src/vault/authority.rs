@@ -4,6 +4,7 @@
 //! secrets away; nobody may read more afterwards than before, of what is there or of what others will put there.
 
 use super::unlock::UnlockBy;
+use super::writer::Writer;
 use super::{NewNode, SetAttr, Vault, VaultError, protectors};
 use crate::audit;
 use crate::caller::Control;
@@ -127,6 +128,7 @@ impl Vault {
     /// Makes a directory that an operator's or root's `put -p` lacks: root's in any case, and closed where an operator makes it.
     pub(super) fn make_directory(
         &self,
+        writer: &mut Writer,
         wide: bool,
         caller: &Control,
         parent: Ino,
@@ -134,10 +136,10 @@ impl Vault {
     ) -> Result<Ino, VaultError> {
         let mode = if wide { 0o755 } else { 0o700 };
         let new = NewNode { parent, name, kind: Kind::Directory, mode, umask: 0, target: None };
-        let made = self.create(caller, new)?.ino;
+        let made = self.create_in(writer, caller, new)?.ino;
         if caller.uid() != Uid::ROOT {
             let roots = SetAttr { uid: Some(Uid::ROOT), gid: Some(Gid(0)), ..SetAttr::default() };
-            self.set_attr(caller, made, roots)?;
+            self.set_attr_in(writer, caller, made, roots)?;
         }
         Ok(made)
     }

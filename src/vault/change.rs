@@ -66,27 +66,51 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Denied`], [`VaultError::Exists`], [`VaultError::Exhausted`].
     pub fn create(&self, caller: &impl Caller, new: NewNode<'_>) -> Result<Attr, VaultError> {
+        self.transact(|writer| self.create_in(writer, caller, new))
+    }
+
+    /// As [`Vault::create`], in a transaction.
+    pub(super) fn create_in(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        new: NewNode<'_>,
+    ) -> Result<Attr, VaultError> {
+        let (parent, path) = self.place(new.parent, new.name)?;
+        let (ino, node) = self.new_node(writer, caller, new, &parent, &path)?;
+        let attr = node.attr(ino, &self.view(&node.scope));
+        self.put(writer, ino, node)?;
+        self.stamp(writer, new.parent)?;
+        Ok(attr)
+    }
+
+    /// What a new node will be, decided and recorded. The tree does not have it yet.
+    pub(super) fn new_node(
+        &self,
+        writer: &mut Writer,
+        caller: &impl Caller,
+        new: NewNode<'_>,
+        parent: &Node,
+        path: &str,
+    ) -> Result<(Ino, Node), VaultError> {
         let event = match new.kind {
             Kind::File => audit::Operation::Create,
             Kind::Directory => audit::Operation::Mkdir,
             Kind::Symlink => audit::Operation::Symlink,
         };
-        self.transact(|writer| {
-            let (parent, path) = self.place(new.parent, new.name)?;
-            let made = self.create_in(writer, caller, new, &parent, event, &path);
-            self.recording(event, &path, || caller.who(), made)
-        })
+        let made = self.judged_new_node(writer, caller, new, parent, event, path);
+        self.recording(event, path, || caller.who(), made)
     }
 
-    fn create_in(
+    fn judged_new_node(
         &self,
         writer: &mut Writer,
         caller: &impl Caller,
         new: NewNode<'_>,
-        parent: &Arc<Node>,
+        parent: &Node,
         event: audit::Operation,
         path: &str,
-    ) -> Result<Attr, VaultError> {
+    ) -> Result<(Ino, Node), VaultError> {
         if self.with_tree(|t| t.child(new.parent, new.name.as_str()))?.is_some() {
             return Err(VaultError::Exists);
         }
@@ -115,10 +139,7 @@ impl Vault {
             last_number: 0,
             view: None,
         };
-        let attr = node.attr(ino, &view);
-        self.put(writer, ino, node)?;
-        self.stamp(writer, new.parent)?;
-        Ok(attr)
+        Ok((ino, node))
     }
 
     /// chmod, chown, utimensat.
@@ -130,7 +151,7 @@ impl Vault {
         Ok(if is_view { self.with_composed_size(attr) } else { attr })
     }
 
-    fn set_attr_in(
+    pub(super) fn set_attr_in(
         &self,
         writer: &mut Writer,
         caller: &impl Caller,
@@ -138,7 +159,21 @@ impl Vault {
         set: SetAttr,
     ) -> Result<(Attr, bool), VaultError> {
         let (node, path) = self.node_and_path(ino)?;
-        self.recording(audit::Operation::SetMode, &path, || caller.who(), refuse_entry(&node))?;
+        let next = self.with_attributes(caller, (ino, &node), &path, set)?;
+        let (attr, is_view) = (next.attr(ino, &self.view(&node.scope)), next.is_view());
+        self.put_changed(writer, ino, &node, next)?;
+        Ok((attr, is_view))
+    }
+
+    /// What a node is with other attributes, decided and recorded. The tree may not have it yet.
+    pub(super) fn with_attributes(
+        &self,
+        caller: &impl Caller,
+        (ino, node): (Ino, &Node),
+        path: &str,
+        set: SetAttr,
+    ) -> Result<Node, VaultError> {
+        self.recording(audit::Operation::SetMode, path, || caller.who(), refuse_entry(node))?;
         let steps = [
             set.mode.map(|_| (Operation::ChangeMeta, audit::Operation::SetMode)),
             (set.uid.is_some() || set.gid.is_some())
@@ -147,23 +182,20 @@ impl Vault {
         ];
         let mut rules = Vec::new();
         for (operation, event) in steps.into_iter().flatten() {
-            rules.push((event, self.allow(caller, ino, &node, operation, event, &path)?.rule()));
+            rules.push((event, self.allow(caller, ino, node, operation, event, path)?.rule()));
         }
         if let Some(mode) = set.mode {
-            let fits = self.check_key_mode(&path, &node, mode);
-            self.recording(audit::Operation::SetMode, &path, || caller.who(), fits)?;
+            let fits = self.check_key_mode(path, node, mode);
+            self.recording(audit::Operation::SetMode, path, || caller.who(), fits)?;
         }
         for (event, rule) in rules {
-            self.record(event, &path, None, &caller.who(), &describe(event, &set, rule))?;
+            self.record(event, path, None, &caller.who(), &describe(event, &set, rule))?;
         }
         let view = self.view(&node.scope);
         let kept = SetAttr { uid: set.uid.map(|u| view.kept_uid(u)), gid: set.gid.map(|g| view.kept_gid(g)), ..set };
-        let mut next = (*node).clone();
+        let mut next = node.clone();
         apply(&mut next, kept);
-        let attr = next.attr(ino, &view);
-        let is_view = next.is_view();
-        self.put_changed(writer, ino, &node, next)?;
-        Ok((attr, is_view))
+        Ok(next)
     }
 
     /// The directory, and the path that a name has or will have in it.

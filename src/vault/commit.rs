@@ -2,18 +2,17 @@
 
 use super::abreast::Writing;
 use super::kept::{Count, Keeper};
-use super::node::{Node, Record, Version};
-use super::on_change;
+use super::node::Node;
 use super::open::{ModeIs, WriteRight, denial_of};
-use super::tree::{InheritedHistory, Recount};
+use super::version::Changed;
 use super::writer::Writer;
 use super::{Vault, VaultError};
 use crate::audit;
 use crate::enrol;
 use crate::meter::{Payer, Resource};
-use crate::model::{Ino, Timestamp, Uid, VersionNo, Who};
+use crate::model::{Name, Timestamp, Uid, VersionNo, Who};
 use crate::seal::{self, BlobDigest};
-use crate::store::{Batch, BlobKey};
+use crate::store::Batch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -121,7 +120,7 @@ impl Vault {
         who: &Who,
         content: Content<'_>,
         mode: ModeIs,
-        (mut writer, (blob, digest)): (Writing<'_>, (Vec<u8>, BlobDigest)),
+        (mut writer, sealed): (Writing<'_>, (Vec<u8>, BlobDigest)),
         beside: Beside,
     ) -> Result<Commit, VaultError> {
         let ino = right.ino();
@@ -134,136 +133,47 @@ impl Vault {
         let grant = self.decide_again(right, &node, mode)?;
         self.check_content(&node, content.bytes)?;
         self.check_pair(&path, Some((ino, &node)), node.meta.mode, content.bytes)?;
-        let mut next = (*node).clone();
-        let heritage = match next.last_number {
-            0 => self.with_tree(|tree| tree.heritage(&path, ino))?,
-            _ => None,
-        };
-        if let Some(heritage) = &heritage {
-            super::admin_xattrs::come_back(&mut next, &heritage.ruled)?;
-            (next.versions, next.last_number) = (heritage.versions.clone(), heritage.last_number);
-        }
-        let number = VersionNo(next.last_number + 1);
-        let now = Timestamp::now();
-        let blob_key = BlobKey { ino, version: number };
-        next.versions.push(Version {
-            number,
-            blob: blob_key,
-            digest,
-            size: content.bytes.len() as u64,
-            time: now,
-            uid: Uid(who.uid),
-        });
-        next.last_number = number.0;
-        next.meta.ctime = now;
+        let mut changed =
+            self.next_version((ino, &path), (*node).clone(), sealed, content.bytes.len(), Uid(who.uid))?;
         if let Some(mtime) = content.mtime {
-            next.meta.mtime = mtime;
+            changed.next.meta.mtime = mtime;
         }
-        prune(&mut next, self.limits.keep_versions);
+        let number = VersionNo(changed.number());
         let adds = Count { bytes: content.bytes.len() as u64, versions: 1, ..Count::default() };
-        let allowed = self.check_share(&node, heritage.as_ref(), &next, self.abreast.adds());
+        let allowed = self.check_share(&node, &changed, self.abreast.adds());
         let (alone, done) = (beside == Beside::Nobody, Ok(Commit::Done(Some(number))));
-        if !alone && (allowed.is_err() || !self.concerns_itself_alone(&writer, &path, &node, heritage.as_ref())?) {
+        if !alone && (allowed.is_err() || !self.concerns_itself_alone(&writer, &node, &changed)?) {
             return Ok(Commit::Alone);
         }
         allowed?;
         self.record(audit::Operation::Commit, &path, Some(number.0), who, &grant.rule().to_string())?;
-        let blob = Some((blob_key, blob));
         if alone {
-            self.install(&mut writer, ino, next, blob, heritage.map(|h| (path, h)))?;
+            self.install(&mut writer, vec![changed])?;
             return done;
         }
-        let (batch, recount) = self.to_install(ino, &next, blob, None)?;
-        let journalled = self.journal_beside(&writer, batch, &BTreeMap::from([(ino, Record::Node(next.clone()))]))?;
+        let (mut batch, mut records) = (Batch::default(), BTreeMap::new());
+        let shown = self.to_install(changed, &mut batch, &mut records)?;
+        let journalled = self.journal_beside(&writer, batch, &records)?;
         let under_way = self.abreast.begin(ino, adds);
         drop(writer);
         self.store.settle(journalled)?;
-        self.show(ino, next, recount, None)?;
+        self.show(vec![shown])?;
         drop(under_way);
         done
     }
 
     /// Whether a commit to it has nothing to do with any other secret, or with what waits to be journalled.
-    fn concerns_itself_alone(
-        &self,
-        writer: &Writer,
-        path: &str,
-        node: &Node,
-        heritage: Option<&InheritedHistory>,
-    ) -> Result<bool, VaultError> {
+    fn concerns_itself_alone(&self, writer: &Writer, node: &Node, changed: &Changed) -> Result<bool, VaultError> {
         let shares = self.with_tree(|tree| node.versions.iter().any(|version| tree.is_shared(version.blob)))?;
-        Ok(writer.is_clean() && heritage.is_none() && !shares && !self.is_half(path))
-    }
-
-    /// Writes a node with a changed history as one transaction, then shows it to readers. `takes` is the name whose
-    /// history it took over.
-    pub(super) fn install(
-        &self,
-        writer: &mut Writer,
-        ino: Ino,
-        next: Node,
-        blob: Option<(BlobKey, Vec<u8>)>,
-        takes: Option<(String, InheritedHistory)>,
-    ) -> Result<(), VaultError> {
-        let (batch, recount) = self.to_install(ino, &next, blob, takes.as_ref())?;
-        self.flush_with(writer, batch, &BTreeMap::from([(ino, Record::Node(next.clone()))]))?;
-        self.show(ino, next, recount, takes)
-    }
-
-    /// What goes to the disk beside the node, and what becomes of blobs.
-    fn to_install(
-        &self,
-        ino: Ino,
-        next: &Node,
-        blob: Option<(BlobKey, Vec<u8>)>,
-        takes: Option<&(String, InheritedHistory)>,
-    ) -> Result<(Batch, Recount), VaultError> {
-        let mut batch = Batch::default();
-        let tombstone = takes.and_then(|(_, heritage)| Some((heritage.tombstone?, heritage.versions.as_slice())));
-        let fresh = blob.as_ref().map(|(key, _)| *key);
-        let recount = self.with_tree(|tree| {
-            let own = tree.get(ino).map(|node| node.versions.as_slice()).unwrap_or_default();
-            let buried = tombstone.map(|(_, versions)| versions).unwrap_or_default();
-            tree.recount(&[own, buried], &next.versions, fresh)
-        })?;
-        batch.blobs.extend(recount.gone.iter().map(|blob| (*blob, None)));
-        batch.nodes.extend(tombstone.map(|(tombstone, _)| (tombstone, None)));
-        batch.blobs.extend(blob.map(|(key, bytes)| (key, Some(bytes))));
-        Ok((batch, recount))
-    }
-
-    /// Readers are shown it from now on: it is on the disk.
-    fn show(
-        &self,
-        ino: Ino,
-        next: Node,
-        recount: Recount,
-        takes: Option<(String, InheritedHistory)>,
-    ) -> Result<(), VaultError> {
-        let touched = self.with_tree_mut(|tree| {
-            if let Some((path, _)) = &takes {
-                tree.restore_name(path);
-                tree.forget_left(path);
-            }
-            tree.settle(recount);
-            let touched = on_change::touched(ino, tree.get(ino).map(|old| &**old), &next);
-            tree.put(ino, next);
-            touched
-        })?;
-        self.tell_unit(touched);
-        Ok(())
+        Ok(writer.is_clean() && changed.takes.is_none() && !shares && !self.is_half(&changed.path))
     }
 
     /// Whether whose it is may have as much as he has then, with what `others` add meanwhile, whoever they are.
-    fn check_share(
-        &self,
-        node: &Node,
-        heritage: Option<&InheritedHistory>,
-        next: &Node,
-        others: Count,
-    ) -> Result<(), VaultError> {
+    pub(super) fn check_share(&self, node: &Node, changed: &Changed, others: Count) -> Result<(), VaultError> {
+        let next = &changed.next;
         // What a removed secret of this name left counts already.
-        let buried = heritage.filter(|h| h.tombstone.is_some()).map(|h| h.versions.as_slice()).unwrap_or_default();
+        let buried =
+            changed.takes.as_ref().filter(|h| h.tombstone.is_some()).map(|h| h.versions.as_slice()).unwrap_or_default();
         let before = Count::of(&node.versions).plus(Count::of(buried));
         let after = Count::of(&next.versions);
         let keeper = Keeper::of(&next.scope, next.meta.uid);
@@ -280,20 +190,19 @@ impl Vault {
 
     /// Checks size and, by the name, that it is whole.
     pub(super) fn check_content(&self, node: &Node, bytes: &[u8]) -> Result<(), VaultError> {
+        self.check_named(node.name.as_ref(), bytes)
+    }
+
+    /// As [`Vault::check_content`], for what will have that name.
+    pub(super) fn check_named(&self, name: Option<&Name>, bytes: &[u8]) -> Result<(), VaultError> {
         if bytes.len() as u64 > self.limits.max_secret_size {
             return Err(VaultError::TooBig { max: self.limits.max_secret_size });
         }
-        match &node.name {
+        match name {
             Some(name) => {
                 enrol::check(name, bytes).map(|_| ()).map_err(|refusal| VaultError::Invalid(refusal.to_string()))
             }
             None => Ok(()),
         }
     }
-}
-
-/// Takes the oldest versions out, beyond what is kept.
-pub(super) fn prune(node: &mut Node, keep: usize) {
-    let excess = node.versions.len().saturating_sub(keep);
-    node.versions.drain(..excess);
 }

@@ -1,6 +1,7 @@
 //! Versions: what there was, and making an older one current again.
 
 use super::node::{Node, Tombstone, Version};
+use super::version::Changed;
 use super::writer::Writer;
 use super::{Caller, Change, Vault, VaultError};
 use crate::access::Operation;
@@ -55,8 +56,9 @@ impl Vault {
             &caller.who(),
             &format!("{}: from version {number}", grant.rule()),
         )?;
-        super::commit::prune(&mut next, self.limits.keep_versions);
-        self.install(&mut writer, ino, next, None, None)?;
+        super::version::prune(&mut next, self.limits.keep_versions);
+        let changed = Changed { ino, path: text, next, blob: None, takes: None };
+        self.install(&mut writer, vec![changed])?;
         drop(writer);
         self.tell(Change::Node(ino));
         Ok(new.number.0)
@@ -87,7 +89,7 @@ impl Vault {
         };
         let mut next = revived(&tombstone, parent, name, &old, caller.uid());
         let version = next.last_number;
-        super::commit::prune(&mut next, self.limits.keep_versions);
+        super::version::prune(&mut next, self.limits.keep_versions);
         self.record(event, text, Some(version), &caller.who(), &format!("{}: removed before", grant.rule()))?;
         let (grave_ino, _) = self.with_tree_mut(|t| t.restore_name(text))?.ok_or(VaultError::NotFound)?;
         self.change_history(writer, &[&tombstone.versions], &next.versions)?;

@@ -60,6 +60,7 @@ mod transact_test;
 mod tree;
 mod txn;
 mod unlock;
+mod version;
 mod view;
 mod views;
 mod who;

@@ -281,20 +281,34 @@ impl Vault {
 
     fn open_to_change(&self, caller: &impl Caller, ino: Ino, operation: Operation) -> Result<WriteRight, VaultError> {
         let (node, path) = self.node_and_path(ino)?;
+        let right = self.right_to_change(caller, (ino, &node), &path, operation);
+        if let Err(VaultError::Denied(denial)) = &right {
+            self.follow_revocation(&self.holder(caller, &node.scope), denial);
+        }
+        right
+    }
+
+    /// Decides it for a node that the tree may not have yet; a refusal is recorded. Takes no lock.
+    pub(super) fn right_to_change(
+        &self,
+        caller: &impl Caller,
+        (ino, node): (Ino, &Node),
+        path: &str,
+        operation: Operation,
+    ) -> Result<WriteRight, VaultError> {
         if node.kind != Kind::File {
             return Err(VaultError::IsADirectory);
         }
         if node.is_view() {
             let error = VaultError::NotPermitted("a view is composed: change what it is composed from");
-            self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &error.to_string());
+            self.refuse(audit::Operation::Commit, path, None, &caller.who(), &error.to_string());
             return Err(error);
         }
         let placed = Placed::new(caller);
-        match self.grant_placed(&placed, ino, &node, operation) {
+        match self.grant_placed(&placed, ino, node, operation) {
             Ok((grant, holder, _)) => Ok(WriteRight { grant, holder, known: Known::of(&placed) }),
-            Err((denial, holder)) => {
-                self.refuse(audit::Operation::Commit, &path, None, &caller.who(), &denial.to_string());
-                self.follow_revocation(&holder, &denial);
+            Err((denial, _)) => {
+                self.refuse(audit::Operation::Commit, path, None, &caller.who(), &denial.to_string());
                 Err(denial.into())
             }
         }

@@ -1,81 +1,156 @@
-//! What an admin puts or removes by path, as several steps of what the filesystem would do.
+//! What an admin puts or removes by path. A put is one transaction: the folders it lacks, the file, its owner and mode, and the content.
 
 use super::authority::Owner;
-use super::{Change, Content, NewNode, SetAttr, Vault, VaultError};
+use super::open::denial_of;
+use super::scopes::Holder;
+use super::writer::Writer;
+use super::{Change, NewNode, SetAttr, Vault, VaultError};
+use crate::access::Operation;
 use crate::audit;
 use crate::caller::Control;
-use crate::model::{Gid, Ino, Kind, Name, SecretPath, Timestamp, Uid};
+use crate::meter::{Payer, Resource};
+use crate::model::{Gid, Ino, Kind, Name, Scope, SecretPath, Subject, Uid};
+use crate::seal::{self, BlobDigest};
 use crate::wire::{Actor, Fault, Put, Removed};
+use std::sync::Arc;
+use std::time::Instant;
 
 impl Vault {
-    pub(super) fn directory(&self, wide: bool, caller: &Control, path: &SecretPath, make: bool) -> Result<Ino, Fault> {
+    /// The folder at a path that is there.
+    pub(super) fn folder_there(&self, path: &SecretPath) -> Result<Ino, Fault> {
+        let missing = || Fault::NotFound(format!("the folder {path} is not there (put -p makes it)"));
+        self.with_tree(|tree| tree.find(path))?.ok_or_else(missing)
+    }
+
+    /// The folder at a path, made with those above it if they are not there.
+    pub(super) fn folder_made(&self, caller: &Control, path: &SecretPath) -> Result<Ino, VaultError> {
+        let mut changes = Vec::new();
+        let made = self.transact(|writer| self.folder_in(writer, true, caller, path, &mut changes))?;
+        changes.into_iter().for_each(|change| self.tell(change));
+        Ok(made)
+    }
+
+    fn folder_in(
+        &self,
+        writer: &mut Writer,
+        wide: bool,
+        caller: &Control,
+        path: &SecretPath,
+        changes: &mut Vec<Change>,
+    ) -> Result<Ino, VaultError> {
         let mut at = Ino::ROOT;
         for name in path.names() {
             at = match self.with_tree(|t| t.child(at, name.as_str()))? {
                 Some(ino) => ino,
-                None if make => {
-                    let made = self.make_directory(wide, caller, at, name)?;
-                    self.tell(Change::Entry { parent: at, name: name.clone() });
+                None => {
+                    let made = self.make_directory(writer, wide, caller, at, name)?;
+                    changes.push(Change::Entry { parent: at, name: name.clone() });
                     made
                 }
-                None => return Err(Fault::NotFound(format!("the folder {path} is not there (put -p makes it)"))),
             };
         }
         Ok(at)
     }
 
-    pub(super) fn put_at(
-        &self,
-        actor: &Actor,
-        caller: &Control,
-        parent: Ino,
-        name: &Name,
-        put: &Put,
-    ) -> Result<u64, VaultError> {
-        let owner = self.owner_after(actor, put, parent, name)?;
-        let (ino, made) = match (self.with_tree(|t| t.child(parent, name.as_str()))?, &owner) {
-            (Some(ino), Owner::Kept) => (ino, false),
-            (Some(ino), _) if actor.may_widen() => (ino, false),
-            // Between the two looks it came or went: once more.
-            (Some(_), _) => return Err(VaultError::Exists),
-            (None, Owner::Kept) => return Err(VaultError::NotFound),
-            (None, _) => {
-                // Checked before anything is made: a refusal leaves nothing behind.
-                crate::enrol::check(name, put.content.expose()).map_err(|r| VaultError::Invalid(r.to_string()))?;
-                let new = NewNode { parent, name, kind: Kind::File, mode: 0o600, umask: 0, target: None };
-                (self.create(caller, new)?.ino, true)
+    /// Puts content at a path: all that it takes, or nothing. The number of the version.
+    pub(super) fn put_whole(&self, actor: &Actor, caller: &Control, put: &Put) -> Result<u64, VaultError> {
+        let (folder, name) = put.path.split_last().ok_or(VaultError::IsADirectory)?;
+        let bytes = put.content.expose();
+        self.check_named(Some(name), bytes)?;
+        // Sealed without the lock; anew, if the keys or whose the folder is changed meanwhile.
+        let (mut writer, scope, sealed) = loop {
+            let (keys, scope) = (self.keys()?, self.scope_at(&folder)?);
+            let kek = keys.kek(&scope).map_err(|state| self.without_key(caller, put, &scope, state))?;
+            let sealed = seal::seal_blob(bytes, &kek, &keys.recovery);
+            let writer = self.lock_writer();
+            if Arc::ptr_eq(&self.keys()?, &keys) && self.scope_at(&folder)? == scope {
+                break (writer, scope, sealed);
             }
         };
-        let result = match owner {
-            Owner::AsBefore(meta) => {
-                let (uid, gid) = (Some(meta.uid), Some(meta.gid));
-                // The list does not come back, so its mask must not become the right of the group.
-                let mode = meta.acl.as_ref().map_or(meta.mode, |acl| meta.mode & !0o777 | acl.mode_alone());
-                let set = SetAttr { mode: Some(mode), uid, gid, ..SetAttr::default() };
-                self.set_attr(caller, ino, set).and_then(|_| self.put_content(caller, ino, put))
-            }
-            Owner::Kept | Owner::Asked => self.put_content(caller, ino, put),
-        };
-        if made && result.is_err() && self.with_tree(|t| t.child(parent, name.as_str()))? == Some(ino) {
-            let _ = self.unlink(caller, parent, name);
+        let mut changes = Vec::new();
+        let done =
+            self.transact_with(&mut writer, |writer| self.put_in(writer, (actor, caller), put, sealed, &mut changes));
+        drop(writer);
+        if let Err(VaultError::Denied(denial)) = &done {
+            self.follow_revocation(&Holder::daemon(&scope), denial);
         }
-        let version = result?;
-        self.tell(if made { Change::Entry { parent, name: name.clone() } } else { Change::Node(ino) });
+        let version = self.recording(audit::Operation::Commit, &put.path.to_string(), || caller.who(), done)?;
+        changes.into_iter().for_each(|change| self.tell(change));
         Ok(version)
     }
 
-    fn put_content(&self, caller: &Control, ino: Ino, put: &Put) -> Result<u64, VaultError> {
-        let mut grant = self.open_write(caller, ino)?;
-        if put.uid.is_some() || put.gid.is_some() || put.mode.is_some() {
-            // Owner and mode first: the content must never be open to more than will have it in the end.
-            let set = SetAttr { mode: put.mode, uid: put.uid.map(Uid), gid: put.gid.map(Gid), ..SetAttr::default() };
-            self.set_attr(caller, ino, set)?;
-            grant = self.open_write(caller, ino)?;
+    fn put_in(
+        &self,
+        writer: &mut Writer,
+        (actor, caller): (&Actor, &Control),
+        put: &Put,
+        sealed: (Vec<u8>, BlobDigest),
+        changes: &mut Vec<Change>,
+    ) -> Result<u64, VaultError> {
+        let (folder, name) = put.path.split_last().ok_or(VaultError::IsADirectory)?;
+        let (path, bytes) = (put.path.to_string(), put.content.expose());
+        let parent = match put.parents {
+            true => self.folder_in(writer, actor.may_widen(), caller, &folder, changes)?,
+            false => self.find(&folder)?,
+        };
+        let (directory, _) = self.place(parent, name)?;
+        let owner = self.owner_after(actor, put, parent, name)?;
+        let there = self.with_tree(|t| t.child(parent, name.as_str()))?;
+        let (ino, before) = match there {
+            Some(ino) => (ino, self.node(ino)?),
+            None => {
+                let new = NewNode { parent, name, kind: Kind::File, mode: 0o600, umask: 0, target: None };
+                let (ino, node) = self.new_node(writer, caller, new, &directory, &path)?;
+                (ino, Arc::new(node))
+            }
+        };
+        // As it is now, and as it will be: the content is never open to more than will have it in the end.
+        let mut right = self.right_to_change(caller, (ino, &before), &path, Operation::Write)?;
+        let mut next = (*before).clone();
+        for set in attributes(owner, put).into_iter().flatten() {
+            next = self.with_attributes(caller, (ino, &next), &path, set)?;
+            right = self.right_to_change(caller, (ino, &next), &path, Operation::Write)?;
         }
-        let content = Content { bytes: put.content.expose(), mtime: Some(Timestamp::now()) };
-        let version = self.commit(&grant, &caller.who(), content)?;
-        self.sync()?;
-        version.map(|v| v.0).ok_or(VaultError::NotFound)
+        self.check_pair(&path, Some((ino, &next)), next.meta.mode, bytes)?;
+        let payer = Payer::of(caller.uid(), right.holder.instance());
+        self.meter.spend(Resource::CommitBytes, payer, bytes.len() as u64, Instant::now())?;
+        let mut changed = self.next_version((ino, &path), next, sealed, bytes.len(), caller.uid())?;
+        changed.next.meta.mtime = changed.next.meta.ctime;
+        self.check_share(&before, &changed, self.abreast.adds())?;
+        let (number, rule) = (changed.number(), right.grant.rule().to_string());
+        self.record(audit::Operation::Commit, &path, Some(number), &caller.who(), &rule)?;
+        if there.is_none() {
+            self.stamp(writer, parent)?;
+        }
+        changes.push(match there {
+            Some(ino) => Change::Node(ino),
+            None => Change::Entry { parent, name: name.clone() },
+        });
+        self.install(writer, vec![changed])?;
+        Ok(number)
+    }
+
+    /// The scope of what is at a path, or would be.
+    fn scope_at(&self, path: &SecretPath) -> Result<Scope, VaultError> {
+        self.with_tree(|tree| {
+            let mut scope = Scope::Host;
+            let mut at = Ino::ROOT;
+            for name in path.names() {
+                let Some(ino) = tree.child(at, name.as_str()) else { break };
+                at = ino;
+                if let Some(node) = tree.get(at) {
+                    scope = node.scope.clone();
+                }
+            }
+            scope
+        })
+    }
+
+    fn without_key(&self, caller: &Control, put: &Put, scope: &Scope, state: crate::access::ScopeState) -> VaultError {
+        let denial = denial_of(state);
+        self.refuse(audit::Operation::Commit, &put.path.to_string(), None, &caller.who(), &denial.to_string());
+        self.follow_revocation(&Holder::daemon(scope), &denial);
+        VaultError::Denied(denial)
     }
 
     #[allow(clippy::too_many_arguments, reason = "a walk that carries its way and its count")]
@@ -109,4 +184,19 @@ impl Vault {
         self.tell(Change::Entry { parent, name: name.clone() });
         Ok(())
     }
+}
+
+/// What is set before the content, in this order.
+fn attributes(owner: Owner, put: &Put) -> [Option<SetAttr>; 2] {
+    let before = match owner {
+        Owner::AsBefore(meta) => {
+            // The list does not come back, so its mask must not become the right of the group.
+            let mode = meta.acl.as_ref().map_or(meta.mode, |acl| meta.mode & !0o777 | acl.mode_alone());
+            Some(SetAttr { mode: Some(mode), uid: Some(meta.uid), gid: Some(meta.gid), ..SetAttr::default() })
+        }
+        Owner::Kept | Owner::Asked => None,
+    };
+    let asks = put.uid.is_some() || put.gid.is_some() || put.mode.is_some();
+    let asked = SetAttr { mode: put.mode, uid: put.uid.map(Uid), gid: put.gid.map(Gid), ..SetAttr::default() };
+    [before, asks.then_some(asked)]
 }

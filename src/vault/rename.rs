@@ -148,7 +148,7 @@ impl Vault {
                     writer.touch(tombstone);
                 }
                 continue_history(&mut next, heritage);
-                super::commit::prune(&mut next, self.limits.keep_versions);
+                super::version::prune(&mut next, self.limits.keep_versions);
                 self.change_history(writer, &[&node.versions, taken], &next.versions)?;
             }
         } else if let Some((target_ino, target)) = &replaced {

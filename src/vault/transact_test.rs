@@ -88,7 +88,7 @@ fn seen(vault: &Vault) -> Vec<String> {
 type Step = (&'static str, fn(&Vault) -> Result<(), VaultError>);
 
 /// One of each kind of change, done to what [`furnish`] made.
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 17] = [
     ("mkdir", |vault| make(vault, Ino::ROOT, "new", Kind::Directory).map(drop)),
     ("symlink", |vault| make(vault, Ino::ROOT, "link", Kind::Symlink).map(drop)),
     ("create", |vault| make(vault, Ino::ROOT, "file", Kind::File).map(drop)),
@@ -120,7 +120,18 @@ const STEPS: [Step; 14] = [
     ("unlink", |vault| vault.unlink(&Daemon, Ino::ROOT, &name("pin")).map(drop)),
     ("rmdir", |vault| vault.rmdir(&Daemon, Ino::ROOT, &name("empty")).map(drop)),
     ("commit", |vault| write(vault, vault.find(&path("pin"))?, b"another")),
+    ("put, new, with its folders", |vault| put(vault, "a/b/pin", Some(1000))),
+    ("put, over what is there, to another owner", |vault| put(vault, "pin", Some(1000))),
+    ("put, over what is there", |vault| put(vault, "open", None)),
 ];
+
+fn put(vault: &Vault, at: &str, uid: Option<u32>) -> Result<(), VaultError> {
+    let content = Secret::copy_of(b"put").unwrap();
+    let put = crate::wire::Put { path: path(at), uid, gid: uid, mode: uid.map(|_| 0o400), parents: true, content };
+    let actor = crate::wire::Actor::new(0, 0, std::process::id().cast_signed());
+    let caller = vault.admin(&actor).unwrap();
+    vault.put_whole(&actor, &caller, &put).map(drop)
+}
 
 fn set(vault: &Vault, at: &str, set: SetAttr) -> Result<(), VaultError> {
     vault.set_attr(&Daemon, vault.find(&path(at))?, set).map(drop)
@@ -172,6 +183,21 @@ fn what_cannot_be_journalled_never_happened() {
         assert_eq!(seen(&vault), expected, "{what}: after a restart");
         step(&vault).unwrap_or_else(|e| panic!("{what}, once more: {e}"));
         assert!(vault.check(true).unwrap().problems.is_empty(), "{what}");
+    }
+}
+
+/// Whatever cuts it off, there is all of it or nothing.
+#[test]
+fn a_put_with_its_folders_owner_and_content_is_one_entry() {
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    furnish(&vault);
+    for (at, uid) in [("a/b/pin", Some(1000)), ("pin", Some(1000)), ("open", None)] {
+        let before = vault.store.generation().unwrap();
+        put(&vault, at, uid).unwrap();
+        assert_eq!(vault.store.generation().unwrap().0 - before.0, 1, "{at}");
+        let node = vault.node(vault.find(&path(at)).unwrap()).unwrap();
+        assert_eq!(node.meta.uid, Uid(uid.unwrap_or(0)), "{at}");
     }
 }
 

@@ -2,18 +2,15 @@
 //!
 //! For what belongs together, key and certificate; a single secret is `commit`'s.
 
-use super::node::{Node, Record, Version};
-use super::on_change;
-use super::tree::{InheritedHistory, Recount};
+use super::node::Node;
+use super::version::Changed;
 use super::writer::Writer;
 use super::{Caller, Change, Vault, VaultError};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::caller::Daemon;
-use crate::model::{Gid, Ino, Kind, Meta, SecretPath, Timestamp, Uid, VersionNo};
+use crate::model::{Gid, Ino, Kind, Meta, SecretPath, Uid};
 use crate::seal;
-use crate::store::{Batch, BlobKey};
-use std::collections::BTreeMap;
 
 /// One of several secrets.
 pub(super) struct Part<'a> {
@@ -27,13 +24,9 @@ pub(super) struct Part<'a> {
 
 /// One of them, on its way.
 struct Ready {
-    path: String,
-    ino: Ino,
+    changed: Changed,
     parent: Ino,
-    next: Node,
     made: bool,
-    blob: (BlobKey, Vec<u8>),
-    takes: Option<InheritedHistory>,
 }
 
 impl Vault {
@@ -87,13 +80,13 @@ impl Vault {
         event: audit::Operation,
     ) -> Result<(Vec<u64>, Vec<Change>), VaultError> {
         let mut ready = Vec::new();
-        for (part, (blob, digest)) in parts.iter().zip(sealed) {
+        for (part, sealed) in parts.iter().zip(sealed) {
             let path = part.path.to_string();
             let (folder, name) = part.path.split_last().ok_or(VaultError::IsADirectory)?;
             let parent = self.find(&folder)?;
             let directory = self.node(parent)?;
             let there = self.with_tree(|t| t.child(parent, name.as_str()))?;
-            let (ino, mut next) = match there {
+            let (ino, next) = match there {
                 Some(ino) => {
                     let node = self.node(ino)?;
                     if node.kind != Kind::File {
@@ -119,25 +112,13 @@ impl Vault {
                     (writer.next_ino()?, node)
                 }
             };
-            let takes = match next.last_number {
-                0 => self.with_tree(|tree| tree.heritage(&path, ino))?,
-                _ => None,
-            };
-            if let Some(heritage) = &takes {
-                super::admin_xattrs::come_back(&mut next, &heritage.ruled)?;
-                (next.versions, next.last_number) = (heritage.versions.clone(), heritage.last_number);
-            }
-            let number = VersionNo(next.last_number + 1);
-            let (now, key) = (Timestamp::now(), BlobKey { ino, version: number });
-            let size = part.content.len() as u64;
-            next.versions.push(Version { number, blob: key, digest, size, time: now, uid: Uid(caller.who().uid) });
-            next.last_number = number.0;
-            (next.meta.ctime, next.meta.mtime) = (now, now);
-            super::commit::prune(&mut next, self.limits.keep_versions);
-            ready.push(Ready { path, ino, parent, next, made: there.is_none(), blob: (key, blob), takes });
+            let mut changed =
+                self.next_version((ino, &path), next, sealed, part.content.len(), Uid(caller.who().uid))?;
+            changed.next.meta.mtime = changed.next.meta.ctime;
+            ready.push(Ready { changed, parent, made: there.is_none() });
         }
         for one in &ready {
-            self.record(event, &one.path, Some(one.next.last_number), &caller.who(), "together")?;
+            self.record(event, &one.changed.path, Some(one.changed.number()), &caller.who(), "together")?;
         }
         let mut changes = Vec::new();
         for (path, how) in gone {
@@ -149,50 +130,15 @@ impl Vault {
                 Err(error) => return Err(error),
             }
         }
-        let numbers = ready.iter().map(|one| one.next.last_number).collect();
-        changes.extend(ready.iter().map(|one| match (one.made, &one.next.name) {
+        let numbers = ready.iter().map(|one| one.changed.number()).collect();
+        changes.extend(ready.iter().map(|one| match (one.made, &one.changed.next.name) {
             (true, Some(name)) => Change::Entry { parent: one.parent, name: name.clone() },
-            _ => Change::Node(one.ino),
+            _ => Change::Node(one.changed.ino),
         }));
-        self.install_together(writer, ready)?;
-        Ok((numbers, changes))
-    }
-
-    fn install_together(&self, writer: &mut Writer, ready: Vec<Ready>) -> Result<(), VaultError> {
-        let mut batch = Batch::default();
-        let mut records = BTreeMap::new();
-        let mut recounts: Vec<Recount> = Vec::new();
         let folders: Vec<Ino> = ready.iter().filter(|one| one.made).map(|one| one.parent).collect();
-        for one in &ready {
-            let tombstone = one.takes.as_ref().and_then(|h| Some((h.tombstone?, h.versions.as_slice())));
-            let recount = self.with_tree(|tree| {
-                let own = tree.get(one.ino).map(|node| node.versions.as_slice()).unwrap_or_default();
-                let buried = tombstone.map(|(_, versions)| versions).unwrap_or_default();
-                tree.recount(&[own, buried], &one.next.versions, Some(one.blob.0))
-            })?;
-            batch.blobs.extend(recount.gone.iter().map(|blob| (*blob, None)));
-            batch.nodes.extend(tombstone.map(|(tombstone, _)| (tombstone, None)));
-            records.insert(one.ino, Record::Node(one.next.clone()));
-            recounts.push(recount);
-        }
-        batch.blobs.extend(ready.iter().map(|one| (one.blob.0, Some(one.blob.1.clone()))));
         folders.into_iter().try_for_each(|folder| self.stamp(writer, folder))?;
-        self.flush_with(writer, batch, &records)?;
-        let touched = self.with_tree_mut(|tree| {
-            let mut touched = Vec::new();
-            for (one, recount) in ready.into_iter().zip(recounts) {
-                if one.takes.is_some() {
-                    tree.restore_name(&one.path);
-                    tree.forget_left(&one.path);
-                }
-                tree.settle(recount);
-                touched.push(on_change::touched(one.ino, tree.get(one.ino).map(|old| &**old), &one.next));
-                tree.put(one.ino, one.next);
-            }
-            touched
-        })?;
-        touched.into_iter().for_each(|one| self.tell_unit(one));
-        Ok(())
+        self.install(writer, ready.into_iter().map(|one| one.changed).collect())?;
+        Ok((numbers, changes))
     }
 
     /// The current content of a secret, looked at as the daemon's own work: what is compared here is shown to nobody.

@@ -26,7 +26,8 @@ impl Vault {
         let parent = match self.with_tree(|tree| tree.find(&directory))? {
             Some(parent) => parent,
             None if asked.pretend && asked.parents => self.nearest(&directory)?,
-            None => self.directory(true, caller, &directory, asked.parents)?,
+            None if asked.parents => self.folder_made(caller, &directory)?,
+            None => self.folder_there(&directory)?,
         };
         let path = asked.path.to_string();
         let made = self.try_add_view(caller, asked, (parent, name), definition, &path);
