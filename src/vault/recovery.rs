@@ -122,18 +122,21 @@ impl Vault {
         let facts = super::node::Facts { escrow: escrow.recipient().to_string(), ..facts };
         let keys = Keys { recovery, escrow: escrow.recipient(), ..(*keys).clone() };
         let recipients = keys.recipients();
-        for (scope, entry) in keys.scopes.iter() {
-            let kek = entry.read_secret().map_err(|_| VaultError::Denied(crate::access::Denial::NoKey))?;
-            writer.put_scope(scope.as_str(), seal::seal_key(&kek, &recipients));
-        }
-        writer.put_meta(INDEX_META, seal::seal_key(&keys.index, &recipients));
-        writer.put_meta(ESCROW_META, seal::seal_escrow(&escrow, &keys.recovery)?);
-        writer.set_facts(facts);
-        // What the daemon was unlocked with may be the escrow that goes now; a daemon that takes over from here tries both.
-        if let Some(keeper) = self.keeper.get() {
-            keeper.keep_also(&escrow.text()?);
-        }
-        self.flush(writer)?;
+        self.transact_with(writer, |writer| {
+            writer.sync();
+            for (scope, entry) in keys.scopes.iter() {
+                let kek = entry.read_secret().map_err(|_| VaultError::Denied(crate::access::Denial::NoKey))?;
+                writer.put_scope(scope.as_str(), seal::seal_key(&kek, &recipients));
+            }
+            writer.put_meta(INDEX_META, seal::seal_key(&keys.index, &recipients));
+            writer.put_meta(ESCROW_META, seal::seal_escrow(&escrow, &keys.recovery)?);
+            writer.set_facts(facts);
+            // What the daemon was unlocked with may be the escrow that goes now; a daemon that takes over from here tries both.
+            if let Some(keeper) = self.keeper.get() {
+                keeper.keep_also(&escrow.text()?);
+            }
+            Ok(())
+        })?;
         if let Some(keeper) = self.keeper.get() {
             keeper.keep(&escrow.text()?);
         }
@@ -159,11 +162,12 @@ impl Vault {
                 self.give_way();
             }
         }
-        let mut writer = self.lock_writer();
-        let mut facts = writer.facts()?.clone();
-        facts.resealing = false;
-        writer.set_facts(facts);
-        self.flush(&mut writer)?;
+        self.transact(|writer| {
+            writer.sync();
+            let facts = writer.facts()?.clone();
+            writer.set_facts(super::node::Facts { resealing: false, ..facts });
+            Ok(())
+        })?;
         Ok(done.len() as u64)
     }
 

@@ -124,8 +124,11 @@ impl Vault {
         {
             let mut writer = self.lock_writer();
             let kept = if fresh.file.is_some() { "" } else { KEPT };
-            writer.put_meta(MARKER, format!("{recipient}{kept}").into_bytes());
-            self.flush(&mut writer)?;
+            self.transact_with(&mut writer, |writer| {
+                writer.sync();
+                writer.put_meta(MARKER, format!("{recipient}{kept}").into_bytes());
+                Ok(())
+            })?;
             fault::at(fault::Point::Marked)?;
             if let Some(file) = &fresh.file {
                 self.store.write_file(&Turn::Next.file_name(MAIN), file)?;

@@ -225,6 +225,41 @@ fn a_private_key_outlives_the_transaction_that_was_to_replace_it() {
     }
 }
 
+/// What was refused is not done by what is journalled next: not the word of a console, a recipient or a key's return either.
+#[test]
+fn what_an_admin_was_told_had_failed_is_not_done_later() {
+    let another = age::x25519::Identity::generate().to_public().to_string();
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    furnish(&vault);
+    let facts = |vault: &Vault| vault.lock_writer().facts().unwrap().clone();
+    let revoked = |vault: &Vault| {
+        let host = Arc::clone(&vault.keys().unwrap().scopes[&crate::model::Scope::Host]);
+        host.revoke();
+        vault.look_after_keys();
+    };
+    let before = facts(&vault);
+    NEXT_FAULT.set(Some(FaultPoint::Transaction));
+    assert!(
+        vault.change_recovery(&Daemon, &another, recovery::RecoveryChange::Add).is_err() && NEXT_FAULT.take().is_none()
+    );
+    assert_eq!(facts(&vault).recovery, before.recovery);
+    vault.sync().unwrap();
+    drop(vault);
+    let vault = rig.open();
+    assert_eq!((facts(&vault).recovery, facts(&vault).resealing), (before.recovery, false));
+    assert!(vault.check(true).unwrap().problems.is_empty());
+
+    revoked(&vault);
+    assert_eq!(facts(&vault).revoked.len(), 1);
+    NEXT_FAULT.set(Some(FaultPoint::Append));
+    assert!(vault.unlock(&Daemon, &UnlockBy::Identity(&rig.identity)).is_err() && NEXT_FAULT.take().is_none());
+    vault.sync().unwrap();
+    assert_eq!(facts(&vault).revoked.len(), 1, "it did not come back");
+    vault.unlock(&Daemon, &UnlockBy::Identity(&rig.identity)).unwrap();
+    assert_eq!(facts(&vault).revoked.len(), 0);
+}
+
 /// A scope that is to go with everything in it: if that fails, all of it is there and opens, at once and after a restart.
 #[test]
 fn a_scope_outlives_the_transaction_that_was_to_remove_it() {

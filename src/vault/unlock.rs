@@ -225,8 +225,11 @@ impl Vault {
         let mut facts = writer.facts()?.clone();
         facts.revoked.clear();
         let fresh = self.make_keys(identity, Secret::copy_of(keys.index.expose())?, &facts)?;
-        writer.set_facts(facts);
-        self.flush(writer)?;
+        self.transact_with(writer, |writer| {
+            writer.sync();
+            writer.set_facts(facts);
+            Ok(())
+        })?;
         self.set_keys(fresh);
         Ok(())
     }

@@ -228,11 +228,14 @@ impl Vault {
             (Some(new), Some(at)) => Some((at, new)),
             (Some(new), None) => Some((writer.next_ino()?, new)),
         };
-        writer.keep(ino, Record::Console(Box::new(next.clone())));
-        if let Some((at, remembered)) = &remembered {
-            writer.keep(*at, Record::Remembered(Box::new(remembered.clone())));
-        }
-        self.flush(writer)?;
+        self.transact_with(writer, |writer| {
+            writer.sync();
+            writer.keep(ino, Record::Console(Box::new(next.clone())));
+            if let Some((at, remembered)) = &remembered {
+                writer.keep(*at, Record::Remembered(Box::new(remembered.clone())));
+            }
+            Ok(())
+        })?;
         self.with_open_mut(|open| {
             open.consoles.put(ino, next);
             if let Some((at, remembered)) = remembered {

@@ -711,6 +711,25 @@ fn a_fault_before_the_transaction_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_console_that_could_not_be_noted_is_not_trusted_later() {
+    let host = Host::new();
+    let vault = host.vault();
+    let signer = KeySigner::generate().unwrap();
+    let asked = || Join { console: "hq".into(), signer: signer.public().to_string(), host: None, prefix: None };
+    crate::store::NEXT_FAULT.set(Some(crate::store::FaultPoint::Append));
+    assert!(Admin::join(&vault, &root(), asked()).is_err() && crate::store::NEXT_FAULT.take().is_none());
+    // What comes next carries nothing of it along.
+    put(&vault, "unrelated", "goes on");
+    vault.sync().unwrap();
+    assert!(vault.consoles().unwrap().is_empty());
+    drop(vault);
+    let vault = host.vault();
+    assert!(vault.consoles().unwrap().is_empty());
+    Admin::join(&vault, &root(), asked()).unwrap();
+    sound(&vault);
+}
+
+#[test]
 fn units_and_published_keys_hear_of_what_came() {
     let host = Host::new();
     let vault = host.vault_with(Settings { on_change: true, ..Settings::default() });
