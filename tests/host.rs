@@ -4,6 +4,7 @@
 //! program of its own: `hostile`, which fills the locked memory, and the two that search the process's memory.
 
 mod access;
+mod architecture;
 mod attacks;
 mod bundle;
 mod cert;

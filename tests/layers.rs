@@ -169,7 +169,7 @@ fn told(findings: &[Finding]) -> String {
 }
 
 /// All Rust files below a folder; none if it is not there.
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub fn sources(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut files = Vec::new();
     for entry in entries {
@@ -292,12 +292,12 @@ fn may_start_programs(name: &str) -> bool {
 }
 
 /// Whether a file has tests alone.
-fn is_test(name: &str) -> bool {
+pub fn is_test(name: &str) -> bool {
     name == "src/testkit.rs" || name.ends_with("tests.rs") || name.ends_with("_test.rs") || name.contains("/tests/")
 }
 
 /// The text without the tests at its end.
-fn without_tests(text: &str) -> &str {
+pub fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default()
 }
 
