@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-pub use pinfold_base::{exit, hex, model, random_access, run, secret, stream, sys, trust};
+pub use pinfold_base::{exit, hex, lock, model, random_access, run, secret, stream, sys, trust};
 pub use pinfold_core::{access, audit, caller, keyring, meter, seal, store};
 pub use pinfold_formats::{bundle, cert, enrol, policy, view, wire};
 

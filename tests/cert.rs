@@ -27,10 +27,11 @@ use std::sync::mpsc::{Receiver, channel};
 const PASSPHRASE: &[u8] = b"correct horse";
 
 pub struct Rig {
-    dir: tempfile::TempDir,
     vault: Arc<Vault>,
     changes: Receiver<Touched>,
     _server: Server,
+    // Last: what writes there ends before it.
+    dir: tempfile::TempDir,
 }
 
 impl Rig {

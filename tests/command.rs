@@ -192,9 +192,10 @@ impl Admin for Fake {
 }
 
 struct Rig {
-    dir: tempfile::TempDir,
     fake: Arc<Fake>,
     _server: Option<Server>,
+    // Last: what writes there ends before it.
+    dir: tempfile::TempDir,
 }
 
 impl Rig {

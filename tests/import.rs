@@ -32,9 +32,10 @@ const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9a
 const UPLOADER: (&str, u32) = ("daemon", 1);
 
 struct Rig {
-    home: tempfile::TempDir,
     vault: Arc<Vault>,
     _server: Server,
+    // Last: what writes there ends before it.
+    home: tempfile::TempDir,
 }
 
 impl Rig {

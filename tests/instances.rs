@@ -77,12 +77,13 @@ fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
 
 /// A vault, the filesystem over it, and what it takes to open it anew.
 struct Rig {
-    home: TempDir,
     identity: Secret,
     recovery: Secret,
     callers: Callers,
     fs: Arc<Fs>,
     logs: u32,
+    // Last: what writes there ends before it.
+    home: TempDir,
 }
 
 fn scope(name: &str) -> Scope {

@@ -52,8 +52,9 @@ fi
 "#;
 
 pub struct Rig {
-    dir: tempfile::TempDir,
     _server: Server,
+    // Last: what writes there ends before it.
+    dir: tempfile::TempDir,
 }
 
 fn secret(text: &str) -> Secret {

@@ -53,11 +53,12 @@ impl Observer for Told {
 }
 
 struct Rig {
-    home: TempDir,
     identity: Secret,
     fs: Arc<Fs>,
     told: Arc<Told>,
     logs: u32,
+    // Last: what writes there ends before it.
+    home: TempDir,
 }
 
 fn path(path: &str) -> SecretPath {

@@ -4,6 +4,7 @@
 
 pub mod exit;
 pub mod hex;
+pub mod lock;
 pub mod model;
 pub mod random_access;
 pub mod run;

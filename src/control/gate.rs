@@ -3,8 +3,9 @@
 //! Owns whose turn it is for a large message and for reading the log. The counts and bounds are the [`meter`](crate::meter)'s; a place is given back when its
 //! guard is dropped, also by a thread that panics.
 
+use crate::lock::{Condvar, Mutex};
 use crate::meter::{Charge, Exhausted, Meter, Payer, Resource, Whose};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How many times his patience somebody waits at most.
@@ -57,13 +58,13 @@ impl Gate {
     fn turn(&self, resource: Resource, uid: u32, patience: Duration) -> Option<Turn<'_>> {
         let begun = Instant::now();
         let mut deadline = begun + patience;
-        let mut freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut freed = self.freed.lock();
         loop {
             if let Ok(charge) = self.meter.charge(resource, Payer::Uid(uid), 1) {
                 return Some(Turn { gate: self, charge: Some(charge) });
             }
             let (left, seen) = (deadline.checked_duration_since(Instant::now())?, *freed);
-            freed = self.changed.wait_timeout(freed, left).unwrap_or_else(PoisonError::into_inner).0;
+            freed = self.changed.wait_timeout(freed, left).0;
             // As long as places come back, one of the next is his.
             if *freed != seen {
                 deadline = (Instant::now() + patience).min(begun + patience * ROUNDS);
@@ -74,7 +75,7 @@ impl Gate {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut freed = self.gate.freed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut freed = self.gate.freed.lock();
         drop(self.charge.take());
         *freed += 1;
         self.gate.changed.notify_all();
@@ -111,7 +112,7 @@ mod tests {
         let (gate, patience) = (gate(), Duration::from_secs(2));
         let freed = || {
             std::thread::sleep(patience * 2 / 3);
-            *gate.freed.lock().unwrap() += 1;
+            *gate.freed.lock() += 1;
             gate.changed.notify_all();
         };
         let first = gate.large(1000, Duration::ZERO).unwrap();

@@ -15,6 +15,7 @@ mod session;
 pub use peer::Peer;
 
 use crate::config::{Config, ConfigError};
+use crate::lock::{Mutex, MutexGuard};
 use crate::meter::{Meter, Resource};
 use crate::wire::{Admin, CallError, Fault, limit_for, write_error};
 use gate::Gate;
@@ -25,8 +26,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use thiserror::Error;
 
@@ -92,7 +93,7 @@ struct Shared {
 
 impl Shared {
     fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<UnixStream>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

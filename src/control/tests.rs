@@ -66,7 +66,7 @@ impl Admin for Fake {
         Ok((0..self.entries).map(entry).collect())
     }
     fn put(&self, actor: &Actor, put: Put) -> Result<u64, Fault> {
-        *self.put.lock().unwrap() = Some((put, *actor));
+        *self.put.lock() = Some((put, *actor));
         Ok(3)
     }
     fn reveal(&self, _: &Actor, _: Reveal) -> Result<Secret, Fault> {
@@ -148,15 +148,16 @@ impl Admin for Fake {
         Ok(Rekeyed::default())
     }
     fn denied(&self, actor: &Actor, reason: &str) {
-        self.denied.lock().unwrap().push((actor.uid, reason.into()));
+        self.denied.lock().push((actor.uid, reason.into()));
     }
 }
 
 struct Rig {
-    _dir: tempfile::TempDir,
     config: Config,
     fake: Arc<Fake>,
     server: Option<Server>,
+    // Last: what writes there ends before it.
+    _dir: tempfile::TempDir,
 }
 
 impl Rig {
@@ -205,7 +206,7 @@ fn a_secret_goes_in_and_comes_out() {
         content: Secret::copy_of(&content).unwrap(),
     };
     assert_eq!(client.call(&put).unwrap().version, 3);
-    let (got, actor) = rig.fake.put.lock().unwrap().take().unwrap();
+    let (got, actor) = rig.fake.put.lock().take().unwrap();
     assert_eq!(got.content.expose(), content);
     assert_eq!((got.path, got.gid, got.mode, got.parents), (path("svc/pin"), Some(5), Some(0o640), true));
     assert_eq!(actor.pid, i32::try_from(std::process::id()).unwrap());
@@ -387,11 +388,8 @@ fn strangers_are_refused_and_recorded() {
     let rig = Rig::new(Fake::default(), Box::new(stranger));
     assert_eq!(rig.raw(b"{\"method\":\"org.pinfold.Status\"}\0"), "", "not a word");
     assert_eq!(rig.raw(b"{\"method\":\"org.varlink.service.GetInfo\"}\0"), "");
-    rig.fake.denied.lock().unwrap().truncate(1);
-    assert_eq!(
-        *rig.fake.denied.lock().unwrap(),
-        [(1234, "uid 1234 is not root, and there is no operator_group".to_owned())]
-    );
+    rig.fake.denied.lock().truncate(1);
+    assert_eq!(*rig.fake.denied.lock(), [(1234, "uid 1234 is not root, and there is no operator_group".to_owned())]);
     let unknown = Rig::new(Fake::default(), Box::new(|_| Err(io::Error::other("no"))));
     assert_eq!(unknown.raw(b"{\"method\":\"org.pinfold.Status\"}\0"), "");
 }
@@ -400,17 +398,17 @@ fn strangers_are_refused_and_recorded() {
 fn whoever_left_the_connection_behind_is_nobody() {
     // A pidfd is readable once its process has ended, as a socket is once its other end is closed.
     let (ended, _) = UnixStream::pair().unwrap();
-    let pidfd = Mutex::new(Some(ended.into()));
+    let pidfd: Mutex<Option<_>> = Mutex::new(Some(ended.into()));
     let rig = Rig::new(
         Fake::default(),
         Box::new(move |s| {
             let peer = Peer::of(s)?;
-            Ok(Peer { actor: Actor { uid: 0, ..peer.actor }, process: pidfd.lock().unwrap().take(), ..peer })
+            Ok(Peer { actor: Actor { uid: 0, ..peer.actor }, process: pidfd.lock().take(), ..peer })
         }),
     );
     let error = rig.client().call(&GetStatus {}).unwrap_err();
     assert!(error.to_string().contains("has ended"), "{error}");
-    assert_eq!(rig.fake.denied.lock().unwrap().len(), 1);
+    assert_eq!(rig.fake.denied.lock().len(), 1);
 }
 
 #[test]

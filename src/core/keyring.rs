@@ -9,12 +9,12 @@ pub mod noted;
 pub mod publish;
 
 use crate::access::ScopeState;
+use crate::lock::RwLock;
 use crate::model::{InstanceId, Scope};
 use crate::secret::{Kek, Secret};
 use crate::sys::keyctl::{self, KeyError, KeyId};
 use sha2::{Digest, Sha256};
 use std::io;
-use std::sync::{PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 /// Possessor everything; uid 0 elsewhere may see, spoil and revoke it, never read it.
@@ -69,7 +69,7 @@ impl ScopeEntry {
     /// # Errors
     /// [`KeyError::Revoked`] and [`KeyError::Expired`] for one that is cut off, and stays so; what the kernel says.
     pub fn renew(&self, kek: &Secret, timeout: Option<u32>) -> Result<(), KeyError> {
-        let mut check = self.check.write().unwrap_or_else(PoisonError::into_inner);
+        let mut check = self.check.write();
         keyctl::update(self.key, kek.expose())?;
         *check = Sha256::digest(kek.expose()).into();
         // An update takes the end away.
@@ -88,7 +88,7 @@ impl ScopeEntry {
     /// What became of the entry. One that somebody wrote over counts as missing.
     pub fn read(&self) -> Result<Kek, ScopeState> {
         let mut kek = Zeroizing::new([0; Kek::LEN]);
-        let check = self.check.read().unwrap_or_else(PoisonError::into_inner);
+        let check = self.check.read();
         match keyctl::read(self.key, &mut *kek) {
             Ok(n) if n == Kek::LEN && <[u8; 32]>::from(Sha256::digest(*kek)) == *check => Ok(Kek::new(kek)),
             Ok(_) | Err(KeyError::Missing | KeyError::Denied | KeyError::Other(_)) => Err(ScopeState::Missing),
@@ -177,8 +177,8 @@ mod tests {
     #[test]
     fn a_spoiled_entry_counts_as_missing() {
         let kek = Secret::random(Kek::LEN).unwrap();
-        let mut entry = ScopeEntry::install(&Scope::Host, &kek).unwrap();
-        entry.check.get_mut().unwrap()[0] ^= 1;
+        let entry = ScopeEntry::install(&Scope::Host, &kek).unwrap();
+        entry.check.write()[0] ^= 1;
         assert_eq!(entry.state(), ScopeState::Missing);
     }
 }

@@ -3,8 +3,8 @@
 //! So many a second for each place in the code; the next second says how many more there were. The audit log's own lines are bounded where
 //! they are made.
 
+use crate::lock::Mutex;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
 use tracing::{Event, Subscriber};
@@ -49,7 +49,7 @@ impl<S: Subscriber> Layer<S> for Bounded {
             return true;
         }
         let now = Instant::now();
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.lock();
         let (admitted, hidden) = places.entry(meta.callsite()).or_insert(Place { since: now, told: 0 }).admit(now);
         drop(places);
         if hidden > 0 {
@@ -70,7 +70,7 @@ mod tests {
     struct Heard(Arc<Mutex<Vec<u8>>>);
     impl Write for Heard {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().write(bytes)
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
@@ -92,7 +92,7 @@ mod tests {
                 tracing::warn!(target: AUDIT, "line");
             }
         });
-        let text = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(heard.0.lock().clone()).unwrap();
         // A second may end in the middle.
         assert!((20..=60).contains(&text.matches("flood").count()), "{text}");
         assert_eq!((text.matches("something else").count(), text.matches("line").count()), (1, 100));

@@ -4,12 +4,13 @@
 
 use crate::caller::Daemon;
 use crate::config::Config;
+use crate::lock::Mutex;
 use crate::unlock::{Canceller, Ended, From, MethodError, Race, Timing, Verdict, Where, methods};
 use crate::vault::{UnlockBy, Vault, VaultError};
 use crate::wire::UnlockWith;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ impl Unlocking {
     /// then, or will not.
     pub fn settled(&self) {
         let Some(begun) = &self.0 else { return };
-        let settled = begun.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = begun.settled.lock();
         // An end of the thread is an end of waiting, too.
         let _ = settled.recv_timeout(SETTLE);
     }
@@ -63,7 +64,7 @@ impl Unlocking {
         let Some(begun) = &self.0 else { return };
         // The thread may be gone.
         let _ = begun.stop.send(());
-        if let Some(canceller) = &*begun.racing.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(canceller) = &*begun.racing.lock() {
             canceller.cancel();
         }
     }
@@ -125,8 +126,8 @@ impl Work {
         }
     }
 
-    fn racing(&self) -> std::sync::MutexGuard<'_, Option<Canceller>> {
-        self.racing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn racing(&self) -> crate::lock::MutexGuard<'_, Option<Canceller>> {
+        self.racing.lock()
     }
 
     fn judge(&self, method: &str, answer: &UnlockWith) -> Verdict {
@@ -154,7 +155,7 @@ type Told = Mutex<HashMap<String, String>>;
 /// A program that fails in the same way at every try is told of once.
 fn tell_once(told: &Told, method: &str, error: &MethodError) {
     let text = error.to_string();
-    let before = told.lock().unwrap_or_else(PoisonError::into_inner).insert(method.to_owned(), text.clone());
+    let before = told.lock().insert(method.to_owned(), text.clone());
     if matches!(error, MethodError::Nothing) || before == Some(text) {
         tracing::debug!(method, %error, "a way to unlock has no answer");
     } else {

@@ -4,8 +4,8 @@
 
 use super::error::DeliveryError;
 use super::{Cancel, Delivered, Job, Settings, deliver};
+use crate::lock::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,14 +31,14 @@ pub fn deliver_all(
     each: &(dyn Fn(Counts, &Job, &Outcome) + Sync),
 ) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
-    let counts = Mutex::new(Counts { total: jobs.len(), ..Counts::default() });
+    let counts: Mutex<Counts> = Mutex::new(Counts { total: jobs.len(), ..Counts::default() });
     let work = || {
         let mut done = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(at) else { return done };
             let outcome = if cancel.is_told() { Err(DeliveryError::Cancelled) } else { deliver(job, settings, cancel) };
-            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = counts.lock();
             match &outcome {
                 Ok(_) => counts.delivered += 1,
                 Err(_) => counts.failed += 1,

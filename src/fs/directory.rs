@@ -4,6 +4,7 @@
 //! else holds it too. The last handle takes it along.
 
 use super::{Fs, FsError};
+use crate::lock::{Mutex, MutexGuard};
 use crate::meter::{Charge, Payer};
 use crate::model::{Ino, Kind, Name};
 use crate::sys::pages::Pages;
@@ -11,7 +12,7 @@ use crate::vault::{Caller, Look, VaultError};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::mem::size_of;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// From how many bytes on a snapshot has pages of its own, so that they go back to the kernel with it.
 const OWN_PAGES: usize = 16 << 10;
@@ -120,7 +121,7 @@ impl Directories {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The latest snapshot of a directory, if it is of this generation, and the charge of whoever pays for it already.

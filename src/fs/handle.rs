@@ -11,13 +11,14 @@ use super::quota::{Charge, Held, Payer};
 use super::register::{Entry as Registered, Register, WRITER};
 use super::{Fs, FsError, OpenMode, Opened};
 use crate::audit;
+use crate::lock::{Mutex, MutexGuard};
 use crate::model::{Ino, Kind, Scope, Uid};
 use crate::secret::Secret;
 use crate::store::BlobKey;
 use crate::vault::{Attr, Caller, Holder, Opened as VaultOpened, Showing, VaultError};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Read handles are spread over so many tables: opening one is the hot path.
 const SHARDS: usize = 16;
@@ -201,7 +202,7 @@ impl Handles {
     /// The inodes that somebody reads.
     pub fn inodes(&self) -> HashSet<Ino> {
         let inodes = |shard: &Mutex<HashMap<u64, Arc<ReadHandle>>>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.lock();
             shard.values().map(|handle| handle.ino).collect::<Vec<_>>()
         };
         self.readers.iter().flat_map(inodes).collect()
@@ -211,7 +212,7 @@ impl Handles {
     pub fn clear(&self) -> Vec<Node> {
         self.register.locked();
         for shard in &self.readers {
-            let dropped: Vec<_> = shard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+            let dropped: Vec<_> = shard.lock().drain().collect();
             self.count.fetch_sub(dropped.len() as u64, Ordering::Relaxed);
         }
         self.nodes.filled(|_| true)
@@ -219,7 +220,7 @@ impl Handles {
 
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<ReadHandle>>> {
         let shard = number as usize % SHARDS;
-        self.readers[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.readers[shard].lock()
     }
 }
 

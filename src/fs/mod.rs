@@ -23,6 +23,7 @@ pub use nodes::Node;
 pub use replay::Asked;
 pub use status_files::OWN_NAME;
 
+use crate::lock::{Mutex, rank};
 use crate::model::{Ino, Kind, Name, PathError};
 use crate::vault::{Attr, Caller, Look, NewNode, Opened as VaultOpened, Rename, SetAttr, Vault, VaultError};
 use directory::Directories;
@@ -33,7 +34,7 @@ use orphan::Orphans;
 use quota::Held;
 use register::Register;
 use status_files::Own;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use underway::Underway;
@@ -121,7 +122,7 @@ pub struct Fs {
     orphans: Orphans,
     own: Own,
     /// Held while a name is taken away, so that whose name it is does not change meanwhile. Lock order: before a copy's.
-    names: Mutex<()>,
+    names: Mutex<(), { rank::NAMES }>,
     underway: Underway,
 }
 
@@ -272,7 +273,7 @@ impl Fs {
     /// [`FsError`].
     pub fn unlink(&self, caller: &impl Caller, parent: Ino, name: &Name) -> Result<Ino, FsError> {
         self.own.refuse_name(parent, name)?;
-        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let _names = self.names.lock();
         let attr = match self.vault.lookup(parent, name.as_str()) {
             Ok(attr) => self.keep_open(attr.ino, || self.vault.unlink(caller, parent, name))?,
             Err(_) => self.vault.unlink(caller, parent, name)?,
@@ -297,7 +298,7 @@ impl Fs {
     pub fn rename(&self, caller: &impl Caller, rename: Rename<'_>) -> Result<(), FsError> {
         self.own.refuse_name(rename.parent, rename.name)?;
         self.own.refuse_name(rename.new_parent, rename.new_name)?;
-        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let _names = self.names.lock();
         let noted = |result: Result<(), VaultError>| {
             if let Err(error @ VaultError::Invalid(_)) = &result {
                 let path = self.vault.path_of(rename.new_parent, Some(rename.new_name.as_str()));

@@ -1,9 +1,9 @@
 //! Removed while open: the attributes of nodes that have no name any more, for those who still hold them.
 
+use crate::lock::Mutex;
 use crate::model::Ino;
 use crate::vault::Attr;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 
 /// From how many on those that nobody holds are cleared away.
 const MANY: usize = 1024;
@@ -26,7 +26,7 @@ impl Default for Orphans {
 impl Orphans {
     /// Remembers one. `held` says which inodes are open; it is asked now and then.
     pub fn add(&self, attr: Attr, held: impl FnOnce() -> HashSet<Ino>) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         inner.known.insert(attr.ino, Attr { nlink: 0, ..attr });
         if inner.known.len() > inner.enough {
             let held = held();
@@ -38,11 +38,11 @@ impl Orphans {
 
     /// What it looked like.
     pub fn get(&self, ino: Ino) -> Option<Attr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.get(&ino).copied()
+        self.0.lock().known.get(&ino).copied()
     }
 
     /// The store was locked: what there was is not known any more.
     pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.clear();
+        self.0.lock().known.clear();
     }
 }

@@ -9,6 +9,7 @@
 //! number than the first, or has pages of: node, blob, flags.
 
 use super::nodes::Node;
+use crate::lock::{Mutex, MutexGuard};
 use crate::model::{Ino, VersionNo};
 use crate::store::BlobKey;
 use crate::sys::table::Table;
@@ -18,7 +19,6 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const FORMAT: u64 = 0x7069_6e66_0000_0003;
 const SLOT_BITS: u32 = 16;
@@ -324,11 +324,11 @@ impl Register {
     }
 
     fn noted(&self) -> MutexGuard<'_, HashMap<Ino, usize>> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.noted.lock()
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<u16>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock()
     }
 }
 

@@ -1,12 +1,12 @@
 //! `.pinfold`: the files in which pinfold says how it is. Made when they are opened; nobody can change them.
 
 use super::{FsError, OpenMode};
+use crate::lock::Mutex;
 use crate::model::{Ino, Kind, Name, Timestamp, Uid};
 use crate::vault::{Attr, Vault, VaultError};
 use crate::wire::LimitStatus;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
 
 /// The directory's name.
 pub const OWN_NAME: &str = ".pinfold";
@@ -79,7 +79,7 @@ impl Own {
 
     /// Keeps why something of this user's was refused.
     pub fn note_error(&self, uid: u32, path: &str, error: &dyn std::fmt::Display) {
-        let mut inner = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.errors.lock();
         let (known, order) = &mut *inner;
         let text = format!("{} {path}: {error}\n", Timestamp::now());
         if known.insert(uid, text).is_none() {
@@ -93,7 +93,7 @@ impl Own {
     }
 
     fn last_error(&self, uid: u32) -> String {
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).0.get(&uid).cloned().unwrap_or_default()
+        self.errors.lock().0.get(&uid).cloned().unwrap_or_default()
     }
 
     /// Nobody makes, removes or renames what is ours.

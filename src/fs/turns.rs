@@ -3,10 +3,11 @@
 //! Owns the queue and the threads that work it off: whoever waits is served in turn with all who wait. How many each may have under way, and how many
 //! may wait, the [`meter`](crate::meter) says.
 
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use crate::meter::{Charge, Meter, Payer, Resource};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is done when the turn has come: `true` to do it, `false` to say that there is no room to wait.
@@ -98,7 +99,7 @@ impl Turns {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn run(&self) {
@@ -123,10 +124,10 @@ impl Turns {
                 return;
             }
             queue = match queue.later.keys().next() {
-                None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(queue),
                 Some((at, _)) => {
                     let patience = at.saturating_duration_since(Instant::now());
-                    self.changed.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_timeout(queue, patience).0
                 }
             };
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns how many there are, and that none begins any more once they are waited for.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How many, and whether others may begin.
@@ -24,8 +24,8 @@ pub(super) struct Going<'a>(&'a Underway);
 impl Underway {
     /// Begins one; for ever in vain after [`Underway::close`]: the next daemon is asked again.
     pub fn begin(&self) -> Going<'_> {
-        let open = self.changed.wait_while(self.lock(), |state| state.closed);
-        open.unwrap_or_else(PoisonError::into_inner).count += 1;
+        let mut open = self.changed.wait_while(self.lock(), |state| state.closed);
+        open.count += 1;
         Going(self)
     }
 
@@ -34,7 +34,7 @@ impl Underway {
         let mut state = self.lock();
         state.closed = true;
         let waited = self.changed.wait_timeout_while(state, within, |state| state.count > 0);
-        waited.unwrap_or_else(PoisonError::into_inner).0.count == 0
+        waited.0.count == 0
     }
 
     /// As if the next daemon had come.
@@ -45,7 +45,7 @@ impl Underway {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

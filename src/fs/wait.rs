@@ -3,9 +3,10 @@
 //! How many the [`meter`](crate::meter) says; the deadline is counted from when the store was locked, not from the call, so
 //! that a machine without its key does not keep anybody for longer than it is told to.
 
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use crate::meter::{Charge, Meter, Payer, Resource};
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a waiter is told.
@@ -86,7 +87,7 @@ impl Waiting {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Innermost: nothing is called while it is held.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn run(&self) {
@@ -116,10 +117,10 @@ impl Waiting {
                 continue;
             }
             queue = match queue.waiters.iter().map(|w| w.deadline).min() {
-                None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(queue),
                 Some(next) => {
                     let patience = next.saturating_duration_since(now);
-                    self.changed.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_timeout(queue, patience).0
                 }
             };
         }

@@ -7,16 +7,16 @@
 use super::Vault;
 use super::kept::Count;
 use super::writer::Writer;
+use crate::lock::{Condvar, Mutex, MutexGuard, rank};
 use crate::model::Ino;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The commits under way. Its lock is taken while the writer's is held, never the other way round.
 #[derive(Default)]
 pub(super) struct Abreast {
-    inner: Mutex<Inner>,
+    inner: Mutex<Inner, { rank::ABREAST }>,
     changed: Condvar,
 }
 
@@ -32,7 +32,7 @@ struct Inner {
 pub(super) struct Writing<'a> {
     // Dropped first: a half change is seen by nobody who waits for the lock.
     _whole: Whole,
-    writer: MutexGuard<'a, Writer>,
+    writer: MutexGuard<'a, Writer, { rank::WRITER }>,
 }
 
 impl Deref for Writing<'_> {
@@ -83,8 +83,8 @@ struct Noted<'a> {
 }
 
 impl Abreast {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner, { rank::ABREAST }> {
+        self.inner.lock()
     }
 
     /// What those under way add.
@@ -122,7 +122,7 @@ impl Vault {
             }
             drop(writer);
             let waited = self.abreast.changed.wait_while(inner, |inner| !inner.commits.is_empty());
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            drop(waited);
         }
     }
 
@@ -137,13 +137,13 @@ impl Vault {
             }
             drop(writer);
             let waited = self.abreast.changed.wait_while(inner, |inner| must_wait(inner));
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            drop(waited);
         }
     }
 
     fn lock_writer_only(&self) -> Writing<'_> {
         self.wanted_by.fetch_add(1, Ordering::Relaxed);
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.lock();
         self.wanted_by.fetch_sub(1, Ordering::Relaxed);
         Writing { _whole: Whole::begin(), writer }
     }

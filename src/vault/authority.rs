@@ -8,9 +8,9 @@ use super::writer::Writer;
 use super::{NewNode, SetAttr, Vault, VaultError, protectors};
 use crate::audit;
 use crate::caller::Control;
+use crate::lock::Mutex;
 use crate::model::{Gid, Ino, Kind, Meta, Name, Reserved, SecretPath, Subject, Uid};
 use crate::wire::{Actor, Fault, Put, Right, UnlockWith, unproven};
-use std::sync::{Mutex, PoisonError};
 
 /// One proof at a time: each takes a quarter of a gigabyte for a second.
 static PROVING: Mutex<()> = Mutex::new(());
@@ -56,7 +56,7 @@ impl Vault {
     pub(super) fn proves(&self, actor: &Actor, with: &UnlockWith) -> Result<(), Fault> {
         let caller = self.admin(actor)?;
         let opened = {
-            let _one = PROVING.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = PROVING.lock();
             protectors::open(&self.store, &UnlockBy::from(with))
         };
         match opened {

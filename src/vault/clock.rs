@@ -3,9 +3,9 @@
 //! It is the system's, and never behind what it was plus what has passed since, by the clock that nobody sets: whoever turns the
 //! system's clock back, a forged answer of a time server say, brings nothing back that has ended.
 
+use crate::lock::Mutex;
 use crate::model::Timestamp;
 use nix::time::{ClockId, clock_gettime};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long the system's clock must have been ahead until it is believed: one that is ahead for a moment ends nothing for good.
@@ -33,7 +33,7 @@ impl Clock {
         let real = Timestamp::now();
         // It is there on every kernel; without it, the system's is all there is.
         let Ok(boot) = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from) else { return real };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         let known = known.get_or_insert(Known { at: real, since: boot, ahead: None });
         known.judge(real, boot)
     }

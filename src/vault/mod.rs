@@ -95,6 +95,7 @@ pub(crate) use backup::backup_report;
 use crate::access::ScopeState;
 use crate::audit::Log;
 use crate::caller::{Callers, Control, Daemon, Process, Registry};
+use crate::lock::{Mutex, RwLock, rank};
 use crate::meter::{Meter, Payer, Shares};
 use crate::model::{Generation, Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
 use crate::secret::Secret;
@@ -108,7 +109,7 @@ use state::{State, Unlocked};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tree::Tree;
 use views::Views;
@@ -213,8 +214,8 @@ pub struct Vault {
     callers: Callers,
     /// The same that `callers` look into.
     registry: Arc<Registry>,
-    state: RwLock<State>,
-    writer: Mutex<Writer>,
+    state: RwLock<State, { rank::STATE }>,
+    writer: Mutex<Writer, { rank::WRITER }>,
     /// How many wait for it.
     wanted_by: AtomicUsize,
     abreast: Abreast,
@@ -229,11 +230,11 @@ pub struct Vault {
     pairs: OnceLock<Vec<crate::config::Pair>>,
     new_keys: OnceLock<crate::model::KeyType>,
     /// Held by whoever signs by an own authority: one at a time. Taken before every other lock.
-    signing: Mutex<()>,
+    signing: Mutex<(), { rank::ALONE }>,
     /// What the last look at the certificates found. Asked for by itself alone.
     expiring: Mutex<Option<crate::wire::CertStatus>>,
     /// Held by whoever seals every blob anew: one at a time. Taken before every other lock.
-    sealing_anew: Mutex<()>,
+    sealing_anew: Mutex<(), { rank::SEALING }>,
     /// The process that wakes watchers for the daemon and has not been waited for; 0 for none.
     waker: Arc<AtomicU32>,
     started: Instant,

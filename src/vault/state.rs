@@ -8,9 +8,10 @@ use super::tree::Tree;
 use super::unlock::Keys;
 use super::view::View;
 use super::{Vault, VaultError};
+use crate::lock::{MutexGuard, RwLockReadGuard, RwLockWriteGuard, rank};
 use crate::model::{Ino, Scope, Timestamp};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 /// For how long, at most, work on all of the store lets others go first each time.
@@ -43,16 +44,16 @@ impl Unlocked {
 }
 
 impl Vault {
-    pub(super) fn read_state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn read_state(&self) -> RwLockReadGuard<'_, State, { rank::STATE }> {
+        self.state.read()
     }
 
-    pub(super) fn write_state(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn write_state(&self) -> RwLockWriteGuard<'_, State, { rank::STATE }> {
+        self.state.write()
     }
 
-    pub(super) fn sealing_anew(&self) -> MutexGuard<'_, ()> {
-        self.sealing_anew.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn sealing_anew(&self) -> MutexGuard<'_, (), { rank::SEALING }> {
+        self.sealing_anew.lock()
     }
 
     /// Lets those go first who wait for the writer's lock. For who takes it again and again: a mutex is not fair, and he has it back before the one who is

@@ -294,9 +294,9 @@ fn commits_to_different_secrets_wait_for_the_disk_together() {
     let mut rig = Rig::new();
     let vault = rig.open();
     let secrets: Vec<Ino> = (0..8).map(|n| make(&vault, Ino::ROOT, &format!("s{n}"), Kind::File).unwrap()).collect();
-    let generations = Arc::new(Mutex::new(Vec::new()));
+    let generations: Arc<Mutex<Vec<u64>>> = Arc::default();
     let told = Arc::clone(&generations);
-    vault.tell_generations(Box::new(move |generation| told.lock().unwrap().push(generation.0)));
+    vault.tell_generations(Box::new(move |generation| told.lock().push(generation.0)));
     let rounds = 50;
     std::thread::scope(|threads| {
         for ino in &secrets {
@@ -319,11 +319,11 @@ fn commits_to_different_secrets_wait_for_the_disk_together() {
             }
         });
     });
-    let syncs = generations.lock().unwrap().len();
+    let syncs = generations.lock().len();
     println!("{syncs} times the disk was waited for, or an answer given without, for {} commits", rounds * 8);
     let before = seen(&vault);
     // As a kill leaves it.
-    std::mem::forget(vault.lock_writer());
+    std::thread::scope(|threads| threads.spawn(|| std::mem::forget(vault.lock_writer())).join().unwrap());
     std::mem::forget(vault);
     let copy = tempfile::tempdir().unwrap();
     let done = std::process::Command::new("cp").arg("-a").arg(rig.home.path().join("store")).arg(copy.path()).status();
@@ -421,10 +421,13 @@ fn a_change_made_while_another_panic_unwinds_ends_nothing() {
 
 #[test]
 fn a_change_that_panics_ends_the_process() {
+    // What it leaves there goes with this.
+    let folder = tempfile::tempdir().unwrap();
     for when in ["changing", "journalled"] {
         let out = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "vault::transact_test::the_child_whose_change_panics", "--ignored", "--nocapture"])
             .env(CHILD, when)
+            .env("TMPDIR", folder.path())
             .output()
             .unwrap();
         let signal = std::os::unix::process::ExitStatusExt::signal(&out.status);

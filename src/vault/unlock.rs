@@ -185,7 +185,7 @@ impl Vault {
         let at = crate::model::Timestamp::now();
         *self.write_state() = State::Locked { since: Instant::now(), at };
         // It has names in it.
-        *self.expiring.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        *self.expiring.lock() = None;
         self.registry.clear();
         self.store.forget_key();
         if let Some(keeper) = self.keeper.get() {

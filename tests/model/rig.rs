@@ -90,12 +90,13 @@ pub fn limits(keep_versions: usize, max_secrets: u64) -> Limits {
 
 /// A store and what is open over it.
 pub struct Rig {
-    folder: TempDir,
     store: PathBuf,
     copies: u32,
     identity: Secret,
     limits: Limits,
     pub fs: Arc<Fs>,
+    // Last: what writes there ends before it.
+    folder: TempDir,
 }
 
 impl Rig {

@@ -1,6 +1,6 @@
 //! What wakes a thread that has something to do now and then, and ends it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use crate::lock::{Condvar, Mutex, MutexGuard};
 
 /// See the module.
 #[derive(Default)]
@@ -19,7 +19,7 @@ impl Bell {
     /// Waits until it rings; `false` once it has ended.
     pub fn wait(&self) -> bool {
         let wait = |state: &mut (bool, bool)| !state.0 && !state.1;
-        let mut state = self.rung.wait_while(self.lock(), wait).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.rung.wait_while(self.lock(), wait);
         state.0 = false;
         !state.1
     }
@@ -36,6 +36,6 @@ impl Bell {
     }
 
     fn lock(&self) -> MutexGuard<'_, (bool, bool)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

@@ -7,9 +7,10 @@ use super::line::Anchor;
 use super::reserve::Room;
 use super::tell::Teller;
 use super::writer::{Batch, Writer};
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a caller looks whether the writer is done before it sleeps: a few µs, which a write(2) takes in most cases.
@@ -127,7 +128,7 @@ impl Chain {
                 state = self.lock();
             } else {
                 state.sleepers += 1;
-                state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.turn.wait(state);
                 state.sleepers -= 1;
             }
         }
@@ -141,7 +142,7 @@ impl Chain {
                 Some(writer) => break writer,
                 None => {
                     state.sleepers += 1;
-                    state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self.turn.wait(state);
                     state.sleepers -= 1;
                 }
             }
@@ -201,10 +202,7 @@ impl Chain {
             // Once there is work the keeper needs no waking but by the clock.
             state.keeper_sleeps = !some;
             let wait = if some { not_before } else { until }.saturating_duration_since(now);
-            (state, _) = self
-                .news
-                .wait_timeout(state, wait.max(Duration::from_micros(50)))
-                .unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self.news.wait_timeout(state, wait.max(Duration::from_micros(50)));
             state.keeper_sleeps = false;
         }
     }
@@ -225,7 +223,7 @@ impl Chain {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -14,9 +14,10 @@ use super::space::Space;
 use super::tell::{TARGET, Teller};
 use super::writer::{Batch, Writer};
 use super::{AuditError, read};
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -316,7 +317,7 @@ impl Log {
     }
 
     fn threads(&self) -> MutexGuard<'_, Vec<(JoinHandle<()>, Run)>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+        self.threads.lock()
     }
 }
 
@@ -328,11 +329,11 @@ impl Drop for Log {
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn repeated(&self) -> MutexGuard<'_, Repeated> {
-        self.repeated.lock().unwrap_or_else(PoisonError::into_inner)
+        self.repeated.lock()
     }
 
     fn sum_up(&self, for_good: bool) {
@@ -360,7 +361,7 @@ impl Shared {
                     break repeated.stop;
                 }
                 let wait = due.map_or(LONG, |due| due.saturating_duration_since(now));
-                (repeated, _) = self.repeats.wait_timeout(repeated, wait).unwrap_or_else(PoisonError::into_inner);
+                (repeated, _) = self.repeats.wait_timeout(repeated, wait);
             };
             repeated.repeats.drain(Instant::now(), stop, &mut batch);
             drop(repeated);
@@ -387,7 +388,7 @@ impl Shared {
                 }
                 queue.writer_sleeps = true;
                 let wait = due.map_or(LONG, |due| due.saturating_duration_since(now));
-                (queue, _) = self.refused.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
+                (queue, _) = self.refused.wait_timeout(queue, wait);
                 queue.writer_sleeps = false;
             };
             queue.refusals.drain(Instant::now(), stop, &mut batch);

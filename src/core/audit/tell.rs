@@ -4,7 +4,7 @@
 
 use super::event::Decision;
 use super::line::Record;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The target of every event told.
@@ -57,13 +57,10 @@ impl Teller {
         loop {
             let mut state = self.lock();
             while state.written.is_empty() && state.unwritten.is_empty() && !state.stop {
-                state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.news.wait(state);
             }
             if !state.stop {
-                (state, _) = self
-                    .news
-                    .wait_timeout_while(state, GATHER, |state| !state.stop)
-                    .unwrap_or_else(PoisonError::into_inner);
+                (state, _) = self.news.wait_timeout_while(state, GATHER, |state| !state.stop);
             }
             std::mem::swap(&mut state.written, &mut written);
             std::mem::swap(&mut state.unwritten, &mut unwritten);
@@ -91,7 +88,7 @@ impl Teller {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -122,15 +119,16 @@ fn tell_line(line: &[u8], written: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::Mutex;
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
     use tracing_subscriber::fmt::MakeWriter;
 
     #[derive(Clone, Default)]
     struct Heard(Arc<Mutex<Vec<u8>>>);
     impl Write for Heard {
         fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(b)
+            self.0.lock().write(b)
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
@@ -147,7 +145,7 @@ mod tests {
         let heard = Heard::default();
         let subscriber = tracing_subscriber::fmt().with_writer(heard.clone()).with_ansi(false).finish();
         tracing::subscriber::with_default(subscriber, act);
-        let bytes = heard.0.lock().unwrap().clone();
+        let bytes = heard.0.lock().clone();
         String::from_utf8(bytes).unwrap()
     }
 

@@ -6,9 +6,10 @@
 
 use super::handle::Pidfd;
 use super::place::NsId;
+use crate::lock::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The most threads, and the most cgroups, that are remembered; beyond it all are forgotten at once.
 const MAX: usize = 4096;
@@ -87,7 +88,7 @@ impl Cache {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 fn keep<K: Eq + Hash, T>(mut map: MutexGuard<'_, HashMap<K, T>>, max: usize, key: K, value: T) {

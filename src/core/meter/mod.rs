@@ -12,11 +12,12 @@ mod tests;
 pub use shares::Shares;
 pub use table::{Bounds, Counted, NONE, Resource, Row, Share, Unit};
 
+use crate::lock::{Mutex, MutexGuard, rank};
 use crate::model::{Ino, Uid};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many payers of a rate are remembered before those that used nothing lately are forgotten.
@@ -102,7 +103,7 @@ pub struct Usage {
 pub struct Meter {
     bounds: [Bounds; Resource::COUNT],
     /// Innermost of all locks: nothing is called while one is held.
-    used: [Mutex<Used>; Resource::COUNT],
+    used: [Mutex<Used, { rank::METER }>; Resource::COUNT],
     refused: [AtomicU64; Resource::COUNT],
     started: Instant,
 }
@@ -263,8 +264,8 @@ impl Meter {
         clamp(at.saturating_duration_since(self.started).as_nanos())
     }
 
-    fn used(&self, resource: Resource) -> MutexGuard<'_, Used> {
-        self.used[resource as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    fn used(&self, resource: Resource) -> MutexGuard<'_, Used, { rank::METER }> {
+        self.used[resource as usize].lock()
     }
 }
 

@@ -7,8 +7,8 @@ use super::head::{self, Head};
 use super::journal::Appended;
 use super::ledger::fault;
 use super::{AuditAnchor, Batch, Durability, Journalled, Store, StoreError};
+use crate::lock::MutexGuard;
 use crate::model::Generation;
-use std::sync::MutexGuard;
 
 impl Store {
     /// Commits a batch as one transaction, and where the audit log is: in the journal if it fits there, else as [`Store::apply`] does.

@@ -5,8 +5,9 @@ use super::head::{self, Head};
 use super::ledger::Ledger;
 use super::manifest::State;
 use super::{Store, StoreError, open_db};
+use crate::lock::MutexGuard;
 use crate::model::Generation;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 impl Store {
     /// Puts into the database what only the journal has.
@@ -133,13 +134,13 @@ impl Store {
     /// Opens the database anew for a reader that found it failed, unless somebody is at work on it or did so just now.
     /// Between commits all of it is on disk, so this loses nothing.
     pub(super) fn heal(&self) -> bool {
-        let Ok(mut ledger) = self.ledger.try_lock() else { return false };
+        let Some(mut ledger) = self.ledger.try_lock() else { return false };
         ledger.may_heal() && self.reopen(&mut ledger).is_ok()
     }
 
     /// Drops the database and opens it anew. Readers wait meanwhile.
     pub(super) fn reopen(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        let mut db = self.db.write();
         if let Some(old) = db.take() {
             match db::sole(old) {
                 Ok(alone) => drop(alone),

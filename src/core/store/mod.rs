@@ -32,6 +32,7 @@ pub use error::StoreError;
 pub use folder::Space;
 pub use group::Journalled;
 
+use crate::lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::model::{Generation, Ino};
 use crate::secret::Secret;
 use batch::check;
@@ -43,7 +44,7 @@ use journal::Journal;
 use ledger::Ledger;
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock};
 
 /// The fact that tells one store from another: [`Store::id`].
 pub const ID_META: &str = "id";
@@ -359,27 +360,27 @@ impl Store {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.lock()
     }
 
     fn syncing(&self) -> MutexGuard<'_, ()> {
-        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.syncing.lock()
     }
 
     fn tickets(&self) -> MutexGuard<'_, Tickets> {
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tickets.lock()
     }
 
     fn head(&self) -> MutexGuard<'_, Option<Head>> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+        self.head.lock()
     }
 
     fn read_overlay(&self) -> RwLockReadGuard<'_, Overlay> {
-        self.overlay.read().unwrap_or_else(PoisonError::into_inner)
+        self.overlay.read()
     }
 
     fn write_overlay(&self) -> RwLockWriteGuard<'_, Overlay> {
-        self.overlay.write().unwrap_or_else(PoisonError::into_inner)
+        self.overlay.write()
     }
 
     fn db(&self) -> Result<Arc<Db>, StoreError> {
@@ -391,7 +392,7 @@ impl Store {
     }
 
     fn current(&self) -> Option<Arc<Db>> {
-        self.db.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.db.read().clone()
     }
 }
 

@@ -9,8 +9,8 @@ use crate::fs::{Fs, FsError};
 use crate::meter::Resource;
 use crate::model::Ino;
 use crate::vault::{Content, VaultError};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 impl Fs {
     /// Who pays for the commit that this request may become: one owner's FLUSH, or fsync and RELEASE. `None` if none is due.
@@ -20,9 +20,9 @@ impl Fs {
         }
         let writer = self.dirties.get(number).ok()?;
         let due = match writer.copy.try_lock() {
-            Ok(copy) => copy.changed && owner.is_none_or(|owner| copy.owners.contains(&owner)),
+            Some(copy) => copy.changed && owner.is_none_or(|owner| copy.owners.contains(&owner)),
             // Somebody commits it: whoever wants it waits for him.
-            Err(_) => true,
+            None => true,
         };
         due.then(|| writer.payer().0)
     }
@@ -33,13 +33,13 @@ impl Fs {
             return None;
         }
         let writer = self.dirties.get(number).ok()?;
-        let busy = writer.copy.try_lock().is_err();
+        let busy = writer.copy.try_lock().is_none();
         busy.then(|| writer.payer().0)
     }
 
     /// Whether somebody commits this secret right now.
     pub(in crate::fs) fn is_being_committed(&self, ino: u64) -> bool {
-        self.dirties.of(Ino(ino)).is_some_and(|copy| copy.try_lock().is_err())
+        self.dirties.of(Ino(ino)).is_some_and(|copy| copy.try_lock().is_none())
     }
 
     /// FLUSH: commits if this owner wrote since the last commit.
@@ -84,7 +84,7 @@ impl Fs {
     /// [`FsError`]; nobody hears it but the log.
     pub fn release_writer(&self, number: u64) -> Result<(), FsError> {
         self.writer_released(number);
-        let Some(writer) = self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number) else {
+        let Some(writer) = self.dirties.writers.lock().remove(&number) else {
             return Ok(());
         };
         self.writer_gone();
@@ -92,7 +92,7 @@ impl Fs {
         // Looked at under the copy's lock: whoever opens it meanwhile has not cut it yet, or is counted.
         let mut copy = lock(&writer.copy);
         let last = {
-            let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut copies = self.dirties.copies.lock();
             match copies.get_mut(&ino) {
                 // Another one, if the store was locked meanwhile.
                 Some(open) if Arc::ptr_eq(&open.copy, &writer.copy) => {
@@ -112,7 +112,7 @@ impl Fs {
         };
         drop(copy);
         // Only now: a look at the attributes in between must not see the old ones as lasting.
-        let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copies = self.dirties.copies.lock();
         if copies.get(&ino).is_some_and(|open| open.handles == 0 && Arc::ptr_eq(&open.copy, &writer.copy)) {
             copies.remove(&ino);
         }

@@ -9,12 +9,13 @@ mod writing;
 
 use super::FsError;
 use super::quota::{Charge, Payer};
+use crate::lock::{Mutex, MutexGuard, rank};
 use crate::model::{Ino, Timestamp, Uid, Who};
 use crate::secret::Secret;
 use crate::vault::{ModeIs, WriteRight};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A handle open for writing.
 struct Writer {
@@ -29,7 +30,7 @@ struct Writer {
     denied: AtomicBool,
     /// Up to which of the copy's states it may be shown without a new decision.
     seen: AtomicU64,
-    copy: Arc<Mutex<Copy>>,
+    copy: Arc<CopyLock>,
     /// Of the handle, for as long as it is open.
     _charge: crate::meter::Charge,
 }
@@ -48,6 +49,9 @@ impl Writer {
         Payer::of(self.uid(), self.right.holder())
     }
 }
+
+/// A copy, with its lock.
+type CopyLock = Mutex<Copy, { rank::COPY }>;
 
 /// What is being written.
 #[derive(Default)]
@@ -90,12 +94,12 @@ impl Copy {
 /// All of them. Lock order: `writers`, then a copy, then `copies`; the vault's locks after a copy's.
 #[derive(Default)]
 pub(super) struct Dirties {
-    writers: Mutex<HashMap<u64, Arc<Writer>>>,
-    copies: Mutex<HashMap<Ino, Open>>,
+    writers: Mutex<HashMap<u64, Arc<Writer>>, { rank::WRITERS }>,
+    copies: Mutex<HashMap<Ino, Open>, { rank::COPIES }>,
 }
 
 struct Open {
-    copy: Arc<Mutex<Copy>>,
+    copy: Arc<CopyLock>,
     handles: usize,
     tids: Vec<u32>,
 }
@@ -110,12 +114,12 @@ impl Dirties {
         uncommitted: impl FnOnce() -> bool,
     ) -> Option<Option<(u64, Option<Timestamp>)>> {
         let (copy, writes) = {
-            let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+            let copies = self.copies.lock();
             let open = copies.get(&ino)?;
             (Arc::clone(&open.copy), open.tids.contains(&tid))
         };
         // Whoever commits holds it across the disk: then the committed attributes do, and nobody waits.
-        let Ok(copy) = copy.try_lock() else { return Some(None) };
+        let Some(copy) = copy.try_lock() else { return Some(None) };
         let shown = copy.changed && (writes || uncommitted());
         Some(copy.content.as_ref().filter(|_| shown).map(|c| (c.len() as u64, copy.mtime)))
     }
@@ -136,8 +140,8 @@ impl Dirties {
 
     /// Forgets all: how many handles there were, whose writing was lost by it, and the path.
     pub fn clear(&self) -> (usize, Vec<(Who, String)>) {
-        let writers = std::mem::take(&mut *self.writers.lock().unwrap_or_else(PoisonError::into_inner));
-        self.copies.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let writers = std::mem::take(&mut *self.writers.lock());
+        self.copies.lock().clear();
         let lost = |(number, writer): (&u64, &Arc<Writer>)| {
             let changed = lock(&writer.copy).through.contains(number);
             changed.then(|| (writer.who.clone(), writer.path.clone()))
@@ -147,28 +151,28 @@ impl Dirties {
 
     /// The inodes that somebody writes.
     pub fn inodes(&self) -> Vec<Ino> {
-        self.copies.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.copies.lock().keys().copied().collect()
     }
 
     /// A handle on this copy.
-    fn one_of(&self, copy: &Arc<Mutex<Copy>>) -> Option<Arc<Writer>> {
-        let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+    fn one_of(&self, copy: &Arc<CopyLock>) -> Option<Arc<Writer>> {
+        let writers = self.writers.lock();
         writers.values().find(|w| Arc::ptr_eq(&w.copy, copy)).cloned()
     }
 
     fn get(&self, number: u64) -> Result<Arc<Writer>, FsError> {
-        let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        let writers = self.writers.lock();
         writers.get(&number).cloned().ok_or(FsError::Stale)
     }
 
-    fn of(&self, ino: Ino) -> Option<Arc<Mutex<Copy>>> {
-        let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+    fn of(&self, ino: Ino) -> Option<Arc<CopyLock>> {
+        let copies = self.copies.lock();
         copies.get(&ino).map(|open| Arc::clone(&open.copy))
     }
 }
 
-fn lock(copy: &Mutex<Copy>) -> MutexGuard<'_, Copy> {
-    copy.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(copy: &CopyLock) -> MutexGuard<'_, Copy, { rank::COPY }> {
+    copy.lock()
 }
 
 fn unload(copy: &mut Copy) {

@@ -7,12 +7,13 @@ use crate::audit;
 use crate::fs::handle::{Seat, is_writer, window};
 use crate::fs::quota::Payer;
 use crate::fs::{Fs, FsError, Opened};
+use crate::lock::Mutex;
 use crate::meter::Resource;
 use crate::model::{Ino, Timestamp, VersionNo, Who};
 use crate::secret::Secret;
 use crate::vault::{Caller, Content, VaultError, WriteRight};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 impl Fs {
     pub(in crate::fs) fn open_writer(
@@ -31,7 +32,7 @@ impl Fs {
             empty.map(|e| self.held.copy(Payer::of(caller.uid(), right.holder()), 0).map(|c| (e, c))).transpose()?;
         let number = self.new_writer(seat, right.holder().instance());
         let copy = {
-            let mut copies = self.dirties.copies.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut copies = self.dirties.copies.lock();
             let open = copies.entry(ino).or_insert_with(|| Open {
                 copy: Arc::new(Mutex::new(Copy { version, ..Copy::default() })),
                 handles: 0,
@@ -68,7 +69,7 @@ impl Fs {
             copy.through.insert(number);
         }
         drop(copy);
-        self.dirties.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(writer));
+        self.dirties.writers.lock().insert(number, Arc::new(writer));
         // Whoever takes the name away from now on keeps the content for this handle; before, nobody did.
         if let Err(error) = self.vault.attr(ino) {
             let _ = self.release_writer(number);

@@ -5,6 +5,7 @@
 use super::poke::Poker;
 use crate::fs::Node;
 use crate::fs::wait::Waiting;
+use crate::lock::Mutex;
 use crate::model::{Ino, Name};
 use crate::sys::mount;
 use crate::vault::{Change, Observer};
@@ -14,7 +15,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How many notifications wait at most; beyond that everything is dropped from the kernel's caches at once.
@@ -73,7 +74,7 @@ impl Teller {
 
     /// The kernel learns this name in the root.
     pub fn saw_root_name(&self, name: &Name) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock();
         if names.len() < MAX_NAMES && !names.contains(name.as_str()) {
             names.insert(name.clone());
         }
@@ -170,7 +171,7 @@ impl Teller {
     /// for an unlock keeps the directory, and with it this thread, until he is answered.
     fn forget_all(&self, notifier: &Notifier) {
         if !self.forget_names() {
-            let names = std::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner));
+            let names = std::mem::take(&mut *self.names.lock());
             for name in names {
                 let _ = notifier.inval_entry(INodeNo(Ino::ROOT.0), OsStr::new(name.as_str()));
             }

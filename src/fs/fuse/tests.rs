@@ -7,6 +7,7 @@ use super::*;
 use crate::audit::{Log, Settings, WhenFull};
 use crate::caller::{Callers, Daemon};
 use crate::fs::register::Register;
+use crate::lock::Mutex;
 use crate::model::Kind;
 use crate::seal::Protection;
 use crate::secret::Secret;
@@ -16,7 +17,6 @@ use crate::vault::{Limits, Recovery, UnlockBy, Vault, create_store};
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 
 /// The next request that is done waits here, after it was noted and before it is answered: it says so, and goes on when the other
 /// end is dropped.
@@ -26,7 +26,7 @@ static TURN: Mutex<()> = Mutex::new(());
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(in crate::fs) fn done_and_not_answered() {
-    let next = NEXT.lock().unwrap().take();
+    let next = NEXT.lock().take();
     if let Some((arrived, released)) = next {
         arrived.send(()).unwrap();
         let _ = released.recv();
@@ -57,8 +57,9 @@ fn vault(dir: &tempfile::TempDir) -> Arc<Vault> {
 }
 
 struct Tree {
-    dir: tempfile::TempDir,
     mounted: Option<Mounted>,
+    // Last: what writes there ends before it.
+    dir: tempfile::TempDir,
 }
 
 impl Tree {
@@ -92,7 +93,7 @@ impl Tree {
     /// A script whose first change is done and noted by a thread that goes on when what is given back is dropped.
     fn held(&self, script: &str) -> (Child, Sender<()>) {
         let ((arrived, arrives), (release, released)) = (channel(), channel::<()>());
-        *NEXT.lock().unwrap() = Some((arrived, released));
+        *NEXT.lock() = Some((arrived, released));
         let child = self.sh(script);
         if arrives.recv_timeout(PATIENCE).is_err() {
             self.cut();
@@ -131,7 +132,7 @@ impl Drop for Tree {
 
 #[test]
 fn what_was_done_and_not_answered_is_answered_and_not_done_twice() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock();
     let tree = Tree::mounted();
     let prepared = "mkdir old; echo x > file; echo y > other; ln -s x link; setfattr -n user.a -v 1 file";
     assert_eq!(tree.said(tree.sh(prepared)), "");
@@ -159,7 +160,7 @@ fn what_was_done_and_not_answered_is_answered_and_not_done_twice() {
 
 #[test]
 fn a_commit_that_was_not_answered_is_no_lost_one() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock();
     let dir = tempfile::tempdir().unwrap();
     let vault = vault(&dir);
     let fs = Fs::new(Arc::clone(&vault), Register::new().unwrap());
@@ -201,7 +202,7 @@ fn what_another_put_there_is_not_what_a_request_made() {
 /// Between what it did and the note of it a daemon once went: the next one was asked again, and did it a second time.
 #[test]
 fn who_leaves_the_tree_waits_for_the_note_of_what_was_done() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock();
     for script in [
         "mkdir new",
         "ln -s target link",

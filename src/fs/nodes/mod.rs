@@ -14,11 +14,11 @@ mod spread;
 mod tests;
 
 use super::register::{Entry, Register, Spread as Row};
+use crate::lock::{Mutex, MutexGuard};
 use crate::model::Ino;
 use crate::store::BlobKey;
 use spread::{FIRST, Held, LAST, Spread};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const INO_BITS: u32 = 40;
@@ -290,7 +290,7 @@ impl Nodes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

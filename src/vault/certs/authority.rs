@@ -132,8 +132,8 @@ impl Vault {
         Ok(issued)
     }
 
-    fn one_signs(&self) -> std::sync::MutexGuard<'_, ()> {
-        self.signing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn one_signs(&self) -> crate::lock::MutexGuard<'_, (), { crate::lock::rank::ALONE }> {
+        self.signing.lock()
     }
 }
 

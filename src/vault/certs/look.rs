@@ -96,7 +96,7 @@ impl Vault {
 
     /// What the last look found, for `Status`.
     pub(in crate::vault) fn certificate_status(&self) -> Option<CertStatus> {
-        self.expiring.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.expiring.lock().clone()
     }
 
     /// Every file whose name promises a certificate or key. Each is opened as the daemon, and recorded.
@@ -221,7 +221,7 @@ impl Vault {
         status.soonest_ends = soonest.map(|info| info.not_after);
         let failing = |info: &&CertInfo| info.renewal.as_ref().is_some_and(|r| r.reason.is_some());
         status.failing = certificates.iter().filter(failing).count() as u64;
-        *self.expiring.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(status);
+        *self.expiring.lock() = Some(status);
     }
 }
 

@@ -35,9 +35,10 @@ fn now() -> i64 {
 
 /// A vault, unlocked, and an authority outside it.
 struct Rig {
-    home: tempfile::TempDir,
     vault: Vault,
     ca_key: Key,
+    // Last: what writes there ends before it.
+    home: tempfile::TempDir,
 }
 
 impl Rig {

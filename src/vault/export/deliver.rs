@@ -11,7 +11,6 @@ use crate::model::{HostName, Timestamp};
 use crate::policy::Host;
 use crate::vault::Vault;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// How long an acknowledgement is first waited for, and at most between two looks.
@@ -57,7 +56,7 @@ impl Vault {
                     Err(wait) => {
                         let wait = wait.unwrap_or(within).min(until - now);
                         let waited = self.exporter.due.wait_timeout(board, wait);
-                        board = waited.unwrap_or_else(PoisonError::into_inner).0;
+                        board = waited.0;
                     }
                 }
             };

@@ -6,7 +6,6 @@
 use super::list::List;
 use crate::vault::Vault;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 impl Vault {
@@ -23,7 +22,7 @@ impl Vault {
             if left.is_zero() || std::mem::take(&mut board.home_keys_wanted) {
                 break;
             }
-            board = self.exporter.due.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
+            board = self.exporter.due.wait_timeout(board, left).0;
         }
         drop(board);
         let plan = self.exporter.plan();

@@ -13,6 +13,7 @@ use super::signers::Signing;
 use crate::audit;
 use crate::bundle::{self, Head};
 use crate::caller::Daemon;
+use crate::lock::Mutex;
 use crate::model::{HostName, Ino, Timestamp};
 use crate::policy::Host;
 use crate::store::Batch;
@@ -22,7 +23,6 @@ use crate::vault::{State, Vault, VaultError};
 use crate::wire::{ExportState, ExportedHost};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Hosts whose lists are in memory at once: what is held does not grow with their number.
@@ -221,12 +221,12 @@ impl Vault {
     fn write_bundles(&self, jobs: Vec<Job>, signing: &Signing) -> Result<Vec<ExportedHost>, VaultError> {
         let outbox = &self.exporter.settings()?.outbox;
         let next = AtomicUsize::new(0);
-        let written = Mutex::new(Vec::new());
+        let written: Mutex<Vec<_>> = Mutex::new(Vec::new());
         let work = || {
             let mut names = Names::default();
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let draft = self.write_draft(job, signing, &mut names);
-                written.lock().unwrap_or_else(PoisonError::into_inner).push((job, draft));
+                written.lock().push((job, draft));
             }
         };
         if jobs.len() > 1 {
@@ -240,7 +240,7 @@ impl Vault {
             work();
         }
         let (mut done, mut drafts) = (Vec::new(), Vec::new());
-        for (job, draft) in written.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        for (job, draft) in written.into_inner() {
             match draft {
                 Ok((draft, notes)) => drafts.push((job, draft, notes)),
                 Err(error) => done.push(self.unmade(job, &error.to_string())),
@@ -339,7 +339,7 @@ impl Vault {
     /// Whether a test has ended it: a crash clears nothing away.
     fn is_ended(&self) -> bool {
         #[cfg(test)]
-        return self.exporter.fault.lock().unwrap().is_some();
+        return self.exporter.fault.lock().is_some();
         #[cfg(not(test))]
         false
     }
@@ -352,7 +352,7 @@ impl Vault {
 
     #[cfg(test)]
     pub(super) fn fault(&self, point: Fault) -> Result<(), VaultError> {
-        let next = *self.exporter.fault.lock().unwrap();
+        let next = *self.exporter.fault.lock();
         if next == Some(point) { Err(VaultError::Failed(format!("the test ends it: {point:?}"))) } else { Ok(()) }
     }
 }

@@ -31,11 +31,12 @@ pub use touched::ExportTouched;
 
 use super::{State, Vault, VaultError};
 use crate::config::Config;
+use crate::lock::{Condvar, Mutex, MutexGuard, rank};
 use crate::model::{ConsoleName, HostName};
 use board::Board;
 use plan::Plan;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 /// What the configuration says of exports.
 #[derive(Debug, Clone)]
@@ -79,7 +80,7 @@ impl ExportSettings {
 pub(super) struct Exporter {
     settings: OnceLock<ExportSettings>,
     /// Held by whoever makes bundles: one round at a time. Before everything else.
-    making: Mutex<()>,
+    making: Mutex<(), { rank::ALONE }>,
     plan: Mutex<Option<Plan>>,
     /// The policy's file when it was read. Before `plan`.
     stamp: Mutex<Option<watch::Stamp>>,
@@ -130,23 +131,23 @@ impl Exporter {
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inbox.lock()
     }
 
-    fn making(&self) -> MutexGuard<'_, ()> {
-        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    fn making(&self) -> MutexGuard<'_, (), { rank::ALONE }> {
+        self.making.lock()
     }
 
     fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        self.plan.lock()
     }
 
     fn stamp(&self) -> MutexGuard<'_, Option<watch::Stamp>> {
-        self.stamp.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stamp.lock()
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+        self.board.lock()
     }
 }
 

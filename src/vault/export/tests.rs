@@ -414,7 +414,7 @@ fn ended_at_each_step_no_number_is_given_twice_and_the_bundle_comes_after_all() 
         export(&vault);
         let first = rig.serials("h1");
         put(&vault, "nut/pin", "changed");
-        *vault.exporter.fault.lock().unwrap() = Some(point);
+        *vault.exporter.fault.lock() = Some(point);
         let ended = Admin::export(&vault, &root(), Export::default());
         assert!(ended.is_err() || ended.unwrap().hosts[0].state == ExportState::Failed, "{point:?}");
         let given = vault.host_record(&host("h1")).unwrap().serial;
@@ -639,7 +639,7 @@ fn deliveries_are_tried_until_they_succeed_and_only_of_the_newest() {
     assert!(vault.next_errand(std::time::Duration::from_millis(20)).is_none());
     // Ended between a delivery and the note of it: it is brought again, the same one.
     let serial = rig.serials("h2").last().copied().unwrap();
-    *vault.exporter.fault.lock().unwrap() = Some(Fault::Delivered);
+    *vault.exporter.fault.lock() = Some(Fault::Delivered);
     vault.delivered(&host("h2"), serial, Ok(()));
     drop(vault);
     let vault = rig.vault();

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the policy's file is looked at.
@@ -119,7 +119,7 @@ impl Vault {
         let debounce = settings.export.debounce;
         let wait = |inbox, time| {
             let waited = self.exporter.news.wait_timeout(inbox, time);
-            waited.unwrap_or_else(PoisonError::into_inner).0
+            waited.0
         };
         let begun = Instant::now();
         let mut inbox = self.exporter.inbox();

@@ -11,6 +11,7 @@ use super::{Change, Content, NewNode, SetAttr, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
 use crate::caller::Control;
+use crate::lock::{Mutex, MutexGuard, rank};
 use crate::model::{
     AclTag, Gid, Ino, Kind, PASSWORDS, PasswordName, PasswordPattern, SecretPath, Timestamp, Uid, check_password,
 };
@@ -19,7 +20,6 @@ use crate::wire::{
     too_many_passwords,
 };
 use bound::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// What the vault remembers of passwords from one request to the next.
@@ -29,7 +29,7 @@ pub(super) struct Passwords {
     /// Innermost, as well.
     opened: Mutex<Bound>,
     /// One change of a rotation at a time. Taken before every other lock of the vault.
-    rotating: Mutex<()>,
+    rotating: Mutex<(), { rank::ALONE }>,
 }
 
 impl Default for Passwords {
@@ -46,18 +46,18 @@ impl Default for Passwords {
 impl Vault {
     /// With another bound for passwords shown to one admin within a minute.
     pub fn with_shows_per_minute(self, most: u32) -> Self {
-        *self.passwords.shown.lock().unwrap_or_else(PoisonError::into_inner) = Bound::new(most);
+        *self.passwords.shown.lock() = Bound::new(most);
         self
     }
 
     /// With another bound for rotations whose passwords one admin is handed within a minute.
     pub fn with_rotations_per_minute(self, most: u32) -> Self {
-        *self.passwords.opened.lock().unwrap_or_else(PoisonError::into_inner) = Bound::new(most);
+        *self.passwords.opened.lock() = Bound::new(most);
         self
     }
 
-    fn rotating(&self) -> MutexGuard<'_, ()> {
-        self.passwords.rotating.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rotating(&self) -> MutexGuard<'_, (), { rank::ALONE }> {
+        self.passwords.rotating.lock()
     }
 
     /// The passwords that a pattern selects, by host, service and user.
@@ -148,7 +148,7 @@ impl Vault {
 
     /// Counts what an admin is handed, and refuses what is too much within a minute, on record.
     fn bounded(&self, bound: &Mutex<Bound>, actor: &Actor, caller: &Control, ino: Ino) -> Result<(), Fault> {
-        let taken = bound.lock().unwrap_or_else(PoisonError::into_inner).take(actor.uid, Instant::now());
+        let taken = bound.lock().take(actor.uid, Instant::now());
         let Err(wait) = taken else { return Ok(()) };
         let fault = too_many_passwords(wait);
         self.refuse(audit::Operation::Reveal, &self.path_of(ino, None), None, &caller.who(), fault.reason());

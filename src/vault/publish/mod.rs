@@ -20,6 +20,7 @@ use super::{Caller, Vault, VaultError, XattrMode};
 use crate::access::ScopeState;
 use crate::caller::{Account, Control};
 use crate::keyring::publish::PublishedKey;
+use crate::lock::{Condvar, Mutex, MutexGuard, rank};
 use crate::model::{
     Described, Ino, PUBLISH_XATTR, Preset, Publication, Recipient, Scope, Timestamp, parse_publications,
     write_publications,
@@ -29,7 +30,7 @@ use crate::wire::{Fault, HeldKey, PublicationInfo, PublicationState, Publish, Un
 use board::Board;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The longest `--timeout`: what a key's timeout can say.
@@ -42,7 +43,7 @@ const BOARD_AGAIN: Duration = Duration::from_millis(2);
 /// everything.
 #[derive(Default)]
 pub(super) struct Publisher {
-    board: Mutex<Board>,
+    board: Mutex<Board, { rank::BOARD }>,
     inbox: Mutex<Inbox>,
     news: Condvar,
     /// What is out, by serial number: a lock must not wait for the board, whose holder may wait for a user database.
@@ -91,15 +92,15 @@ impl Publisher {
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inbox.lock()
     }
 
     fn live(&self) -> MutexGuard<'_, BTreeMap<i32, PublishedKey>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live.lock()
     }
 
-    fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    fn board(&self) -> MutexGuard<'_, Board, { rank::BOARD }> {
+        self.board.lock()
     }
 }
 
@@ -265,11 +266,10 @@ impl Vault {
         let begun = Instant::now();
         let mut board = loop {
             match self.publisher.board.try_lock() {
-                Ok(board) => break board,
-                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) if begun.elapsed() < patience => std::thread::sleep(BOARD_AGAIN),
+                Some(board) => break board,
+                None if begun.elapsed() < patience => std::thread::sleep(BOARD_AGAIN),
                 // The thread does the rest; at the end, the next daemon.
-                Err(TryLockError::WouldBlock) => return self.publisher.touch_all(),
+                None => return self.publisher.touch_all(),
             }
         };
         for slots in std::mem::take(&mut board.slots).into_values() {

@@ -10,7 +10,7 @@ use crate::wire::PublicationState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the keys are looked for. What a uid does to its keyring is noticed in this time.
@@ -50,7 +50,7 @@ impl Vault {
             while !inbox.stop && !inbox.all && inbox.touched.is_empty() && looked.elapsed() < LOOK {
                 let left = LOOK.saturating_sub(looked.elapsed());
                 let waited = self.publisher.news.wait_timeout(inbox, left);
-                inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+                inbox = waited.0;
             }
             if inbox.stop {
                 return;

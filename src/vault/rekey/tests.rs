@@ -264,14 +264,14 @@ fn an_identity_that_the_caller_keeps_leaves_no_file_behind() {
 
 /// A supervisor in small: what a daemon that is killed leaves in its hands, also where the test's error locks the store.
 #[derive(Default)]
-struct Kept(std::sync::Mutex<Vec<u8>>);
+struct Kept(crate::lock::Mutex<Vec<u8>>);
 
 impl crate::vault::Keeper for Kept {
     fn keep(&self, identity: &Secret) {
-        *self.0.lock().unwrap() = identity.expose().to_vec();
+        *self.0.lock() = identity.expose().to_vec();
     }
     fn keep_also(&self, identity: &Secret) {
-        let mut kept = self.0.lock().unwrap();
+        let mut kept = self.0.lock();
         kept.push(b'\n');
         kept.extend_from_slice(identity.expose());
     }
@@ -292,7 +292,7 @@ fn the_daemon_that_takes_over_in_the_middle_asks_nobody() {
         fault::NEXT.set(ours.map(fault::Fault::Error));
         assert_eq!(rekey(&vault, "old", "new").is_ok(), (of_store, ours) == (None, None));
         drop(vault);
-        let left = Secret::copy_of(&kept.0.lock().unwrap()).unwrap();
+        let left = Secret::copy_of(&kept.0.lock()).unwrap();
         let next = rig.locked();
         let taken = Vault::unlock(&next, &Daemon, &UnlockBy::Kept(&left));
         taken.unwrap_or_else(|e| panic!("{of_store:?} {ours:?}: {e}"));
@@ -314,10 +314,10 @@ fn the_daemon_that_takes_over_after_a_change_of_recovery_keys_asks_nobody() {
         Vault::unlock(&vault, &Daemon, &by).unwrap();
         fill(&vault, 3);
         let other = age::x25519::Identity::generate().to_public().to_string();
-        let before = Secret::copy_of(&kept.0.lock().unwrap()).unwrap();
+        let before = Secret::copy_of(&kept.0.lock()).unwrap();
         Admin::recovery_add(&vault, &root(), &other, true).unwrap();
         drop(vault);
-        let left = Secret::copy_of(&kept.0.lock().unwrap()).unwrap();
+        let left = Secret::copy_of(&kept.0.lock()).unwrap();
         let next = rig.locked();
         // The escrow that was is worth nothing; the identity is what it was.
         assert_eq!(Vault::unlock(&next, &Daemon, &UnlockBy::Kept(&before)).is_ok(), !by_recovery);

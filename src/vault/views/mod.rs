@@ -17,11 +17,12 @@ pub(super) use sources::{Composition, composition};
 
 use super::on_change::{self, Touched};
 use super::{Attr, Caller, Change, Vault};
+use crate::lock::Mutex;
 use crate::model::{Ino, Timestamp};
 use crate::store::BlobKey;
 use std::collections::HashMap;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// The views' part of the vault. Lock order: `sizes` after everything, and nothing is called while it is held.
 #[derive(Default)]
@@ -107,8 +108,8 @@ impl Vault {
         }
     }
 
-    fn sizes(&self) -> std::sync::MutexGuard<'_, HashMap<Ino, (BlobKey, u64)>> {
-        self.views.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sizes(&self) -> crate::lock::MutexGuard<'_, HashMap<Ino, (BlobKey, u64)>> {
+        self.views.sizes.lock()
     }
 
     /// The store is locked.

@@ -12,6 +12,7 @@ mod tests;
 pub use pinned::{Held, Marks, hold, hold_again};
 
 use super::place::{Instances, Place};
+use crate::lock::{Mutex, RwLock};
 use crate::model::{Doubt, InstanceId};
 use index::{Attached, Index};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +20,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Where there are no descriptors left to be woken by, how long until one looks again.
@@ -144,16 +145,16 @@ impl Registry {
     }
 
     fn index(&self) -> Arc<Index> {
-        Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.index.read())
     }
 
     /// Puts a changed index in the place of the old one, unless `change` refuses.
     fn change<T, E>(&self, change: impl FnOnce(&mut Index) -> Result<T, E>) -> Result<T, E> {
-        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.changing.lock();
         let mut index = Index::clone(&self.index());
         let done = change(&mut index)?;
         self.any.store(!index.all.is_empty(), Ordering::Release);
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+        *self.index.write() = Arc::new(index);
         self.ring();
         Ok(done)
     }

@@ -252,7 +252,7 @@ fn begin(store: &Store, ino: u64, content: &[u8]) -> Journalled {
 fn told(store: &Store) -> Arc<Mutex<Vec<u64>>> {
     let told = Arc::new(Mutex::new(Vec::new()));
     let own = Arc::clone(&told);
-    store.tell_generations(Box::new(move |generation| own.lock().unwrap().push(generation.0)));
+    store.tell_generations(Box::new(move |generation| own.lock().push(generation.0)));
     told
 }
 
@@ -262,10 +262,10 @@ fn those_that_are_begun_are_on_the_disk_at_once_and_told_of_only_then() {
     let (store, _) = place.open().unwrap();
     let told = told(&store);
     let (first, second) = (begin(&store, 2, b"a"), begin(&store, 3, b"b"));
-    assert!(told.lock().unwrap().is_empty());
+    assert!(told.lock().is_empty());
     store.settle(second).unwrap();
     let at = store.generation().unwrap().0;
-    assert_eq!(told.lock().unwrap()[..], [at]);
+    assert_eq!(told.lock()[..], [at]);
     // It needs no sync of its own.
     NEXT_FAULT.set(Some(FaultPoint::JournalSync));
     store.settle(first).unwrap();
@@ -290,7 +290,7 @@ fn a_failed_sync_takes_back_all_that_were_begun_and_nothing_else() {
     let later = begin(&store, 5, b"later");
     assert!(store.settle(first).is_err() && store.settle(third).is_err(), "whenever they ask");
     store.settle(later).unwrap();
-    assert!(told.lock().unwrap().iter().is_sorted());
+    assert!(told.lock().iter().is_sorted());
     drop(store);
     let nodes = place.open().unwrap().1;
     assert_eq!(nodes.keys().map(|ino| ino.0).collect::<Vec<_>>(), [1, 2, 3, 5]);
@@ -351,7 +351,7 @@ fn many_at_once_are_all_there_and_share_their_syncs() {
             });
         }
     });
-    let told = told.lock().unwrap().clone();
+    let told = told.lock().clone();
     assert!(told.iter().is_sorted() && told.len() < (threads * each) as usize, "{} syncs", told.len());
     let copy = place.open_copy_nodes();
     assert_eq!(copy.len() as u64, 1 + threads * each);

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::sync::OnceLock;
 
 /// Contents of every form, to be cut and bent.
 fn specimens() -> &'static Vec<Vec<u8>> {

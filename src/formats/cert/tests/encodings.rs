@@ -150,8 +150,9 @@ fn keys_of_other_kinds_are_named_as_such() {
 #[test]
 fn an_rsa_key_whose_parts_do_not_belong_together_is_no_key() {
     let der = {
-        openssl(made().dir.path(), "rsa -traditional -in rsa2048.key -outform DER -out whole.der");
-        made().read("whole.der")
+        let made = made();
+        openssl(made.dir.path(), "rsa -traditional -in rsa2048.key -outform DER -out whole.der");
+        made.read("whole.der")
     };
     assert!(Key::from_pkcs1(&der).is_ok());
     let mut bent = der.clone();

@@ -10,7 +10,7 @@ use super::*;
 use crate::secret::Secret;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -41,31 +41,39 @@ impl Made {
     }
 }
 
-fn made() -> &'static Made {
-    static MADE: OnceLock<Made> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let kinds = [
-            ("rsa1024", "-algorithm RSA -pkeyopt rsa_keygen_bits:1024"),
-            ("rsa2048", "-algorithm RSA -pkeyopt rsa_keygen_bits:2048"),
-            ("rsa3072", "-algorithm RSA -pkeyopt rsa_keygen_bits:3072"),
-            ("rsapss", "-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048"),
-            ("p256", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
-            ("p256b", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
-            ("p384", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384"),
-            ("p521", "-algorithm EC -pkeyopt ec_paramgen_curve:P-521"),
-            ("ed25519", "-algorithm ED25519"),
-        ];
-        for (name, how) in kinds {
-            openssl(dir.path(), &format!("genpkey {how} -out {name}.key"));
-            openssl(
-                dir.path(),
-                &format!("req -x509 -key {name}.key -subj /CN={name}.example.org -days 30 -out {name}.crt"),
-            );
-        }
-        std::fs::write(dir.path().join("pass"), "correct horse").unwrap();
-        Made { dir, names: kinds.iter().map(|(name, _)| *name).collect() }
+/// The same for all tests that run side by side; gone with the last of them.
+fn made() -> Arc<Made> {
+    static MADE: Mutex<Weak<Made>> = Mutex::new(Weak::new());
+    let mut there = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    there.upgrade().unwrap_or_else(|| {
+        let made = Arc::new(make());
+        *there = Arc::downgrade(&made);
+        made
     })
+}
+
+fn make() -> Made {
+    let dir = tempfile::tempdir().unwrap();
+    let kinds = [
+        ("rsa1024", "-algorithm RSA -pkeyopt rsa_keygen_bits:1024"),
+        ("rsa2048", "-algorithm RSA -pkeyopt rsa_keygen_bits:2048"),
+        ("rsa3072", "-algorithm RSA -pkeyopt rsa_keygen_bits:3072"),
+        ("rsapss", "-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048"),
+        ("p256", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
+        ("p256b", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
+        ("p384", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384"),
+        ("p521", "-algorithm EC -pkeyopt ec_paramgen_curve:P-521"),
+        ("ed25519", "-algorithm ED25519"),
+    ];
+    for (name, how) in kinds {
+        openssl(dir.path(), &format!("genpkey {how} -out {name}.key"));
+        openssl(
+            dir.path(),
+            &format!("req -x509 -key {name}.key -subj /CN={name}.example.org -days 30 -out {name}.crt"),
+        );
+    }
+    std::fs::write(dir.path().join("pass"), "correct horse").unwrap();
+    Made { dir, names: kinds.iter().map(|(name, _)| *name).collect() }
 }
 
 fn passphrase(text: &str) -> Secret {
