@@ -8,6 +8,27 @@ use super::{Vault, VaultError};
 use crate::cert::{CertError, Pile, PublicKey};
 use crate::config::{Half, Pair};
 use crate::model::{Ino, Kind, SecretPath};
+use std::sync::Arc;
+
+/// Half of a pair that is to be committed: what the other must fit.
+pub(super) struct NewHalf {
+    half: Half,
+    /// Where the other one is.
+    pub other: SecretPath,
+    /// Its public key.
+    pub key: PublicKey,
+}
+
+impl NewHalf {
+    /// That it does not fit the other.
+    pub fn mismatch(&self) -> VaultError {
+        let what = match self.half {
+            Half::Cert => "the certificate is not for the key in",
+            Half::Key => "the key is not that of the certificate in",
+        };
+        VaultError::Invalid(format!("{what} {}", self.other))
+    }
+}
 
 impl Vault {
     /// Sets which files are pairs. Only the first call counts.
@@ -38,40 +59,57 @@ impl Vault {
         content: &[u8],
     ) -> Result<(), VaultError> {
         let Ok(parsed) = SecretPath::parse(path) else { return Ok(()) };
-        let Some((half, other, rule)) = self.other_half(&parsed) else { return Ok(()) };
+        let Some(new) = self.half(&parsed, mode, content)? else { return Ok(()) };
+        let other = self.with_tree(|t| t.find(&new.other).and_then(|ino| Some((ino, Arc::clone(t.get(ino)?)))))?;
+        self.check_half(path, &new, other.as_ref().map(|(ino, node)| (*ino, &**node)), own)
+    }
+
+    /// What is to be compared of content at a path, if that is half of a pair. Half of a pair that is empty is no half yet.
+    ///
+    /// # Errors
+    /// [`VaultError::Invalid`] with the reason: the mode is too wide, or it is not one certificate or key.
+    pub(super) fn half(&self, path: &SecretPath, mode: u16, content: &[u8]) -> Result<Option<NewHalf>, VaultError> {
+        let Some((half, other, rule)) = self.other_half(path) else { return Ok(None) };
         if half == Half::Key {
             refuse_wide(mode, rule.mode)?;
         }
-        // Half of a pair that is empty is no half yet.
         if content.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let key = public(half, content).map_err(|why| VaultError::Invalid(format!("one of a pair: {why}")))?;
-        let other_ino = self.with_tree(|t| t.find(&other))?;
-        let Some(other_ino) = other_ino else { return Ok(()) };
-        let other_node = self.node(other_ino)?;
+        Ok(Some(NewHalf { half, other, key }))
+    }
+
+    /// Whether a half may be committed at a path. `other` is what is at the other half's, `own` what is at its own.
+    ///
+    /// # Errors
+    /// [`VaultError::Invalid`] with the reason.
+    pub(super) fn check_half(
+        &self,
+        path: &str,
+        new: &NewHalf,
+        other: Option<(Ino, &Node)>,
+        own: Option<(Ino, &Node)>,
+    ) -> Result<(), VaultError> {
+        let Some((other_ino, other_node)) = other else { return Ok(()) };
         let Some(other_version) = other_node.current().filter(|v| v.size > 0) else { return Ok(()) };
-        let opposite = if half == Half::Key { Half::Cert } else { Half::Key };
+        let opposite = if new.half == Half::Key { Half::Cert } else { Half::Key };
         // What does not parse there cannot be a reason to refuse this.
-        let Ok(theirs) = public(opposite, self.look_at(other_ino, &other_node)?.expose()) else { return Ok(()) };
-        if key == theirs {
+        let Ok(theirs) = public(opposite, self.look_at(other_ino, other_node)?.expose()) else { return Ok(()) };
+        if new.key == theirs {
             return Ok(());
         }
         if let Some((ino, node)) = own
             && let Some(version) = node.current()
         {
             let first = version.time >= other_version.time
-                || public(half, self.look_at(ino, node)?.expose()).is_ok_and(|before| before == theirs);
+                || public(new.half, self.look_at(ino, node)?.expose()).is_ok_and(|before| before == theirs);
             if first {
                 tracing::info!(%path, "the first of a pair was changed; the other is to follow");
                 return Ok(());
             }
         }
-        let what = match half {
-            Half::Cert => "the certificate is not for the key in",
-            Half::Key => "the key is not that of the certificate in",
-        };
-        Err(VaultError::Invalid(format!("{what} {other}")))
+        Err(new.mismatch())
     }
 
     /// Whether a file that is renamed to `path` may have that name.

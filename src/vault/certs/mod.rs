@@ -381,4 +381,4 @@ impl From<CertError> for VaultError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -114,17 +114,17 @@ impl Rig {
         self.vault.cert_list(&root(), list).unwrap().certificates
     }
 
-    /// Key and certificate, self-signed, in PEM.
-    fn pair(name: &str) -> (String, String) {
-        let key = Key::generate(KeyType::EcdsaP256).unwrap();
-        let certificate = cert::self_signed(&key, &Subject::common(name), &[], 90, now()).unwrap();
-        (String::from_utf8(key.to_pem().unwrap().expose().to_vec()).unwrap(), certificate.to_pem())
-    }
-
     fn whole(&self) {
         let report = Admin::fsck(&self.vault, &root(), Fsck { open: true }).unwrap();
         assert_eq!(report.problems, []);
     }
+}
+
+/// Key and certificate, self-signed, in PEM.
+pub(in crate::vault) fn pair(name: &str) -> (String, String) {
+    let key = Key::generate(KeyType::EcdsaP256).unwrap();
+    let certificate = cert::self_signed(&key, &Subject::common(name), &[], 90, now()).unwrap();
+    (String::from_utf8(key.to_pem().unwrap().expose().to_vec()).unwrap(), certificate.to_pem())
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Fault>, why: &str) {
@@ -205,7 +205,7 @@ fn an_answer_that_fits_no_key_changes_nothing() {
     rig.accept(&rig.signed(&rig.request("web", false).request, 20)).unwrap();
     let asked = rig.request("web", false);
     let before = rig.shown("certs/web/cert.pem");
-    let (_, stranger) = Rig::pair("web");
+    let (_, stranger) = pair("web");
     refused(rig.accept(&stranger), "no key of the store belongs to it");
     refused(rig.accept("not a certificate"), "neither PEM nor DER");
     refused(rig.accept(&asked.request), "no certificate in it");
@@ -303,7 +303,7 @@ fn a_chain_is_kept_for_an_answer_that_comes_alone() {
 #[test]
 fn a_pair_from_elsewhere_is_stored_whole_or_not_at_all() {
     let rig = Rig::new();
-    let ((key, certificate), (other, _)) = (Rig::pair("mail"), Rig::pair("mail"));
+    let ((key, certificate), (other, _)) = (pair("mail"), pair("mail"));
     let store = |key: &str, replace| CertStore {
         host: host("mail"),
         key: secret(key),
@@ -352,7 +352,7 @@ fn an_own_authority_signs_and_takes_back() {
 #[test]
 fn the_second_of_a_pair_must_match_and_either_may_come_first() {
     let rig = Rig::new();
-    let ((key1, cert1), (key2, cert2), (key3, _)) = (Rig::pair("a"), Rig::pair("b"), Rig::pair("c"));
+    let ((key1, cert1), (key2, cert2), (key3, _)) = (pair("a"), pair("b"), pair("c"));
     // Either first.
     rig.put("tls/a/cert.pem", &cert1, None).unwrap();
     refused(rig.put("tls/a/key.pem", &key2, None), "the key is not that of the certificate in tls/a/cert.pem");
@@ -380,7 +380,7 @@ fn the_second_of_a_pair_must_match_and_either_may_come_first() {
 #[test]
 fn a_rename_into_place_is_a_commit_to_a_pair() {
     let rig = Rig::new();
-    let ((key1, cert1), (key2, _)) = (Rig::pair("a"), Rig::pair("b"));
+    let ((key1, cert1), (key2, _)) = (pair("a"), pair("b"));
     rig.put("tls/a/cert.pem", &cert1, None).unwrap();
     rig.put("tls/a/.key.tmp", &key2, None).unwrap();
     rig.put("tls/a/.good.tmp", &key1, None).unwrap();
@@ -400,7 +400,7 @@ fn a_rename_into_place_is_a_commit_to_a_pair() {
 #[test]
 fn a_key_of_a_pair_has_no_wide_mode() {
     let rig = Rig::new();
-    let (key, _) = Rig::pair("a");
+    let (key, _) = pair("a");
     refused(rig.put("tls/a/key.pem", &key, Some(0o644)), "too wide");
     assert!(!rig.there("tls/a/key.pem"));
     rig.put("tls/a/key.pem", &key, Some(0o640)).unwrap();
@@ -423,7 +423,7 @@ fn a_key_of_a_pair_has_no_wide_mode() {
     let set = rig.vault.set_xattr(&Daemon, ino, "system.posix_acl_access", &sorted, crate::vault::XattrMode::Set);
     assert!(matches!(set, Err(VaultError::Invalid(ref m)) if m.contains("too wide")), "{set:?}");
     // A certificate is public.
-    let (_, certificate) = Rig::pair("b");
+    let (_, certificate) = pair("b");
     rig.put("tls/b/cert.pem", &certificate, Some(0o644)).unwrap();
 }
 
@@ -447,13 +447,13 @@ fn an_answer_for_a_key_elsewhere_goes_where_its_rule_says() {
 #[test]
 fn the_list_tells_pairs_mismatches_and_what_cannot_be_read() {
     let rig = Rig::with(&[("tls/*/cert.pem", "tls/*/key.pem"), ("x/c.pem", "x/k.pem")]);
-    let ((key1, cert1), (key2, cert2)) = (Rig::pair("one"), Rig::pair("two"));
+    let ((key1, cert1), (key2, cert2)) = (pair("one"), pair("two"));
     rig.put("x/c.pem", &cert1, None).unwrap();
     rig.put("x/k.pem", &key1, None).unwrap();
     // A half is changed, the other not yet.
     rig.put("x/k.pem", &key2, None).unwrap();
     rig.put("both.pem", &(key2.clone() + &cert2), None).unwrap();
-    rig.put("alone.crt", &Rig::pair("three").1, None).unwrap();
+    rig.put("alone.crt", &pair("three").1, None).unwrap();
     rig.put("far.key", &key1, None).unwrap();
     rig.put("wg.key", "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n", None).unwrap();
     let of = |at: &str| rig.list("*").into_iter().find(|i| i.path.to_string() == at).unwrap();
@@ -555,7 +555,7 @@ fn a_pair_that_could_not_be_written_is_the_old_one_after_a_restart() {
 #[test]
 fn a_rollback_of_a_pair_is_no_commit_of_one() {
     let rig = Rig::new();
-    let ((key1, cert1), (key2, cert2)) = (Rig::pair("a"), Rig::pair("b"));
+    let ((key1, cert1), (key2, cert2)) = (pair("a"), pair("b"));
     for (file, content) in [("cert", &cert1), ("key", &key1), ("key", &key2), ("cert", &cert2)] {
         rig.put(&format!("tls/a/{file}.pem"), content, None).unwrap();
     }

@@ -10,13 +10,14 @@ use super::record::{ConsoleRecord, Consoles};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::caller::Daemon;
+use crate::cert::PublicKey;
 use crate::meter::{Payer, Resource};
 use crate::model::{Ino, Kind, Meta, SecretPath, Timestamp};
 use crate::vault::node::Node;
 use crate::vault::on_change::ON_CHANGE;
 use crate::vault::{Vault, VaultError};
 use crate::wire::{Listed, RefusedEntry};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a draft does, for the report, the log and the console's record.
 #[derive(Default)]
@@ -71,13 +72,15 @@ impl Applying<'_> {
             }
         }
         let mut refused_folders: Vec<SecretPath> = Vec::new();
+        let halves = halves(&prepared);
         for entry in prepared {
             let (path, kind) = (entry.path.clone(), entry.kind());
             if refused_folders.iter().any(|folder| place::is_below(&path, folder)) {
                 self.refuse(&path, "its folder is refused".into());
                 continue;
             }
-            match self.one(entry) {
+            let fits = self.fits(&entry, &halves);
+            match fits.and_then(|()| self.one(entry)) {
                 Ok(Done::Added) => self.owns(path, |plan| &mut plan.added),
                 Ok(Done::Changed) => self.owns(path, |plan| &mut plan.changed),
                 Ok(Done::Unchanged) => self.plan.unchanged += 1,
@@ -92,6 +95,18 @@ impl Applying<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether half of a pair fits the other one, of the bundle, or of this host where the bundle has none.
+    fn fits(&self, entry: &Prepared, halves: &HashMap<SecretPath, PublicKey>) -> Result<(), Why> {
+        let Some(half) = &entry.half else { return Ok(()) };
+        if let Some(theirs) = halves.get(&half.other) {
+            return if *theirs == half.key { Ok(()) } else { Err(half.mismatch().into()) };
+        }
+        let (other, own) = (self.at(&half.other), self.at(&entry.path));
+        let other = other.as_ref().map(|(ino, node)| (*ino, node));
+        let own = own.as_ref().map(|(ino, node)| (*ino, node));
+        Ok(self.vault.check_half(&entry.path.to_string(), half, other, own)?)
     }
 
     fn owns(&mut self, path: SecretPath, list: impl FnOnce(&mut Plan) -> &mut Listed) {
@@ -186,7 +201,7 @@ impl Applying<'_> {
     }
 
     fn make(&mut self, entry: Prepared) -> Result<Done, Why> {
-        let Prepared { path, lies, what, meta } = entry;
+        let Prepared { path, lies, what, meta, .. } = entry;
         let (folder, name) = path.split_last().ok_or(VaultError::NotFound)?;
         let Some((parent, directory)) = self.at(&folder).filter(|(_, node)| node.kind == Kind::Directory) else {
             return Err(Why::Entry("its folder is not there, or is no directory".into()));
@@ -240,7 +255,7 @@ impl Applying<'_> {
     }
 
     fn change(&mut self, ino: Ino, node: Node, entry: Prepared) -> Result<Done, Why> {
-        let Prepared { path, lies, what, meta } = entry;
+        let Prepared { path, lies, what, meta, .. } = entry;
         let mut next = node.clone();
         if lies == Lies::Within {
             set(&mut next, meta);
@@ -284,6 +299,11 @@ impl Applying<'_> {
         }
         Ok(judge(Operation::ChangeMeta)?)
     }
+}
+
+/// The public keys of all halves of pairs, by their paths.
+fn halves(prepared: &[Prepared]) -> HashMap<SecretPath, PublicKey> {
+    prepared.iter().filter_map(|entry| Some((entry.path.clone(), entry.half.as_ref()?.key.clone()))).collect()
 }
 
 /// Owner, mode and the rest as they are to be. Symlinks have a mode that means nothing.

@@ -17,6 +17,7 @@ use crate::seal;
 use crate::secret::{Kek, Secret};
 use crate::vault::node::{Node, Version};
 use crate::vault::on_change::ON_CHANGE;
+use crate::vault::pairs::NewHalf;
 use crate::vault::unlock::Keys;
 use crate::vault::{Vault, VaultError, publish, xattr};
 use crate::wire::RefusedEntry;
@@ -32,6 +33,8 @@ pub(super) struct Prepared {
     pub lies: Lies,
     pub what: What,
     pub meta: Wanted,
+    /// What is to be compared of it, if a rule of this host says that it is half of a pair.
+    pub half: Option<NewHalf>,
 }
 
 /// What an entry is.
@@ -169,7 +172,8 @@ impl<'a> Preparing<'a> {
         let mode = if content.is_some() { 0o644 } else { 0o755 };
         let meta = Wanted { mode, ..Wanted::of_folder() };
         let lies = if content.is_some() { Lies::Within } else { Lies::Served };
-        let judged = self.content_of(path, content).map(|what| Prepared { path: path.clone(), lies, what, meta });
+        let judged =
+            self.content_of(path, content).map(|what| Prepared { path: path.clone(), lies, what, meta, half: None });
         self.take(path, kind, judged)
     }
 
@@ -213,7 +217,13 @@ impl<'a> Preparing<'a> {
         let (consoles, ours, path) = (self.consoles, self.ours, &entry.path);
         self.vault.with_tree(|tree| place::place(tree, consoles, ours, path, kind))?.map_err(Why::Entry)?;
         if lies == Lies::Kept {
-            return Ok(Prepared { path: path.clone(), lies, what: What::Directory, meta: Wanted::of_folder() });
+            return Ok(Prepared {
+                path: path.clone(),
+                lies,
+                what: What::Directory,
+                meta: Wanted::of_folder(),
+                half: None,
+            });
         }
         let meta = self.wanted(entry)?;
         let what = match &entry.kind {
@@ -226,7 +236,8 @@ impl<'a> Preparing<'a> {
             }
             EntryKind::File { .. } => self.content_of(path, content)?,
         };
-        Ok(Prepared { path: path.clone(), lies, what, meta })
+        let half = content.map(|content| self.vault.half(path, meta.mode, content.expose())).transpose()?.flatten();
+        Ok(Prepared { path: path.clone(), lies, what, meta, half })
     }
 
     fn wanted(&mut self, entry: &bundle::Entry) -> Result<Wanted, Why> {

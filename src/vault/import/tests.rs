@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 mod kept;
+mod pairs;
 
 /// Every point of an import, in order.
 const ALL: [Point; 7] =
