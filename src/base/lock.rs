@@ -90,11 +90,6 @@ impl<T, const RANK: u8> Mutex<T, RANK> {
         Some(MutexGuard { guard, held: Held::took() })
     }
 
-    /// The value, of whoever has the mutex for himself.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The value.
     pub fn into_inner(self) -> T {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)

@@ -1,11 +1,12 @@
 //! What an admin puts or removes by path. A put is one transaction: the folders it lacks, the file, its owner and mode, and the content.
 
 use super::authority::Owner;
-use super::open::denial_of;
+use super::node::Node;
+use super::open::{WriteRight, denial_of};
 use super::scopes::Holder;
 use super::writer::Writer;
 use super::{Change, NewNode, SetAttr, Vault, VaultError};
-use crate::access::Operation;
+use crate::access::{Operation, ScopeState};
 use crate::audit;
 use crate::caller::Control;
 use crate::meter::{Payer, Resource};
@@ -55,15 +56,15 @@ impl Vault {
     /// Puts content at a path: all that it takes, or nothing. The number of the version.
     pub(super) fn put_whole(&self, actor: &Actor, caller: &Control, put: &Put) -> Result<u64, VaultError> {
         let (folder, name) = put.path.split_last().ok_or(VaultError::IsADirectory)?;
-        let bytes = put.content.expose();
-        self.check_named(Some(name), bytes)?;
-        // Sealed without the lock; anew, if the keys or whose the folder is changed meanwhile.
+        let (path, bytes) = (put.path.to_string(), put.content.expose());
+        self.recording(audit::Operation::Commit, &path, || caller.who(), self.check_named(Some(name), bytes))?;
+        // Sealed without the lock; anew, if the keys changed meanwhile: so they do when a scope comes or goes.
         let (mut writer, scope, sealed) = loop {
-            let (keys, scope) = (self.keys()?, self.scope_at(&folder)?);
-            let kek = keys.kek(&scope).map_err(|state| self.without_key(caller, put, &scope, state))?;
+            let (keys, scope) = (self.keys()?, self.node(self.nearest(&folder)?)?.scope.clone());
+            let kek = keys.kek(&scope).map_err(|state| self.without_key(caller, &path, &scope, state))?;
             let sealed = seal::seal_blob(bytes, &kek, &keys.recovery);
             let writer = self.lock_writer();
-            if Arc::ptr_eq(&self.keys()?, &keys) && self.scope_at(&folder)? == scope {
+            if Arc::ptr_eq(&self.keys()?, &keys) {
                 break (writer, scope, sealed);
             }
         };
@@ -74,7 +75,7 @@ impl Vault {
         if let Err(VaultError::Denied(denial)) = &done {
             self.follow_revocation(&Holder::daemon(&scope), denial);
         }
-        let version = self.recording(audit::Operation::Commit, &put.path.to_string(), || caller.who(), done)?;
+        let version = done?;
         changes.into_iter().for_each(|change| self.tell(change));
         Ok(version)
     }
@@ -111,44 +112,46 @@ impl Vault {
             next = self.with_attributes(caller, (ino, &next), &path, set)?;
             right = self.right_to_change(caller, (ino, &next), &path, Operation::Write)?;
         }
-        self.check_pair(&path, Some((ino, &next)), next.meta.mode, bytes)?;
-        let payer = Payer::of(caller.uid(), right.holder.instance());
-        self.meter.spend(Resource::CommitBytes, payer, bytes.len() as u64, Instant::now())?;
-        let mut changed = self.next_version((ino, &path), next, sealed, bytes.len(), caller.uid())?;
-        changed.next.meta.mtime = changed.next.meta.ctime;
-        self.check_share(&before, &changed, self.abreast.adds())?;
-        let (number, rule) = (changed.number(), right.grant.rule().to_string());
-        self.record(audit::Operation::Commit, &path, Some(number), &caller.who(), &rule)?;
-        if there.is_none() {
-            self.stamp(writer, parent)?;
-        }
         changes.push(match there {
             Some(ino) => Change::Node(ino),
             None => Change::Entry { parent, name: name.clone() },
         });
+        let made = there.is_none().then_some(parent);
+        let done = self.commit_put(writer, caller, &right, (&before, next), &path, (bytes, sealed), made);
+        self.recording(audit::Operation::Commit, &path, || caller.who(), done)
+    }
+
+    /// Commits its content, with all that waits.
+    #[allow(clippy::too_many_arguments, reason = "what was decided of it, and what is to be written")]
+    fn commit_put(
+        &self,
+        writer: &mut Writer,
+        caller: &Control,
+        right: &WriteRight,
+        (before, next): (&Node, Node),
+        path: &str,
+        (bytes, sealed): (&[u8], (Vec<u8>, BlobDigest)),
+        made_in: Option<Ino>,
+    ) -> Result<u64, VaultError> {
+        let ino = right.ino();
+        self.check_pair(path, Some((ino, &next)), next.meta.mode, bytes)?;
+        let payer = Payer::of(caller.uid(), right.holder.instance());
+        self.meter.spend(Resource::CommitBytes, payer, bytes.len() as u64, Instant::now())?;
+        let mut changed = self.next_version((ino, path), next, sealed, bytes.len(), caller.uid())?;
+        changed.next.meta.mtime = changed.next.meta.ctime;
+        self.check_share(before, &changed, self.abreast.adds())?;
+        let (number, rule) = (changed.number(), right.grant.rule().to_string());
+        self.record(audit::Operation::Commit, path, Some(number), &caller.who(), &rule)?;
+        if let Some(parent) = made_in {
+            self.stamp(writer, parent)?;
+        }
         self.install(writer, vec![changed])?;
         Ok(number)
     }
 
-    /// The scope of what is at a path, or would be.
-    fn scope_at(&self, path: &SecretPath) -> Result<Scope, VaultError> {
-        self.with_tree(|tree| {
-            let mut scope = Scope::Host;
-            let mut at = Ino::ROOT;
-            for name in path.names() {
-                let Some(ino) = tree.child(at, name.as_str()) else { break };
-                at = ino;
-                if let Some(node) = tree.get(at) {
-                    scope = node.scope.clone();
-                }
-            }
-            scope
-        })
-    }
-
-    fn without_key(&self, caller: &Control, put: &Put, scope: &Scope, state: crate::access::ScopeState) -> VaultError {
+    fn without_key(&self, caller: &Control, path: &str, scope: &Scope, state: ScopeState) -> VaultError {
         let denial = denial_of(state);
-        self.refuse(audit::Operation::Commit, &put.path.to_string(), None, &caller.who(), &denial.to_string());
+        self.refuse(audit::Operation::Commit, path, None, &caller.who(), &denial.to_string());
         self.follow_revocation(&Holder::daemon(scope), &denial);
         VaultError::Denied(denial)
     }

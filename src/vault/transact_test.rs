@@ -201,6 +201,27 @@ fn a_put_with_its_folders_owner_and_content_is_one_entry() {
     }
 }
 
+#[test]
+fn a_put_that_is_refused_is_on_record_once_and_leaves_nothing() {
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    let log = |rig: &Rig| std::fs::read_to_string(rig.home.path().join("log1")).unwrap();
+    make(&vault, Ino::ROOT, "folder", Kind::Directory).unwrap();
+    // What is no certificate, what is longer than a secret may be, and a name in a folder that is not made by hand.
+    for (at, size) in [("a/b.pem", 4), ("a/long", (1 << 20) + 1), ("containers/nobody/pin", 4)] {
+        let content = Secret::copy_of(&vec![b'x'; size]).unwrap();
+        let put = crate::wire::Put { path: path(at), uid: None, gid: None, mode: None, parents: true, content };
+        let actor = crate::wire::Actor::new(0, 0, std::process::id().cast_signed());
+        let before = seen(&vault);
+        assert!(vault.put_whole(&actor, &vault.admin(&actor).unwrap(), &put).is_err(), "{at}");
+        assert_eq!(seen(&vault), before, "{at}");
+    }
+    vault.shutdown();
+    let refused: Vec<String> =
+        log(&rig).lines().filter(|line| line.contains("\"denied\"")).map(|line| line[..160].to_owned()).collect();
+    assert_eq!(refused.len(), 3, "{refused:#?}");
+}
+
 /// A key that is replaced and removed for good in one transaction: if that fails, the old one is all there is.
 #[test]
 fn a_private_key_outlives_the_transaction_that_was_to_replace_it() {

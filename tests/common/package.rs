@@ -43,7 +43,7 @@ impl Package {
     pub fn init(&self) {
         sh("umask 077; echo horse > /root/passphrase; pinfold init --passphrase-file /root/passphrase --recovery-out /root/recovery.key").ok();
         // What is installed is not what was built for tests: a passphrase costs what the documents say.
-        sh("grep -aqE '^-> scrypt [^ ]+ 17$' /var/lib/pinfold/identity.age /var/lib/pinfold/*/identity.age").ok();
+        sh("grep -aqE '^-> scrypt [^ ]+ 17$' /var/lib/pinfold/identity.age").ok();
     }
 
     pub fn unlock(&self) {

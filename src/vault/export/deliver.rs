@@ -55,8 +55,7 @@ impl Vault {
                     Ok(found) => break found,
                     Err(wait) => {
                         let wait = wait.unwrap_or(within).min(until - now);
-                        let waited = self.exporter.due.wait_timeout(board, wait);
-                        board = waited.0;
+                        (board, _) = self.exporter.due.wait_timeout(board, wait);
                     }
                 }
             };

@@ -49,8 +49,7 @@ impl Vault {
             let mut inbox = self.publisher.inbox();
             while !inbox.stop && !inbox.all && inbox.touched.is_empty() && looked.elapsed() < LOOK {
                 let left = LOOK.saturating_sub(looked.elapsed());
-                let waited = self.publisher.news.wait_timeout(inbox, left);
-                inbox = waited.0;
+                (inbox, _) = self.publisher.news.wait_timeout(inbox, left);
             }
             if inbox.stop {
                 return;

@@ -35,7 +35,7 @@ impl Vault {
     }
 
     /// The folder that a missing one would be made in.
-    fn nearest(&self, path: &SecretPath) -> Result<Ino, VaultError> {
+    pub(in crate::vault) fn nearest(&self, path: &SecretPath) -> Result<Ino, VaultError> {
         self.with_tree(|tree| {
             let mut at = Ino::ROOT;
             for name in path.names() {
