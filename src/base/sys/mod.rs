@@ -7,6 +7,7 @@ pub mod child;
 pub mod confine;
 pub mod connection;
 pub mod file_handle;
+pub mod file_lock;
 pub mod isolated_child;
 pub mod keyctl;
 pub mod keyring_child;

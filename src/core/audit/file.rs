@@ -3,7 +3,8 @@
 use super::AuditError;
 use super::line::{self, Anchor, Clock, Durable, FORMAT, LINE_MAX, Parts, own};
 use super::rotated::Rotated;
-use nix::fcntl::{Flock, FlockArg};
+use crate::sys::file_lock;
+use nix::fcntl::Flock;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -11,8 +12,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+/// How long the lock is waited for: a child that a writer was starting when it was killed has a copy until it runs.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 /// Digits of the number that a rotated file's name ends in.
 pub(super) const NUMBER_DIGITS: usize = 12;
 
@@ -156,7 +159,7 @@ pub(super) fn sync_folder(log: &Path) -> io::Result<()> {
 }
 
 fn lock(file: File, path: &Path) -> Result<Locked, AuditError> {
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+    file_lock::exclusive(file, LEFT_BEHIND, |_| true).map_err(|(_, errno)| match errno {
         nix::Error::EWOULDBLOCK => AuditError::InUse { path: path.into() },
         other => AuditError::open(path, other.into()),
     })

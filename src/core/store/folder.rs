@@ -4,13 +4,15 @@
 
 use super::StoreError;
 use super::manifest::{self, Slots};
+use crate::sys::file_lock;
 use crate::trust;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use nix::sys::statvfs::fstatvfs;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The content of `FORMAT`, and of the meta record of the same purpose.
 pub(super) const FORMAT: &[u8] = b"pinfold store 2\n";
@@ -32,6 +34,9 @@ const SPARE: u64 = 2 << 20;
 const CREATING: &str = "creating";
 /// The journal's folder.
 pub(super) const JOURNAL_DIR: &str = "journal";
+
+/// How long a lock is waited for whose holder is dead: a child that it was starting when it was killed has a copy until it runs.
+const LEFT_BEHIND: Duration = Duration::from_secs(5);
 
 /// The largest extra file, in bytes, and how many a store has at most.
 pub(super) const MAX_FILE: u64 = 1 << 20;
@@ -359,19 +364,24 @@ fn check_format(path: &Path) -> Result<(), StoreError> {
 
 fn lock(path: &Path) -> Result<Flock<File>, StoreError> {
     let file = private().create(true).open(path.join(LOCK_FILE))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    match file_lock::exclusive(file, LEFT_BEHIND, |file| holder(file).is_some_and(file_lock::is_dead)) {
         Ok(mut locked) => {
-            // Who, for the error of a second opener. Not being able to say so is no reason not to open.
+            // Who, for a second opener. Not being able to say so is no reason not to open.
             let _ = locked.set_len(0).and_then(|()| locked.write_all(format!("{}\n", std::process::id()).as_bytes()));
             Ok(locked)
         }
         Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
-            let said = read_bounded(file, 16).unwrap_or_default();
-            let pid = std::str::from_utf8(&said).ok().and_then(|s| s.trim().parse().ok());
-            Err(StoreError::InUse { store: path.to_owned(), pid })
+            Err(StoreError::InUse { store: path.to_owned(), pid: holder(&file) })
         }
         Err((_, e)) => Err(StoreError::Io(e.into())),
     }
+}
+
+/// Who says in the lock's file that the lock is its.
+fn holder(file: &File) -> Option<u32> {
+    let mut said = [0; 16];
+    let len = file.read_at(&mut said, 0).ok()?;
+    std::str::from_utf8(&said[..len]).ok()?.trim().parse().ok()
 }
 
 /// A file name that an extra file may have: it can neither leave the folder nor be taken for the store's own.

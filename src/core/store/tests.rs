@@ -5,9 +5,11 @@ use super::*;
 use crate::model::VersionNo;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 fn key() -> Secret {
@@ -230,6 +232,32 @@ fn a_second_opener_is_refused_and_told_by_whom() {
     assert!(!other.success(), "another process does not get the lock either");
     drop(store);
     drop(place.open());
+}
+
+#[test]
+fn what_a_killed_daemon_was_starting_does_not_keep_the_next_one_out() {
+    let place = Place::new();
+    let lock = place.dir.join("lock");
+    let mut dead = Command::new("true").spawn().unwrap();
+    dead.wait().unwrap();
+    let holding = || {
+        let mut flock = Command::new("flock");
+        let flock = flock.arg(&lock).args(["sh", "-c", "echo; read line"]);
+        let mut child = flock.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        child
+    };
+    let mut child = holding();
+    fs::write(&lock, format!("{}\n", dead.id())).unwrap();
+    let opener = std::thread::spawn({
+        let dir = place.dir.clone();
+        move || Store::open(&dir).map(drop)
+    });
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(!opener.is_finished(), "it waits");
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    opener.join().unwrap().unwrap();
 }
 
 #[test]

@@ -9,8 +9,13 @@ fn one_writer_at_a_time() {
     assert!(matches!(Log::open(settings(dir.path()), None), Err(AuditError::InUse { .. })));
     log.rotate().unwrap();
     assert!(matches!(Log::open(settings(dir.path()), None), Err(AuditError::InUse { .. })));
-    drop(log);
+    let closed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        drop(log);
+    });
+    // What a writer that was killed leaves of its lock is gone a moment later.
     open(&dir);
+    closed.join().unwrap();
 }
 
 #[test]
