@@ -2,6 +2,7 @@
 //!
 //! Owns no state but the arena, and decides nothing. It knows nothing of the store, the daemon or the control socket.
 
+pub mod aead;
 pub mod exit;
 pub mod hex;
 pub mod lock;

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use pinfold_base::{hex, lock, model, secret, stream, sys, trust};
+use pinfold_base::{aead, hex, lock, model, secret, stream, sys, trust};
 use pinfold_formats::wire;
 
 pub mod access;

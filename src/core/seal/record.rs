@@ -4,20 +4,17 @@
 //! "pinfold/record" ‖ inode (8 bytes, big-endian). The key is HKDF-SHA-256(index key, "pinfold/record/v1").
 
 use super::SealError;
+use crate::aead::{Aead, NONCE, TAG};
 use crate::model::Ino;
 use crate::secret::Secret;
-use chacha20poly1305::aead::Aead;
-use chacha20poly1305::aead::Payload;
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 const VERSION: u8 = 1;
-const NONCE: usize = 24;
 
 /// The key that seals records, made of the store's index key.
-pub struct RecordKey(XChaCha20Poly1305);
+pub struct RecordKey(Aead);
 
 impl RecordKey {
     /// Derives it.
@@ -26,21 +23,17 @@ impl RecordKey {
         Hkdf::<Sha256>::new(None, index_key.expose())
             .expand(b"pinfold/record/v1", &mut *key)
             .expect("32 bytes are a length HKDF-SHA-256 gives");
-        RecordKey(XChaCha20Poly1305::new((&*key).into()))
+        RecordKey(Aead::new(&key))
     }
 
     /// Seals a record to its inode.
     pub fn seal(&self, ino: Ino, record: &[u8]) -> Vec<u8> {
-        let mut nonce = [0; NONCE];
-        getrandom::getrandom(&mut nonce).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
-        let sealed = self
-            .0
-            .encrypt(XNonce::from_slice(&nonce), Payload { msg: record, aad: &aad(ino) })
-            .expect("a record is far below the cipher's limit");
-        let mut out = Vec::with_capacity(1 + NONCE + sealed.len());
-        out.push(VERSION);
-        out.extend_from_slice(&nonce);
-        out.extend_from_slice(&sealed);
+        let mut out = Vec::with_capacity(1 + NONCE + record.len() + TAG);
+        out.resize(1 + NONCE, VERSION);
+        out.extend_from_slice(record);
+        let (nonce, tag) = self.0.seal(&aad(ino), &mut out[1 + NONCE..]);
+        out[1..=NONCE].copy_from_slice(&nonce);
+        out.extend_from_slice(&tag);
         out
     }
 
@@ -51,11 +44,11 @@ impl RecordKey {
     pub fn open(&self, ino: Ino, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let what = "a record";
         let Some((&VERSION, rest)) = sealed.split_first() else { return Err(SealError::Format(what)) };
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE>().ok_or(SealError::Format(what))?;
-        self.0
-            .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &aad(ino) })
-            .map(Zeroizing::new)
-            .map_err(|_| SealError::Tampered(what))
+        let (nonce, rest) = rest.split_first_chunk().ok_or(SealError::Format(what))?;
+        let (body, tag) = rest.split_last_chunk().ok_or(SealError::Format(what))?;
+        let mut record = Zeroizing::new(body.to_vec());
+        self.0.open(nonce, &aad(ino), &mut record, tag).map_err(|_| SealError::Tampered(what))?;
+        Ok(record)
     }
 }
 

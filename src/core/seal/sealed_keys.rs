@@ -5,17 +5,14 @@
 
 use super::SealError;
 use super::identity::{MAX_WORK_FACTOR, WORK_FACTOR, passphrase_text};
+use crate::aead::{Aead, NONCE};
 use crate::secret::Secret;
-use chacha20poly1305::aead::{AeadInPlace, KeyInit};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use std::io::{Read, Write};
 use zeroize::Zeroizing;
 
 const VERSION: u8 = 1;
-const NONCE: usize = 24;
-const TAG: usize = 16;
 /// The longest key under a passphrase, in bytes.
 const KEY_MAX: usize = 4096;
 
@@ -23,13 +20,11 @@ const KEY_MAX: usize = 4096;
 pub fn seal_own(index_key: &Secret, label: &str, key: &Secret) -> Vec<u8> {
     let mut out = vec![0; 1 + NONCE + key.len()];
     out[0] = VERSION;
-    getrandom::getrandom(&mut out[1..=NONCE]).expect("getrandom(2) does not fail on a kernel that mounts FUSE");
     // Copied here and encrypted in its place: nothing else ever lies in this vector.
     out[1 + NONCE..].copy_from_slice(key.expose());
     let (head, body) = out.split_at_mut(1 + NONCE);
-    let tag = cipher(index_key)
-        .encrypt_in_place_detached(XNonce::from_slice(&head[1..]), &aad(label), body)
-        .expect("a key is far below the cipher's limit");
+    let (nonce, tag) = aead(index_key).seal(&aad(label), body);
+    head[1..].copy_from_slice(&nonce);
     out.extend_from_slice(&tag);
     out
 }
@@ -42,12 +37,10 @@ pub fn seal_own(index_key: &Secret, label: &str, key: &Secret) -> Vec<u8> {
 pub fn open_own(index_key: &Secret, label: &str, sealed: &[u8]) -> Result<Secret, SealError> {
     let what = "a key of the store's own";
     let Some((&VERSION, rest)) = sealed.split_first() else { return Err(SealError::Format(what)) };
-    let (nonce, rest) = rest.split_first_chunk::<NONCE>().ok_or(SealError::Format(what))?;
-    let (body, tag) = rest.split_last_chunk::<TAG>().ok_or(SealError::Format(what))?;
+    let (nonce, rest) = rest.split_first_chunk().ok_or(SealError::Format(what))?;
+    let (body, tag) = rest.split_last_chunk().ok_or(SealError::Format(what))?;
     let mut key = Secret::copy_of(body)?;
-    cipher(index_key)
-        .decrypt_in_place_detached(XNonce::from_slice(nonce), &aad(label), key.expose_mut(), tag.into())
-        .map_err(|_| SealError::Tampered(what))?;
+    aead(index_key).open(nonce, &aad(label), key.expose_mut(), tag).map_err(|_| SealError::Tampered(what))?;
     Ok(key)
 }
 
@@ -91,12 +84,12 @@ pub fn open_with_passphrase(sealed: &[u8], passphrase: &Secret) -> Result<Secret
     Ok(key)
 }
 
-fn cipher(index_key: &Secret) -> XChaCha20Poly1305 {
+fn aead(index_key: &Secret) -> Aead {
     let mut key = Zeroizing::new([0; 32]);
     Hkdf::<Sha256>::new(None, index_key.expose())
         .expand(b"pinfold/own/v1", &mut *key)
         .expect("32 bytes are a length HKDF-SHA-256 gives");
-    XChaCha20Poly1305::new((&*key).into())
+    Aead::new(&key)
 }
 
 fn aad(label: &str) -> Vec<u8> {

@@ -5,10 +5,9 @@
 use super::super::db::{Put, Tree};
 use super::super::manifest::{self, State};
 use super::super::{MAX_KEY, MAX_VALUE, StoreError};
+use crate::aead::{self, Aead};
 use crate::model::{Generation, Ino};
 use crate::secret::Secret;
-use chacha20poly1305::aead::{AeadInPlace, KeyInit};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
@@ -21,13 +20,13 @@ pub(super) const MAX_ENTRY: usize = 1 << 20;
 const MAGIC: &[u8; 4] = b"pje\n";
 
 /// The authentication tag of an entry, by which the next one names it.
-pub(super) type Tag = [u8; 16];
+pub(super) type Tag = [u8; aead::TAG];
 /// What tells one opening of the journal from another.
 pub(super) type Epoch = [u8; 16];
 
 /// The subkeys of the index key that the journal is under.
 pub(super) struct Keys {
-    seal: XChaCha20Poly1305,
+    seal: Aead,
     header: Box<Hmac<Sha256>>,
 }
 
@@ -35,7 +34,7 @@ impl Keys {
     /// Derives both.
     pub(super) fn derive(index_key: &Secret) -> Self {
         Keys {
-            seal: XChaCha20Poly1305::new((&*manifest::subkey(index_key, b"pinfold journal 1 entry")).into()),
+            seal: Aead::new(&manifest::subkey(index_key, b"pinfold journal 1 entry")),
             header: manifest::mac_key(index_key, b"pinfold journal 1 segment"),
         }
     }
@@ -127,21 +126,16 @@ pub(super) fn seal<'a>(
         out.extend(value);
     }
     let length = u32::try_from(out.len() - HEAD).map_err(|_| StoreError::Failed("an entry is too long".into()))?;
-    let mut nonce = [0; 24];
-    getrandom::getrandom(&mut nonce).map_err(|e| StoreError::Failed(format!("no random numbers: {e}")))?;
     let (head, body) = out.split_at_mut(HEAD);
     let data = associated(epoch, offset, length, state.generation);
-    let tag = keys
-        .seal
-        .encrypt_in_place_detached(XNonce::from_slice(&nonce), &data, body)
-        .map_err(|_| StoreError::Failed("an entry is too long".into()))?;
+    let (nonce, tag) = keys.seal.seal(&data, body);
     head[..4].copy_from_slice(MAGIC);
     head[4..8].copy_from_slice(&length.to_be_bytes());
     head[8..32].copy_from_slice(&nonce);
     head[32..48].copy_from_slice(&tag);
     head[48..].copy_from_slice(&state.generation.0.to_be_bytes());
     out.resize(out.len().next_multiple_of(ALIGN), 0);
-    Ok((out, tag.into()))
+    Ok((out, tag))
 }
 
 /// The entry at `offset` of a segment, its tag, and where the next one would be; `None` if there is none, or it is not whole.
@@ -152,10 +146,10 @@ pub(super) fn open(keys: &Keys, epoch: &Epoch, segment: &[u8], offset: usize) ->
         return None;
     }
     let mut body = segment.get(offset + HEAD..offset + HEAD + length as usize)?.to_vec();
-    let (nonce, tag): (&XNonce, Tag) = (XNonce::from_slice(&head[8..32]), head[32..48].try_into().ok()?);
+    let (nonce, tag) = (head[8..32].try_into().ok()?, head[32..48].try_into().ok()?);
     let (generation, next) = claimed(segment, offset)?;
     let data = associated(epoch, offset as u64, length, generation);
-    keys.seal.decrypt_in_place_detached(nonce, &data, &mut body, (&tag).into()).ok()?;
+    keys.seal.open(&nonce, &data, &mut body, &tag).ok()?;
     Some((decode(&body).filter(|entry| entry.state.generation == generation)?, tag, next))
 }
 
