@@ -105,8 +105,7 @@ impl World {
     }
 
     fn audit(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.home.path().join("audit.log")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        crate::common::audit_lines(&self.home.path().join("audit.log"))
     }
 
     #[track_caller]

@@ -104,8 +104,7 @@ impl World {
     }
 
     pub fn audit(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.home.path().join("audit.log")).unwrap();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        crate::common::audit_lines(&self.home.path().join("audit.log"))
     }
 
     #[track_caller]

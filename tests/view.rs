@@ -202,8 +202,7 @@ impl Rig {
     }
 
     fn audit(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.home.path().join(format!("audit-{}.log", self.logs))).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        crate::common::audit_lines(&self.home.path().join(format!("audit-{}.log", self.logs)))
     }
 
     #[track_caller]

@@ -236,10 +236,7 @@ impl Daemon {
     /// The audit log, one object a line.
     #[track_caller]
     pub fn audit(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(&self.audit_log).unwrap_or_default();
-        // The last line may be half written at this moment.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+        super::audit_lines(&self.audit_log)
     }
 
     /// Waits for a line of the audit log that fits: refusals are written a moment after the answer.

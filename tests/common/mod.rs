@@ -23,6 +23,7 @@ pub use process::{ALICE, BOB, CAROL, Out, ROOT, User, WWW_DATA, first_of, sh, un
 pub use testkit::program;
 pub use tried::{Held, Tried, attempt, attempt_within};
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Every lab test begins with it.
@@ -31,6 +32,15 @@ pub fn in_the_lab() {
         std::env::var("PINFOLD_IN_LAB").as_deref() == Ok("1"),
         "this test starts real services and mounts: it runs in the lab only. Run: make test"
     );
+}
+
+/// What an audit log says at this moment, one object a line; nothing if there is none.
+#[track_caller]
+pub fn audit_lines(log: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    // The last line may be half written: a reader may see a part of a write(2).
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
 /// Polls until `check` answers, or panics with `what` after `limit`.
