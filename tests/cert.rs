@@ -63,7 +63,7 @@ impl Rig {
         let (tell, changes) = channel();
         vault.tell_units(tell);
         let config = Config { control: dir.path().join("run/control.sock"), ..Config::default() };
-        let admin = Arc::clone(&vault) as Arc<dyn pinfold::wire::Admin>;
+        let admin = Arc::clone(&vault) as Arc<dyn pinfold::control::Core>;
         // As if whoever runs the tests were root.
         let root =
             |s: &std::os::unix::net::UnixStream| Peer::of(s).map(|p| Peer { actor: Actor { uid: 0, ..p.actor }, ..p });

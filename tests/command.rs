@@ -58,21 +58,40 @@ impl Admin for Fake {
             _ => Err(Fault::Refused("that does not open the store".into())),
         }
     }
-    fn status(&self, _: &Actor) -> Result<Status, Fault> {
+    fn backup(&self, _: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault> {
+        out.write_all(&[7; 500_000]).map_err(|e| Fault::Failed(e.to_string()))?;
+        Ok(BackupReport { generation: 9, nodes: 2, blobs: 1, bytes: 500_000 })
+    }
+    fn denied(&self, actor: &Actor, _: &str) {
+        self.denied.lock().unwrap().push(actor.uid);
+    }
+}
+
+impl Serve<GetStatus> for Fake {
+    fn serve(&self, _: &Actor, _: GetStatus) -> Result<Status, Fault> {
         Ok(Status { version: "9.9".into(), pid: 42, locked: !*self.unlocked.lock().unwrap(), ..Status::default() })
     }
-    fn unlock(&self, _: &Actor, with: UnlockWith, _: Option<&str>) -> Result<(), Fault> {
-        match with {
+}
+
+impl Serve<Unlock> for Fake {
+    fn serve(&self, _: &Actor, asked: Unlock) -> Result<Done, Fault> {
+        match UnlockWith::one_of(asked.passphrase, asked.identity, asked.recovery)? {
             UnlockWith::Passphrase(p) if p.expose() == b"open sesame" => *self.unlocked.lock().unwrap() = true,
             _ => return Err(Fault::Refused("that does not open the store".into())),
         }
-        Ok(())
+        Ok(Done {})
     }
-    fn lock(&self, _: &Actor) -> Result<(), Fault> {
+}
+
+impl Serve<Lock> for Fake {
+    fn serve(&self, _: &Actor, _: Lock) -> Result<Done, Fault> {
         *self.unlocked.lock().unwrap() = false;
-        Ok(())
+        Ok(Done {})
     }
-    fn list(&self, _: &Actor, list: List) -> Result<Vec<Entry>, Fault> {
+}
+
+impl Serve<List> for Fake {
+    fn serve(&self, _: &Actor, list: List) -> Result<Listing, Fault> {
         let entry = |n: usize| Entry {
             path: SecretPath::parse(&format!("d/{n}\n")).unwrap(),
             kind: NodeKind::File,
@@ -87,109 +106,180 @@ impl Admin for Fake {
             target: None,
             scope: "host".into(),
         };
-        answer(&list.path, (0..self.entries).map(entry).collect())
+        answer(&list.path, (0..self.entries).map(entry).collect()).map(|entries| Listing { entries })
     }
-    fn put(&self, _: &Actor, put: Put) -> Result<u64, Fault> {
-        answer(&put.path, 7).inspect(|_| *self.kept.lock().unwrap() = Some(put))
+}
+
+impl Serve<Put> for Fake {
+    fn serve(&self, _: &Actor, put: Put) -> Result<Committed, Fault> {
+        answer(&put.path, 7).inspect(|_| *self.kept.lock().unwrap() = Some(put)).map(|version| Committed { version })
     }
-    fn reveal(&self, _: &Actor, reveal: Reveal) -> Result<Secret, Fault> {
+}
+
+impl Serve<Reveal> for Fake {
+    fn serve(&self, _: &Actor, reveal: Reveal) -> Result<Revealed, Fault> {
         answer(&reveal.path, ())?;
         let kept = self.kept.lock().unwrap();
         let put = kept.as_ref().ok_or(Fault::NotFound("nothing is kept".into()))?;
-        Ok(Secret::copy_of(put.content.expose())?)
+        Ok(Revealed { content: Secret::copy_of(put.content.expose())? })
     }
-    fn remove(&self, _: &Actor, remove: Remove) -> Result<Removed, Fault> {
+}
+
+impl Serve<Remove> for Fake {
+    fn serve(&self, _: &Actor, remove: Remove) -> Result<Removed, Fault> {
         answer(&remove.path, Removed { nodes: 1, purged: 0 })
     }
-    fn history(&self, _: &Actor, path: SecretPath) -> Result<Vec<VersionInfo>, Fault> {
+}
+
+impl Serve<GetHistory> for Fake {
+    fn serve(&self, _: &Actor, asked: GetHistory) -> Result<History, Fault> {
         let time = Timestamp { secs: 1_700_000_000, nanos: 0 };
-        answer(
-            &path,
+        let versions = answer(
+            &asked.path,
             vec![VersionInfo { number: 3, time, size: 9, digest: "ab".repeat(32), uid: Some(0), current: true }],
-        )
+        )?;
+        Ok(History { versions })
     }
-    fn rollback(&self, _: &Actor, rollback: Rollback) -> Result<u64, Fault> {
-        answer(&rollback.path, 8)
+}
+
+impl Serve<Rollback> for Fake {
+    fn serve(&self, _: &Actor, rollback: Rollback) -> Result<Committed, Fault> {
+        answer(&rollback.path, 8).map(|version| Committed { version })
     }
-    fn who(&self, _: &Actor, who: Who) -> Result<WhoReply, Fault> {
+}
+
+impl Serve<Who> for Fake {
+    fn serve(&self, _: &Actor, who: Who) -> Result<WhoReply, Fault> {
         let rule = |who: &str, rule: &str, allowed| Rule { who: who.into(), rule: rule.into(), allowed };
         let rules = vec![rule("uid 0", "owner", true), rule("everybody else", "other", false)];
         answer(&who.path, WhoReply { rules, recent: Vec::new() })
     }
-    fn log_head(&self, _: &Actor) -> Result<LogPosition, Fault> {
-        Ok(LogPosition::default())
-    }
-    fn log_anchor(&self, _: &Actor) -> Result<LogPosition, Fault> {
+}
+
+impl Serve<LogAnchor> for Fake {
+    fn serve(&self, _: &Actor, _: LogAnchor) -> Result<LogPosition, Fault> {
         Ok(LogPosition { head: "00".repeat(32), count: 0 })
     }
-    fn log_rotate(&self, _: &Actor) -> Result<Rotated, Fault> {
+}
+
+impl Serve<LogRotate> for Fake {
+    fn serve(&self, _: &Actor, _: LogRotate) -> Result<Rotated, Fault> {
         Ok(Rotated { rotated: "/x/audit.log.1".into() })
     }
-    fn recovery_add(&self, _: &Actor, recipient: &str, _: bool) -> Result<u64, Fault> {
-        if recipient.starts_with("age1") { Ok(5) } else { Err(Fault::Usage("that is no age recipient".into())) }
+}
+
+impl Serve<RecoveryAdd> for Fake {
+    fn serve(&self, _: &Actor, asked: RecoveryAdd) -> Result<Resealed, Fault> {
+        let recipient = &asked.recipient;
+        match recipient.starts_with("age1") {
+            true => Ok(Resealed { blobs: 5 }),
+            false => Err(Fault::Usage("that is no age recipient".into())),
+        }
     }
-    fn recovery_remove(&self, _: &Actor, _: &str) -> Result<u64, Fault> {
+}
+
+impl Serve<RecoveryRemove> for Fake {
+    fn serve(&self, _: &Actor, _: RecoveryRemove) -> Result<Resealed, Fault> {
         Err(Fault::Refused("it is the last one".into()))
     }
-    fn recovery_list(&self, _: &Actor) -> Result<Vec<String>, Fault> {
-        Ok(vec!["age1abc".into()])
+}
+
+impl Serve<RecoveryList> for Fake {
+    fn serve(&self, _: &Actor, _: RecoveryList) -> Result<Recipients, Fault> {
+        Ok(Recipients { recipients: vec!["age1abc".into()] })
     }
-    fn recovery_escrow(&self, _: &Actor) -> Result<Vec<u8>, Fault> {
-        Ok(b"age-encryption.org/v1\n".to_vec())
+}
+
+impl Serve<RecoveryEscrow> for Fake {
+    fn serve(&self, _: &Actor, _: RecoveryEscrow) -> Result<Escrowed, Fault> {
+        Ok(Escrowed { escrow: b"age-encryption.org/v1\n".to_vec() })
     }
-    fn fsck(&self, _: &Actor, _: Fsck) -> Result<FsckReport, Fault> {
+}
+
+impl Serve<Fsck> for Fake {
+    fn serve(&self, _: &Actor, _: Fsck) -> Result<FsckReport, Fault> {
         let problem = Problem { what: "svc/pin".into(), problem: "its digest does not match".into() };
         Ok(FsckReport { problems: vec![problem], ..FsckReport::default() })
     }
-    fn extract(&self, _: &Actor, extract: Extract) -> Result<Vec<u8>, Fault> {
-        answer(&extract.path, b"age-encryption.org/v1\n\xff".to_vec())
+}
+
+impl Serve<Extract> for Fake {
+    fn serve(&self, _: &Actor, extract: Extract) -> Result<Extracted, Fault> {
+        answer(&extract.path, b"age-encryption.org/v1\n\xff".to_vec()).map(|blob| Extracted { blob })
     }
-    fn backup(&self, _: &Actor, out: &mut dyn Write) -> Result<BackupReport, Fault> {
-        out.write_all(&[7; 500_000]).map_err(|e| Fault::Failed(e.to_string()))?;
-        Ok(BackupReport { generation: 9, nodes: 2, blobs: 1, bytes: 500_000 })
+}
+
+impl Serve<ScopeAdd> for Fake {
+    fn serve(&self, _: &Actor, add: ScopeAdd) -> Result<Done, Fault> {
+        match add.name.as_str() {
+            "taken" => Err(Fault::Refused("the scope 'taken' is declared already".into())),
+            _ => Ok(Done {}),
+        }
     }
-    fn scope_add(&self, _: &Actor, add: ScopeAdd) -> Result<(), Fault> {
-        if add.name == "taken" { Err(Fault::Refused("the scope 'taken' is declared already".into())) } else { Ok(()) }
-    }
-    fn scope_list(&self, _: &Actor) -> Result<Vec<ScopeEntry>, Fault> {
+}
+
+impl Serve<ScopeList> for Fake {
+    fn serve(&self, _: &Actor, _: ScopeList) -> Result<ScopeListing, Fault> {
         let made = Timestamp { secs: 1_700_000_000, nanos: 0 };
         let (name, key) = ("web".into(), "alive".into());
-        Ok(vec![ScopeEntry { name, write: true, uid_map: UidMap::Auto, key, secrets: 2, instances: 1, made }])
+        Ok(ScopeListing {
+            scopes: vec![ScopeEntry { name, write: true, uid_map: UidMap::Auto, key, secrets: 2, instances: 1, made }],
+        })
     }
-    fn scope_remove(&self, _: &Actor, remove: ScopeRemove) -> Result<Removed, Fault> {
+}
+
+impl Serve<ScopeRemove> for Fake {
+    fn serve(&self, _: &Actor, remove: ScopeRemove) -> Result<Removed, Fault> {
         match remove.purge {
             Some(true) => Ok(Removed { nodes: 3, purged: 4 }),
             _ => Err(Fault::Refused("2 nodes are in it; --purge removes them for good".into())),
         }
     }
-    fn attach(&self, _: &Actor, attach: Attach) -> Result<String, Fault> {
+}
+
+impl Serve<Attach> for Fake {
+    fn serve(&self, _: &Actor, attach: Attach) -> Result<Attached, Fault> {
         match attach.scope.as_str() {
-            "web" => Ok(attach.id.unwrap_or_else(|| format!("web-{}", attach.pid))),
+            "web" => Ok(Attached { id: attach.id.unwrap_or_else(|| format!("web-{}", attach.pid)) }),
             other => Err(Fault::NotFound(format!("the scope '{other}' is not declared"))),
         }
     }
-    fn detach(&self, _: &Actor, id: &str) -> Result<(), Fault> {
-        if id == "web-1" { Ok(()) } else { Err(Fault::NotFound("no such instance is attached".into())) }
-    }
-    fn instances(&self, _: &Actor) -> Result<Vec<InstanceEntry>, Fault> {
-        Ok(Vec::new())
-    }
-    fn identity_add(&self, _: &Actor, _: IdentityAdd) -> Result<(), Fault> {
-        Ok(())
-    }
-    fn identity_remove(&self, _: &Actor, _: &str) -> Result<(), Fault> {
-        Err(Fault::Refused("it is the last one".into()))
-    }
-    fn identity_list(&self, _: &Actor) -> Result<Vec<ProtectorInfo>, Fault> {
-        Ok(vec![ProtectorInfo { name: "main".into(), opened_by: "passphrase".into() }])
-    }
-    fn rekey(&self, _: &Actor, _: Rekey) -> Result<Rekeyed, Fault> {
-        Ok(Rekeyed::default())
-    }
-    fn denied(&self, actor: &Actor, _: &str) {
-        self.denied.lock().unwrap().push(actor.uid);
+}
+
+impl Serve<Detach> for Fake {
+    fn serve(&self, _: &Actor, asked: Detach) -> Result<Done, Fault> {
+        match asked.id.as_str() {
+            "web-1" => Ok(Done {}),
+            _ => Err(Fault::NotFound("no such instance is attached".into())),
+        }
     }
 }
+
+impl Serve<IdentityAdd> for Fake {
+    fn serve(&self, _: &Actor, _: IdentityAdd) -> Result<Done, Fault> {
+        Ok(Done {})
+    }
+}
+
+impl Serve<IdentityRemove> for Fake {
+    fn serve(&self, _: &Actor, _: IdentityRemove) -> Result<Done, Fault> {
+        Err(Fault::Refused("it is the last one".into()))
+    }
+}
+
+impl Serve<IdentityList> for Fake {
+    fn serve(&self, _: &Actor, _: IdentityList) -> Result<Identities, Fault> {
+        Ok(Identities { protectors: vec![ProtectorInfo { name: "main".into(), opened_by: "passphrase".into() }] })
+    }
+}
+
+impl Serve<Rekey> for Fake {
+    fn serve(&self, _: &Actor, _: Rekey) -> Result<Rekeyed, Fault> {
+        Ok(Rekeyed::default())
+    }
+}
+
+pinfold::serves!(Fake: one GetStatus, one Unlock, one Lock, parts List, one Put, secret Reveal, one Remove, one GetHistory, one Rollback, one Who, one LogAnchor, one LogRotate, one RecoveryAdd, one RecoveryRemove, one RecoveryList, one RecoveryEscrow, one Fsck, one Extract, one ScopeAdd, one ScopeList, one ScopeRemove, one Attach, one Detach, one IdentityAdd, one IdentityRemove, one IdentityList, one Rekey);
 
 struct Rig {
     fake: Arc<Fake>,

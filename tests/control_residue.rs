@@ -16,17 +16,10 @@ use pinfold::secret::Secret;
 use pinfold::wire::*;
 use residue::{LEN, MASK, mark};
 use std::hint::black_box;
-use std::io::Write;
 use std::sync::Arc;
 
 /// A core that looks at content and lets it go.
 struct Glance;
-
-macro_rules! unused {
-    ($($name:ident($($arg:ty),*) -> $reply:ty;)*) => {
-        $(fn $name(&self, _: &Actor, $(_: $arg),*) -> Result<$reply, Fault> { Err(Fault::Failed("unused".into())) })*
-    };
-}
 
 impl Admin for Glance {
     fn enter(&self, _: &Actor) -> Result<(), Fault> {
@@ -35,52 +28,27 @@ impl Admin for Glance {
     fn permit(&self, actor: &Actor, right: Right, _: &str) -> Result<(), Fault> {
         right.permits(actor.uid == 0, actor.proven)
     }
-    fn prove(&self, _: &Actor, with: UnlockWith) -> Result<(), Fault> {
-        match with {
-            UnlockWith::Passphrase(p) if p.expose() == b"open sesame" => Ok(()),
-            _ => Err(Fault::Refused("that does not open the store".into())),
-        }
-    }
-    fn put(&self, _: &Actor, put: Put) -> Result<u64, Fault> {
-        let whole =
-            put.content.len() == 100 * LEN && put.content.expose().iter().enumerate().all(|(i, b)| *b == mark(i % LEN));
-        Ok(u64::from(whole))
-    }
-    fn reveal(&self, _: &Actor, _: Reveal) -> Result<Secret, Fault> {
-        Ok(marked())
+    fn prove(&self, _: &Actor, _: UnlockWith) -> Result<(), Fault> {
+        Err(Fault::not_here())
     }
     fn denied(&self, _: &Actor, _: &str) {}
-    unused! {
-        status() -> Status;
-        unlock(UnlockWith, Option<&str>) -> ();
-        lock() -> ();
-        list(List) -> Vec<Entry>;
-        remove(Remove) -> Removed;
-        history(SecretPath) -> Vec<VersionInfo>;
-        rollback(Rollback) -> u64;
-        who(Who) -> WhoReply;
-        log_head() -> LogPosition;
-        log_anchor() -> LogPosition;
-        log_rotate() -> Rotated;
-        recovery_add(&str, bool) -> u64;
-        recovery_remove(&str) -> u64;
-        recovery_list() -> Vec<String>;
-        recovery_escrow() -> Vec<u8>;
-        fsck(Fsck) -> FsckReport;
-        identity_add(IdentityAdd) -> ();
-        identity_remove(&str) -> ();
-        identity_list() -> Vec<ProtectorInfo>;
-        rekey(Rekey) -> Rekeyed;
-        extract(Extract) -> Vec<u8>;
-        backup(&mut dyn Write) -> BackupReport;
-        scope_add(ScopeAdd) -> ();
-        scope_list() -> Vec<ScopeEntry>;
-        scope_remove(ScopeRemove) -> Removed;
-        attach(Attach) -> String;
-        detach(&str) -> ();
-        instances() -> Vec<InstanceEntry>;
+}
+
+impl Serve<Put> for Glance {
+    fn serve(&self, _: &Actor, put: Put) -> Result<Committed, Fault> {
+        let whole =
+            put.content.len() == 100 * LEN && put.content.expose().iter().enumerate().all(|(i, b)| *b == mark(i % LEN));
+        Ok(Committed { version: u64::from(whole) })
     }
 }
+
+impl Serve<Reveal> for Glance {
+    fn serve(&self, _: &Actor, _: Reveal) -> Result<Revealed, Fault> {
+        Ok(Revealed { content: marked() })
+    }
+}
+
+pinfold::serves!(Glance: one Put, secret Reveal);
 
 fn marked() -> Secret {
     residue::marked(100 * LEN)

@@ -15,7 +15,7 @@ use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
 use pinfold::vault::{ErrandKind, ExportSettings, Limits, Recovery, UnlockBy, Vault, create_store};
-use pinfold::wire::{Actor, Admin, HostInfo, Put};
+use pinfold::wire::{Actor, HostInfo, Put, Serve};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -90,7 +90,7 @@ fn carry(vault: &Arc<Vault>, there: PathBuf) {
 fn put(vault: &Vault, at: &str, content: &str) {
     let path = SecretPath::parse(at).unwrap();
     let put = Put { path, uid: None, gid: None, mode: None, parents: true, content: secret(content) };
-    Admin::put(vault, &root(), put).unwrap();
+    vault.serve(&root(), put).unwrap();
 }
 
 fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
@@ -106,7 +106,7 @@ fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 
 fn hosts(vault: &Vault) -> Vec<HostInfo> {
     // While the policy is being read there is nothing to tell.
-    until("the hosts", || vault.hosts(&root()).ok())
+    until("the hosts", || vault.serve(&root(), pinfold::wire::GetHosts {}).map(|done| done.hosts).ok())
 }
 
 /// The files in a host's folder, by serial number.
@@ -130,7 +130,7 @@ fn content(file: &Path, host: &str, key: &PublicKey, identity: &x25519::Identity
 }
 
 fn signer(vault: &Vault) -> PublicKey {
-    PublicKey::parse(&vault.signers(&root()).unwrap().signers.last().unwrap().key).unwrap()
+    PublicKey::parse(&vault.serve(&root(), pinfold::wire::SignerList {}).unwrap().signers.last().unwrap().key).unwrap()
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_commit_is_carried_to_the_hosts_it_touches_and_to_no_other() {
     assert_eq!(bundles(&home.join("there/h1")).len(), 2, "h1 got one for its secret, none for that of h2");
     // Locked, nothing is made; unlocked, what was missed is.
     vault.lock(&Daemon).unwrap();
-    assert!(vault.hosts(&root()).is_err());
+    assert!(vault.serve(&root(), pinfold::wire::GetHosts {}).map(|done| done.hosts).is_err());
     let policy = std::fs::read_to_string(home.join("policy")).unwrap();
     std::fs::write(home.join("policy"), format!("{policy}share h1 : only2/*\n")).unwrap();
     let mut text = std::fs::read(home.join("identity")).unwrap();
@@ -349,5 +349,11 @@ fn numbers() {
 }
 
 fn hosts_of_one(vault: &Vault, name: &str) -> Option<u64> {
-    vault.hosts(&root()).ok()?.into_iter().find(|h| h.host == name)?.serial
+    vault
+        .serve(&root(), pinfold::wire::GetHosts {})
+        .map(|done| done.hosts)
+        .ok()?
+        .into_iter()
+        .find(|h| h.host == name)?
+        .serial
 }

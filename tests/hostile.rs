@@ -12,7 +12,7 @@ use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
 use pinfold::vault::{Caller, Change, Limits, NewNode, Observer, Recovery, Rename, UnlockBy, Vault, create_store};
-use pinfold::wire::{Actor, Admin, Fsck};
+use pinfold::wire::{Actor, Fsck, Serve};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -448,8 +448,16 @@ fn recovery_keys_change_while_histories_cross_and_everything_still_opens() {
             let (world, admin) = (Arc::clone(&world), admin);
             std::thread::spawn(move || {
                 for _ in 0..3 {
-                    world.fs.vault().recovery_add(&admin, &recipient, false).unwrap();
-                    world.fs.vault().recovery_remove(&admin, &recipient).unwrap();
+                    world
+                        .fs
+                        .vault()
+                        .serve(&admin, pinfold::wire::RecoveryAdd { recipient: recipient.clone(), only: false })
+                        .unwrap();
+                    world
+                        .fs
+                        .vault()
+                        .serve(&admin, pinfold::wire::RecoveryRemove { recipient: recipient.clone() })
+                        .unwrap();
                 }
             })
         })
@@ -459,6 +467,6 @@ fn recovery_keys_change_while_histories_cross_and_everything_still_opens() {
         assert_eq!(world.cat(ALICE, world.ino("commons/b0")).unwrap(), b"first");
     }
     threads.into_iter().for_each(|t| t.join().unwrap());
-    let report = world.fs.vault().fsck(&admin, Fsck { open: true }).unwrap();
+    let report = world.fs.vault().serve(&admin, Fsck { open: true }).unwrap();
     assert_eq!(report.problems, []);
 }

@@ -16,7 +16,7 @@ use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
 use pinfold::vault::{Limits, Recovery, UnlockBy, Vault, create_store};
-use pinfold::wire::{Actor, Admin, Reveal};
+use pinfold::wire::{Actor, Reveal, Serve};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
@@ -75,7 +75,7 @@ impl Rig {
         let store = Store::open(&at("store")).unwrap();
         let vault = Arc::new(Vault::new(store, Log::open(log, None).unwrap(), Callers::new().unwrap(), limits));
         vault.unlock(&Daemon, &UnlockBy::Passphrase(&secret("pass"))).unwrap();
-        let mut server = Server::bind(&config, Arc::clone(&vault) as Arc<dyn Admin>).unwrap();
+        let mut server = Server::bind(&config, Arc::clone(&vault) as Arc<dyn pinfold::control::Core>).unwrap();
         server.run().unwrap();
         Rig { home, vault, _server: server }
     }
@@ -111,7 +111,10 @@ impl Rig {
 
     fn shown(&self, at: &str) -> Option<String> {
         let actor = Actor::new(0, 0, std::process::id().cast_signed());
-        let content = self.vault.reveal(&actor, Reveal { path: SecretPath::parse(at).unwrap(), version: None });
+        let content = self
+            .vault
+            .serve(&actor, Reveal { path: SecretPath::parse(at).unwrap(), version: None })
+            .map(|done| done.content);
         content.ok().map(|c| String::from_utf8(c.expose().to_vec()).unwrap())
     }
 

@@ -18,7 +18,7 @@ use pinfold::vault::{
     Attach, Attr, Change, Limits, NewNode, Observer, Recovery, Rename, SetAttr, UidMap, UnlockBy, Vault, VaultError,
     XattrMode, create_store,
 };
-use pinfold::wire::{Actor, Admin, Fault, Fsck, Put, Remove, ScopeAdd, ScopeRemove, Who};
+use pinfold::wire::{Actor, Fault, Fsck, Put, Remove, ScopeAdd, ScopeRemove, Serve, Who};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -169,7 +169,7 @@ impl Rig {
     fn put(&self, at: &str, content: &str) {
         let content = Secret::copy_of(content.as_bytes()).unwrap();
         let put = Put { path: path(at), uid: None, gid: None, mode: None, parents: true, content };
-        Admin::put(&**self.vault(), &actor(), put).unwrap();
+        self.vault().serve(&actor(), put).unwrap();
     }
 
     fn attach(&self, scope: &str, container: &Container, id: &str) -> Result<String, VaultError> {
@@ -247,7 +247,7 @@ impl Rig {
     }
 
     fn state(&self, id: &str) -> Option<String> {
-        let all = Admin::instances(&**self.vault(), &actor()).unwrap();
+        let all = self.vault().serve(&actor(), pinfold::wire::Instances {}).unwrap().instances;
         all.into_iter().find(|i| i.id == id).map(|i| i.state)
     }
 
@@ -288,7 +288,7 @@ fn each_container_reads_its_own_and_nobody_else_does() {
     let log = rig.log();
     assert!(log.contains("\"op\":\"attach\"") && log.contains("own-web: process"), "{log}");
     assert!(log.contains("\"container\":\"own-web\""), "{log}");
-    let who = Admin::who(&**rig.vault(), &actor(), Who { path: path("containers/web/pin"), recent: None, since: None });
+    let who = rig.vault().serve(&actor(), Who { path: path("containers/web/pin"), recent: None, since: None });
     let who = who.unwrap();
     assert!(who.rules.iter().any(|r| r.who == "instance own-web" && r.allowed), "{:?}", who.rules);
     assert!(who.rules.iter().any(|r| r.who == "uid 0 inside"), "{:?}", who.rules);
@@ -336,7 +336,7 @@ fn who_revokes_the_scopes_own_key_revokes_it_for_all_until_the_next_unlock() {
     rig.add("whole", false);
     rig.put("containers/whole/pin", "x");
     rig.attach("whole", &container, "whole-1").unwrap();
-    let status = Admin::status(&**rig.vault(), &actor()).unwrap();
+    let status = rig.vault().serve(&actor(), pinfold::wire::GetStatus {}).unwrap();
     let scope = status.scopes.iter().find(|s| s.name == "whole").unwrap();
     assert_eq!((scope.key.as_str(), scope.instances), ("alive", 1));
     keyctl::revoke(keyctl::KeyId(scope.serial)).unwrap();
@@ -617,7 +617,7 @@ fn a_backup_holds_scopes_and_their_keys() {
     rig.put("containers/saved/pin", "x");
     rig.attach("saved", &container, "saved-1").unwrap();
     let mut tar = Vec::new();
-    Admin::backup(&**rig.vault(), &actor(), &mut tar).unwrap();
+    pinfold::wire::Admin::backup(&**rig.vault(), &actor(), &mut tar).unwrap();
     rig.put("containers/saved/pin", "later");
     let store = rig.home.path().join("store");
     let rig = {
@@ -631,7 +631,7 @@ fn a_backup_holds_scopes_and_their_keys() {
     };
     rig.unlock();
     assert_eq!(rig.read(&rig.inside(&container, 0), "containers/saved/pin").unwrap(), "x");
-    let report = Admin::fsck(&**rig.vault(), &actor(), Fsck { open: true }).unwrap();
+    let report = rig.vault().serve(&actor(), Fsck { open: true }).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
 
@@ -711,7 +711,7 @@ fn inside_only_what_was_declared_writable_changes_and_nothing_leads_out() {
     refused(rig.rename(&root, "x/y", "containers/y"));
     refused(rig.fs.rmdir(&root, rig.ino("containers"), &name("rw")).map(drop));
     let remove = Remove { path: path("containers/rw"), purge: false, recursive: true };
-    assert!(matches!(Admin::remove(&**rig.vault(), &actor(), remove), Err(Fault::Refused(_))));
+    assert!(matches!(rig.vault().serve(&actor(), remove), Err(Fault::Refused(_))));
     assert_eq!(rig.read(&rig.inside(&rw, 100_999), "containers/rw/pin").unwrap(), "new", "nothing went");
     // A writer that was cut off commits nothing.
     let mode = OpenMode { write: true, ..OpenMode::default() };
@@ -729,12 +729,9 @@ fn a_scope_goes_with_all_that_is_in_it_and_only_when_that_is_meant() {
     let mut rig = Rig::new();
     let container = Container::new(SAME);
     let vault = |rig: &Rig| Arc::clone(rig.vault());
-    let add = |rig: &Rig, name: &str| {
-        Admin::scope_add(&*vault(rig), &actor(), ScopeAdd { name: name.into(), write: None, uid_map: None })
-    };
-    let rm = |rig: &Rig, purge| {
-        Admin::scope_remove(&*vault(rig), &actor(), ScopeRemove { name: "go".into(), purge: Some(purge) })
-    };
+    let add =
+        |rig: &Rig, name: &str| vault(rig).serve(&actor(), ScopeAdd { name: name.into(), write: None, uid_map: None });
+    let rm = |rig: &Rig, purge| vault(rig).serve(&actor(), ScopeRemove { name: "go".into(), purge: Some(purge) });
     assert!(matches!(rm(&rig, false), Err(Fault::NotFound(_))));
     assert!(matches!(add(&rig, "host"), Err(Fault::Usage(_))));
     add(&rig, "go").unwrap();
@@ -750,7 +747,7 @@ fn a_scope_goes_with_all_that_is_in_it_and_only_when_that_is_meant() {
     rig.vault().detach(&Daemon, "go-1").unwrap();
     assert!(matches!(rm(&rig, false), Err(Fault::Refused(why)) if why.contains("--purge")));
     let remove = Remove { path: path("containers/go/a"), purge: false, recursive: true };
-    Admin::remove(&**rig.vault(), &actor(), remove).unwrap();
+    rig.vault().serve(&actor(), remove).unwrap();
     assert!(matches!(rm(&rig, false), Err(Fault::Refused(why)) if why.contains("kept in it")));
     rig.put("containers/go/b", "3");
     rig = rig.restart();
@@ -758,7 +755,7 @@ fn a_scope_goes_with_all_that_is_in_it_and_only_when_that_is_meant() {
     let removed = rm(&rig, true).unwrap();
     assert_eq!((removed.nodes, removed.purged), (2, 3), "b and the folder; two versions of a/pin, one of b");
     assert!(rig.vault().lookup(rig.ino("containers"), "go").is_err());
-    let report = Admin::fsck(&**rig.vault(), &actor(), Fsck { open: true }).unwrap();
+    let report = rig.vault().serve(&actor(), Fsck { open: true }).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     add(&rig, "go").unwrap();
     rig.put("containers/go/b", "4");
@@ -777,8 +774,10 @@ fn recovery_opens_containers_secrets_and_their_keys_are_sealed_anew() {
     rig.add("rec", false);
     rig.put("containers/rec/pin", "x");
     let second = age::x25519::Identity::generate();
-    Admin::recovery_add(&**rig.vault(), &actor(), &second.to_public().to_string(), false).unwrap();
-    let first = Admin::recovery_list(&**rig.vault(), &actor()).unwrap().remove(0);
+    rig.vault()
+        .serve(&actor(), pinfold::wire::RecoveryAdd { recipient: second.to_public().to_string(), only: false })
+        .unwrap();
+    let first = rig.vault().serve(&actor(), pinfold::wire::RecoveryList {}).unwrap().recipients.remove(0);
     rig.put("containers/rec/later", "y");
     let second = {
         use age::secrecy::ExposeSecret;
@@ -786,7 +785,7 @@ fn recovery_opens_containers_secrets_and_their_keys_are_sealed_anew() {
     };
     let rig = rig.restart();
     rig.vault().unlock(&Daemon, &UnlockBy::Identity(&rig.recovery)).unwrap();
-    Admin::recovery_remove(&**rig.vault(), &actor(), &first).unwrap();
+    rig.vault().serve(&actor(), pinfold::wire::RecoveryRemove { recipient: first.into() }).unwrap();
     let rig = rig.restart();
     assert!(rig.vault().unlock(&Daemon, &UnlockBy::Identity(&rig.recovery)).is_err());
     rig.vault().unlock(&Daemon, &UnlockBy::Identity(&second)).unwrap();

@@ -13,8 +13,8 @@ use pinfold::secret::Secret;
 use pinfold::store::Store;
 use pinfold::vault::{Limits, Recovery, Rename, SetAttr, UnlockBy, Vault, XattrMode, create_store};
 use pinfold::wire::{
-    Actor, Admin, Attach, Condition, Fault, PublicationInfo, PublicationState, Publish, Put, Remove, Rollback,
-    ScopeAdd, Unpublish,
+    Actor, Attach, Condition, Fault, PublicationInfo, PublicationState, Publish, Put, Remove, Rollback, ScopeAdd,
+    Serve, Unpublish,
 };
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl World {
     fn put(&self, at: &str, uid: u32, content: &[u8]) {
         let content = Secret::copy_of(content).unwrap();
         let put = Put { path: path(at), uid: Some(uid), gid: Some(uid), mode: Some(0o400), parents: true, content };
-        self.vault.put(&root(), put).unwrap();
+        self.vault.serve(&root(), put).unwrap();
     }
 
     fn publish(&self, at: &str, to: u32) -> PublicationInfo {
@@ -77,12 +77,12 @@ impl World {
     }
 
     fn try_publish(&self, publish: Publish) -> Result<Vec<PublicationInfo>, Fault> {
-        self.vault.publish(&root(), publish)
+        self.vault.serve(&root(), publish).map(|done| done.keys)
     }
 
     fn clear(&self, at: &str, condition: &str) {
         let asked = Condition { path: path(at), clear: vec![condition.into()], ..Condition::default() };
-        self.vault.condition(&root(), asked).unwrap();
+        self.vault.serve(&root(), asked).unwrap();
     }
 
     fn ino(&self, at: &str) -> Ino {
@@ -90,7 +90,7 @@ impl World {
     }
 
     fn state(&self, at: &str) -> Vec<(PublicationState, Option<String>)> {
-        let all = self.vault.published(&root()).unwrap();
+        let all = self.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications;
         all.into_iter().filter(|p| p.path == at).map(|p| (p.state, p.reason)).collect()
     }
 
@@ -99,7 +99,11 @@ impl World {
     fn until(&self, what: &str, happened: impl Fn() -> bool) {
         let begun = Instant::now();
         while !happened() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", self.vault.published(&root()).unwrap());
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "{what}: {:?}",
+                self.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -193,12 +197,12 @@ fn the_uid_finds_and_reads_it_and_nobody_else_and_nobody_changes_it() {
         assert!(!ok && told.contains("Permission denied"), "{change}: {told}");
     }
     world.recorded("publish", "allowed", uid, "owner: key 'pinfold:svc/pin'");
-    let held = world.vault.keyring_list(&root()).unwrap();
+    let held = world.vault.serve(&root(), pinfold::wire::KeyringList {}).unwrap().keys;
     assert!(held.iter().any(|k| k.kind == "scope" && k.scope == "host" && k.description.starts_with("pinfold:host")));
     assert!(held.iter().any(|k| k.kind == "published" && k.serial == serial && k.uid == Some(uid)));
-    assert_eq!(world.vault.unpublish(&root(), back("svc/pin")), Ok(1));
+    assert_eq!(world.vault.serve(&root(), back("svc/pin")).map(|done| done.removed), Ok(1));
     assert_eq!(finds(uid, "pinfold:svc/pin"), None);
-    assert!(matches!(world.vault.unpublish(&root(), back("svc/pin")), Err(Fault::NothingToDo(_))));
+    assert!(matches!(world.vault.serve(&root(), back("svc/pin")).map(|done| done.removed), Err(Fault::NothingToDo(_))));
     world.recorded("unpublish", "allowed", uid, "not published any more");
 }
 
@@ -210,10 +214,10 @@ fn each_version_takes_the_place_of_the_last_in_the_same_key() {
     for (version, text) in [(2, "two"), (3, "a third one that is longer")] {
         world.put("pin", uid, text.as_bytes());
         world.until("the new version", || content(uid, "pinfold:pin").as_deref() == Some(text));
-        let info = world.vault.published(&root()).unwrap().remove(0);
+        let info = world.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications.remove(0);
         assert_eq!((info.serial, info.version), (Some(serial), Some(version)));
     }
-    world.vault.rollback(&root(), Rollback { path: path("pin"), version: 1 }).unwrap();
+    world.vault.serve(&root(), Rollback { path: path("pin"), version: 1 }).unwrap();
     world.until("the old version", || finds(uid, "pinfold:pin") == Some((serial, "one".into())));
     world.recorded("publish", "allowed", uid, "updated key");
 }
@@ -264,12 +268,12 @@ fn it_goes_with_the_permission_and_comes_with_it() {
     assert_eq!(world.state("svc/pin")[0].0, PublicationState::Expired);
     world.clear("svc/pin", "expires");
     world.until("no end gives it", there);
-    let serial = world.vault.published(&root()).unwrap()[0].serial.unwrap();
-    world.vault.remove(&root(), Remove { path: path("svc/pin"), purge: false, recursive: false }).unwrap();
+    let serial = world.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications[0].serial.unwrap();
+    world.vault.serve(&root(), Remove { path: path("svc/pin"), purge: false, recursive: false }).unwrap();
     world.until("rm takes it", || !there());
     assert!(!by(uid, &format!("keyctl pipe {serial}")).0);
     assert!(world.state("svc/pin").is_empty());
-    world.vault.rollback(&root(), Rollback { path: path("svc/pin"), version: 1 }).unwrap();
+    world.vault.serve(&root(), Rollback { path: path("svc/pin"), version: 1 }).unwrap();
     world.until("rollback gives it", there);
 }
 
@@ -295,7 +299,7 @@ fn what_may_not_be_read_is_not_published() {
         world.put("other", uid, b"x");
         world.vault.set_xattr(&Daemon, world.ino("other"), name, value.as_bytes(), XattrMode::Set).unwrap();
         assert!(matches!(world.try_publish(asked("other", uid)), Err(Fault::Refused(_))));
-        world.vault.remove(&root(), Remove { path: path("other"), purge: true, recursive: false }).unwrap();
+        world.vault.serve(&root(), Remove { path: path("other"), purge: true, recursive: false }).unwrap();
     }
     world.put("large", uid, &vec![b'x'; 32_768]);
     let large = world.try_publish(asked("large", uid));
@@ -350,7 +354,9 @@ fn what_the_uid_takes_away_is_put_back_within_a_second() {
         let begun = Instant::now();
         world.until("it is put back", || finds(uid, description).is_some_and(|(s, text)| s != last && text == "1234"));
         assert!(begun.elapsed() < Duration::from_millis(1500), "{mischief}: after {:?}", begun.elapsed());
-        world.until("it is counted", || world.vault.published(&root()).unwrap()[0].put_back == n as u64 + 1);
+        world.until("it is counted", || {
+            world.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications[0].put_back == n as u64 + 1
+        });
         last = finds(uid, description).unwrap().0;
     }
     world.recorded("unpublish", "denied", uid, &format!("took key {first} out of its keyring"));
@@ -384,11 +390,11 @@ fn a_lock_empties_the_keyrings_and_an_unlock_fills_them() {
     world.vault.lock(&Daemon).unwrap();
     assert_eq!(finds(uid, "pinfold:pin"), None);
     assert!(!by(uid, &format!("keyctl pipe {serial}")).0);
-    assert!(world.vault.published(&root()).unwrap().is_empty());
+    assert!(world.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications.is_empty());
     world.unlock();
     world.until("it is back", || content(uid, "pinfold:pin").as_deref() == Some("1234"));
     // The scope's key revoked is a lock of that scope.
-    let entry = world.vault.status(&root()).unwrap().scopes.remove(0).serial;
+    let entry = world.vault.serve(&root(), pinfold::wire::GetStatus {}).unwrap().scopes.remove(0).serial;
     assert!(Command::new("keyctl").args(["revoke", &entry.to_string()]).status().unwrap().success());
     world.until("it is gone with the scope's key", || finds(uid, "pinfold:pin").is_none());
     world.vault.shutdown();
@@ -465,13 +471,13 @@ fn the_attribute_publishes_and_moves_with_the_file() {
     world.until("its new place", || content(uid, "pinfold:pin").is_some());
     assert_eq!(finds(uid, "pinfold:new/pin"), None);
     assert_eq!(finds(uid, token).unwrap().0, serial, "what did not change stays");
-    world.vault.unpublish(&root(), Unpublish { preset: Some("389ds".into()), ..back("pin") }).unwrap();
+    world.vault.serve(&root(), Unpublish { preset: Some("389ds".into()), ..back("pin") }).unwrap();
     assert_eq!(finds(uid, token), None);
     assert_eq!(content(uid, "pinfold:pin").as_deref(), Some("1234"));
     // Not by removexattr: a second `rsync -X` would do that.
     assert!(world.vault.remove_xattr(&Daemon, ino, ATTRIBUTE).is_err());
     assert!(content(uid, "pinfold:pin").is_some());
-    world.vault.unpublish(&root(), back("pin")).unwrap();
+    world.vault.serve(&root(), back("pin")).unwrap();
     world.until("no attribute, no key", || finds(uid, "pinfold:pin").is_none());
 }
 
@@ -525,12 +531,12 @@ impl Drop for Container {
 
 fn scope_add(world: &World, name: &str) {
     let add = ScopeAdd { name: name.into(), write: None, uid_map: None };
-    Admin::scope_add(&*world.vault, &root(), add).unwrap();
+    world.vault.serve(&root(), add).unwrap();
 }
 
 fn attach(world: &World, scope: &str, pid: u32, id: &str, timeout: Option<u64>) {
     let attach = Attach { scope: scope.into(), pid, id: Some(id.into()), timeout_seconds: timeout };
-    assert_eq!(Admin::attach(&*world.vault, &root(), attach).unwrap(), id);
+    assert_eq!(world.vault.serve(&root(), attach).unwrap().id, id);
 }
 
 #[test]
@@ -549,12 +555,12 @@ fn two_containers_have_the_same_uid_and_each_its_own_key() {
     assert_eq!(one.content(999, "pinfold:one:svc/pin").as_deref(), Some("web"));
     attach(&world, "db", two.init, "two", None);
     assert_eq!(two.content(999, "pinfold:two:svc/pin").as_deref(), Some("db"));
-    let held = world.vault.keyring_list(&root()).unwrap();
+    let held = world.vault.serve(&root(), pinfold::wire::KeyringList {}).unwrap().keys;
     let kinds = |id: &str| {
         held.iter().filter(|k| k.instance.as_deref() == Some(id)).map(|k| k.kind.clone()).collect::<Vec<_>>()
     };
     assert_eq!((kinds("one"), kinds("two")), (vec!["instance".into(), "published".into()], kinds("one")));
-    let all = world.vault.published(&root()).unwrap();
+    let all = world.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications;
     let serial = |at: &str| all.iter().find(|p| p.path.contains(at)).unwrap().serial.unwrap();
     assert_eq!(all.iter().map(|p| p.uid.unwrap()).collect::<Vec<_>>(), [3_100_999, 3_000_999]);
     for (from, uid, description, other) in [
@@ -581,8 +587,15 @@ fn two_containers_have_the_same_uid_and_each_its_own_key() {
     world.vault.detach(&Daemon, "one").unwrap();
     world.until("it goes with the instance", || one.content(999, "pinfold:one:svc/pin").is_none());
     assert_eq!(two.content(999, "pinfold:two:svc/pin").as_deref(), Some("db"));
-    let entry =
-        Admin::instances(&*world.vault, &root()).unwrap().into_iter().find(|i| i.id == "two").unwrap().key_serial;
+    let entry = world
+        .vault
+        .serve(&root(), pinfold::wire::Instances {})
+        .unwrap()
+        .instances
+        .into_iter()
+        .find(|i| i.id == "two")
+        .unwrap()
+        .key_serial;
     assert!(Command::new("keyctl").args(["revoke", &entry.unwrap().to_string()]).status().unwrap().success());
     world.until("it goes with the instance's entry", || two.content(999, "pinfold:two:svc/pin").is_none());
 }
@@ -616,7 +629,13 @@ fn a_secret_of_the_host_and_of_another_scope_in_a_container() {
     assert_eq!(info.description, "Internal (Software) Token:a:timed:password");
     assert_eq!(one.content(999, &info.description).as_deref(), Some("host"));
     world.until("it goes with the instance's time", || one.content(999, &info.description).is_none());
-    assert!(world.vault.published(&root()).unwrap()[0].reason.as_ref().unwrap().contains("no instance of timed"));
+    assert!(
+        world.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications[0]
+            .reason
+            .as_ref()
+            .unwrap()
+            .contains("no instance of timed")
+    );
 }
 
 /// How long it takes: `cargo test --release --test publish -- --ignored --nocapture measured`.
@@ -637,10 +656,16 @@ fn measured() {
         published.push(begun.elapsed());
         let content = Secret::copy_of(b"5678").unwrap();
         let put = Put { path: path(&at), uid: None, gid: None, mode: None, parents: false, content };
-        world.vault.put(&root(), put).unwrap();
+        world.vault.serve(&root(), put).unwrap();
         let begun = Instant::now();
-        while world.vault.published(&root()).unwrap().iter().any(|p| p.serial == Some(serial) && p.version != Some(2)) {
-        }
+        while world
+            .vault
+            .serve(&root(), pinfold::wire::GetPublished {})
+            .unwrap()
+            .publications
+            .iter()
+            .any(|p| p.serial == Some(serial) && p.version != Some(2))
+        {}
         updated.push(begun.elapsed());
     }
     println!(
@@ -663,7 +688,7 @@ fn a_file_renamed_over_the_secret_goes_into_the_same_key() {
         let rename = Rename { parent: Ino::ROOT, name: &from, new_parent: Ino::ROOT, new_name: &to, replace: true };
         world.vault.rename(&Daemon, rename).unwrap();
         world.until("the new content", || content(uid, "pinfold:pin").as_deref() == Some("tmp"));
-        let info = world.vault.published(&root()).unwrap();
+        let info = world.vault.serve(&root(), pinfold::wire::GetPublished {}).unwrap().publications;
         assert_eq!((info.len(), info[0].serial, info[0].state), (1, serial, PublicationState::Published));
         // By no other file's hands: what the uid may not read, it has no more.
         world.put("secret", 0, b"not his");

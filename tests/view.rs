@@ -17,7 +17,7 @@ use pinfold::vault::{
     VaultError, XattrMode, create_store,
 };
 use pinfold::wire::{
-    Actor, Admin, Fault, Fsck, KeyRequest, List, Publish, Put, Remove, Rollback, ScopeAdd, ViewAdd, ViewAdded, ViewInfo,
+    Actor, Fault, Fsck, KeyRequest, List, Publish, Put, Remove, Rollback, ScopeAdd, Serve, ViewAdd, ViewAdded, ViewInfo,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -137,27 +137,27 @@ impl Rig {
     fn put(&self, at: &str, content: impl AsRef<[u8]>) {
         let content = Secret::copy_of(content.as_ref()).unwrap();
         let put = Put { path: path(at), uid: None, gid: None, mode: None, parents: true, content };
-        self.vault().put(&actor(), put).unwrap();
+        self.vault().serve(&actor(), put).unwrap();
     }
 
     fn remove(&self, at: &str) {
         let remove = Remove { path: path(at), purge: false, recursive: true };
-        Admin::remove(&**self.vault(), &actor(), remove).unwrap();
+        self.vault().serve(&actor(), remove).unwrap();
     }
 
     fn add(&self, at: &str, kind: &str, args: &[&str], owner: u32, mode: u16) -> Result<ViewAdded, Fault> {
         let mut asked = asked(at, kind, args);
         (asked.uid, asked.gid, asked.mode) = (Some(owner), Some(owner), Some(mode));
-        self.vault().view_add(&actor(), asked)
+        self.vault().serve(&actor(), asked)
     }
 
     fn template(&self, at: &str, text: &str) -> Result<ViewAdded, Fault> {
         let asked = ViewAdd { template: Some(text.into()), uid: Some(ALICE), ..asked(at, "template", &[]) };
-        self.vault().view_add(&actor(), asked)
+        self.vault().serve(&actor(), asked)
     }
 
     fn views(&self) -> Vec<ViewInfo> {
-        self.vault().view_list(&actor()).unwrap()
+        self.vault().serve(&actor(), pinfold::wire::ViewList {}).unwrap().views
     }
 
     fn try_ino(&self, at: &str) -> Result<Ino, VaultError> {
@@ -322,7 +322,8 @@ fn stat_shows_the_true_size_and_the_time_of_the_newest_source() {
         let content = rig.read(ALICE, view).unwrap();
         assert_eq!(rig.attr(view).size, content.len() as u64, "{view}");
     }
-    let listed = rig.vault().list(&actor(), List { path: path("v/both"), recursive: false, itself: true }).unwrap();
+    let listed =
+        rig.vault().serve(&actor(), List { path: path("v/both"), recursive: false, itself: true }).unwrap().entries;
     assert_eq!(listed[0].size, 18);
     let before = rig.attr("v/both");
     rig.told();
@@ -406,7 +407,7 @@ fn sources_are_followed_by_name() {
     rename("e", "", "d", "");
     assert_eq!(rig.text(ALICE, "v"), "2");
     rig.told();
-    rig.vault().rollback(&actor(), Rollback { path: path("d/a"), version: 1 }).unwrap();
+    rig.vault().serve(&actor(), Rollback { path: path("d/a"), version: 1 }).unwrap();
     assert!(rig.told().contains(&Change::Node(rig.ino("v"))));
     assert_eq!(rig.text(ALICE, "v"), "1");
     // A view itself moves like a file.
@@ -442,16 +443,19 @@ fn nobody_writes_to_a_view() {
         parents: false,
         content: Secret::copy_of(b"z").unwrap(),
     };
-    assert!(matches!(rig.vault().put(&actor(), put), Err(Fault::Refused(_))));
+    assert!(matches!(rig.vault().serve(&actor(), put).map(|done| done.version), Err(Fault::Refused(_))));
     let (v_name, other) = (name("v"), name("other"));
     for (from, to) in [(&v_name, &other), (&other, &v_name)] {
         let rename = Rename { parent: Ino::ROOT, name: from, new_parent: Ino::ROOT, new_name: to, replace: true };
         assert!(not_permitted(rig.vault().rename(&root, rename)));
     }
-    assert!(rig.vault().rollback(&actor(), Rollback { path: path("v"), version: 1 }).is_err());
+    assert!(rig.vault().serve(&actor(), Rollback { path: path("v"), version: 1 }).map(|done| done.version).is_err());
     assert_eq!(rig.text(ALICE, "v"), "x");
-    assert!(matches!(rig.vault().view_remove(&actor(), path("other")), Err(Fault::Refused(_))));
-    rig.vault().view_remove(&actor(), path("v")).unwrap();
+    assert!(matches!(
+        rig.vault().serve(&actor(), pinfold::wire::ViewRemove { path: path("other") }),
+        Err(Fault::Refused(_))
+    ));
+    rig.vault().serve(&actor(), pinfold::wire::ViewRemove { path: path("v") }).unwrap();
     assert!(matches!(rig.try_ino("v"), Err(VaultError::NotFound)));
     assert!(rig.views().is_empty());
     rig.add("v", "concat", &["a"], ALICE, 0o600).unwrap();
@@ -466,7 +470,7 @@ fn what_cannot_be_a_view_is_refused_and_leaves_nothing() {
     let rig = Rig::new();
     rig.put("a", "x");
     rig.put("d/b", "y");
-    rig.vault().scope_add(&actor(), ScopeAdd { name: "web".into(), write: None, uid_map: None }).unwrap();
+    rig.vault().serve(&actor(), ScopeAdd { name: "web".into(), write: None, uid_map: None }).unwrap();
     rig.put("containers/web/c", "z");
     rig.add("v", "concat", &["a"], ALICE, 0o600).unwrap();
     for (at, kind, args, why) in [
@@ -489,9 +493,9 @@ fn what_cannot_be_a_view_is_refused_and_leaves_nothing() {
     assert!(rig.try_ino("w").is_err() && rig.try_ino("w.pem").is_err());
     // Only an admin: he says to whom the sources go.
     let nobody = Actor::new(ALICE, ALICE, actor().pid);
-    assert!(matches!(rig.vault().view_add(&nobody, asked("w", "concat", &["a"])), Err(Fault::Refused(_))));
+    assert!(matches!(rig.vault().serve(&nobody, asked("w", "concat", &["a"])), Err(Fault::Refused(_))));
     // Only said, not made.
-    let preview = rig.vault().view_add(
+    let preview = rig.vault().serve(
         &actor(),
         ViewAdd { pretend: true, uid: Some(ALICE), mode: Some(0o440), ..asked("new/w", "concat", &["a", "gone"]) },
     );
@@ -553,7 +557,7 @@ fn a_hashed_directory_follows_its_sources() {
     let rig = rig.restart();
     assert_eq!(rig.ino(&first), ino);
     assert_eq!(rig.read(BOB, &first).unwrap(), a2);
-    assert!(rig.vault().fsck(&actor(), Fsck { open: true }).unwrap().problems.is_empty());
+    assert!(rig.vault().serve(&actor(), Fsck { open: true }).unwrap().problems.is_empty());
     assert_eq!(rig.views().len(), 1, "its entries are not listed");
     rig.vault().rmdir(&rig.somebody(0), Ino::ROOT, &name("hashed")).unwrap();
     assert!(matches!(rig.vault().attr(ino), Err(VaultError::NotFound)));
@@ -722,7 +726,7 @@ fn a_view_is_published_and_followed_as_a_secret_is() {
         preset: None,
         timeout: None,
     };
-    let keys = rig.vault().publish(&actor(), publish).unwrap();
+    let keys = rig.vault().serve(&actor(), publish).unwrap().keys;
     assert_eq!(keys[0].version, None);
     let content = || {
         let script = "keyctl pipe $(keyctl search @u user pinfold-test-view)";
@@ -754,8 +758,11 @@ fn a_view_is_published_and_followed_as_a_secret_is() {
     assert_eq!((actions[0].0.as_str(), actions[0].1.unit.as_str()), ("v", "x.service"));
     // It is asked for by the kernel's upcall as well, and gone with the view.
     let request = KeyRequest { path: "v".into(), tid: std::process::id(), key: 1, auth: 2 };
-    assert!(rig.vault().key_request(&actor(), request).is_err(), "root may not read it");
-    rig.vault().view_remove(&actor(), path("v")).unwrap();
+    assert!(
+        rig.vault().serve(&actor(), request).map(|key| (key.content, key.timeout)).is_err(),
+        "root may not read it"
+    );
+    rig.vault().serve(&actor(), pinfold::wire::ViewRemove { path: path("v") }).unwrap();
     until("the key stays", || content().is_empty());
 }
 
@@ -805,7 +812,7 @@ impl Drop for Container {
 #[test]
 fn a_container_has_views_of_its_own_secrets_alone() {
     let rig = Rig::new();
-    rig.vault().scope_add(&actor(), ScopeAdd { name: "web".into(), write: None, uid_map: None }).unwrap();
+    rig.vault().serve(&actor(), ScopeAdd { name: "web".into(), write: None, uid_map: None }).unwrap();
     rig.put("db", "the host's");
     rig.put("containers/web/db", "the container's");
     rig.add("containers/web/v", "concat", &["db"], ALICE, 0o400).unwrap();
@@ -813,7 +820,7 @@ fn a_container_has_views_of_its_own_secrets_alone() {
     assert!(denied(rig.read(ALICE, "containers/web/v")), "nobody is attached");
     let container = Container::new();
     let attach = pinfold::wire::Attach { scope: "web".into(), pid: container.1, id: None, timeout_seconds: None };
-    let id = Admin::attach(&**rig.vault(), &actor(), attach).unwrap();
+    let id = rig.vault().serve(&actor(), attach).unwrap().id;
     let inside = rig.vault().callers().identify(Uid(ALICE), Gid(ALICE), container.1);
     let view = rig.ino("containers/web/v");
     let opened = rig.vault().open_read(&inside, view).unwrap();
@@ -822,6 +829,6 @@ fn a_container_has_views_of_its_own_secrets_alone() {
     assert_eq!(rig.attr("containers/web/v").size, 15);
     assert_eq!(rig.text(ALICE, "v"), "the host's");
     // With the instance's entry goes what it opened.
-    Admin::detach(&**rig.vault(), &actor(), &id).unwrap();
+    rig.vault().serve(&actor(), pinfold::wire::Detach { id: id.into() }).unwrap();
     assert!(rig.vault().open_read(&inside, view).is_err());
 }

@@ -2,10 +2,10 @@
 //!
 //! Owns the size of a part, and that one user reads it once at a time: each reading has a thread and a decompressor.
 
-use super::dispatch::{Stop, one};
+use super::dispatch::{Core, Stop};
 use super::gate::{Gate, Turn};
 use super::session::{LARGE_PATIENCE, Replies};
-use crate::wire::{Actor, Admin, Call, CallError, Fault, LogLines, LogRead, LogVerify};
+use crate::wire::{Actor, Call, CallError, Fault, LogLines, LogRead, LogVerify};
 use std::io;
 
 /// Lines in one part.
@@ -14,7 +14,7 @@ const LINES_AT_ONCE: usize = 500;
 const BYTES_AT_ONCE: usize = 48 << 10;
 
 /// Serves [`LogRead`].
-pub fn read(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, gate: &Gate, out: &mut Replies<'_>) -> Result<(), Stop> {
+pub fn read(core: &dyn Core, actor: &Actor, call: &Call<'_>, gate: &Gate, out: &mut Replies<'_>) -> Result<(), Stop> {
     let read: LogRead = call.parameters()?;
     if !call.more {
         return Err(CallError::ExpectedMore.into());
@@ -25,7 +25,7 @@ pub fn read(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, gate: &Gate, out:
     let _turn = turn(gate, actor)?;
     let (mut part, mut bytes, mut broken) = (LogLines::default(), 0, None);
     let wanted = out.wanted();
-    let next = admin.log_read(actor, read, &mut || wanted(), &mut |line| {
+    let next = core.log_read(actor, read, &mut || wanted(), &mut |line| {
         part.lines.push(line.to_owned());
         bytes += line.len();
         if part.lines.len() < LINES_AT_ONCE && bytes < BYTES_AT_ONCE {
@@ -44,18 +44,12 @@ pub fn read(admin: &dyn Admin, actor: &Actor, call: &Call<'_>, gate: &Gate, out:
 }
 
 /// Serves [`LogVerify`].
-pub fn verify(
-    admin: &dyn Admin,
-    actor: &Actor,
-    call: &Call<'_>,
-    gate: &Gate,
-    out: &mut Replies<'_>,
-) -> Result<(), Stop> {
+pub fn verify(core: &dyn Core, actor: &Actor, call: &Call<'_>, gate: &Gate, out: &mut Replies<'_>) -> Result<(), Stop> {
     let wanted = out.wanted();
-    one::<LogVerify>(call, out, |LogVerify {}| {
-        let _turn = turn(gate, actor)?;
-        admin.log_verify(actor, &mut || wanted())
-    })
+    let LogVerify {} = call.parameters()?;
+    let _turn = turn(gate, actor)?;
+    let verified = core.log_verify(actor, &mut || wanted())?;
+    Ok(out.plain(&verified, false)?)
 }
 
 fn turn<'g>(gate: &'g Gate, actor: &Actor) -> Result<Turn<'g>, Fault> {

@@ -1,23 +1,25 @@
 //! The control socket: who may speak to the daemon, and the conversation.
 //!
 //! Owns the listener, its bounds and its threads. Each connection has a thread of its own, so a slow, silent or lying
-//! client harms itself alone. It decides nothing about secrets: every request goes to an [`Admin`].
+//! client harms itself alone. It decides nothing about secrets: every request goes to a [`Core`].
 
-mod certs;
 pub mod client;
 mod dispatch;
 mod gate;
 mod listen;
 mod log;
+mod methods;
 mod peer;
 mod session;
 
+pub use dispatch::{Core, Stop, answers};
 pub use peer::Peer;
+pub use session::Replies;
 
 use crate::config::{Config, ConfigError};
 use crate::lock::{Mutex, MutexGuard};
 use crate::meter::{Meter, Resource};
-use crate::wire::{Admin, CallError, Fault, limit_for, write_error};
+use crate::wire::{CallError, Fault, limit_for, write_error};
 use gate::Gate;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use session::Session;
@@ -81,7 +83,7 @@ pub struct Server {
 }
 
 struct Shared {
-    admin: Arc<dyn Admin>,
+    core: Arc<dyn Core>,
     operator_gid: Option<u32>,
     peer_of: Box<PeerOf>,
     gate: Arc<Gate>,
@@ -102,8 +104,8 @@ impl Server {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn bind(config: &Config, admin: Arc<dyn Admin>) -> Result<Self, ControlError> {
-        Self::bind_with(config, admin, Box::new(Peer::of))
+    pub fn bind(config: &Config, core: Arc<dyn Core>) -> Result<Self, ControlError> {
+        Self::bind_with(config, core, Box::new(Peer::of))
     }
 
     /// As [`Server::bind`], with the bounds that all share. `kept` is what the daemon before this one listened on, if there was one: who connected
@@ -113,24 +115,24 @@ impl Server {
     /// As [`Server::bind`].
     pub fn resume(
         config: &Config,
-        admin: Arc<dyn Admin>,
+        core: Arc<dyn Core>,
         kept: Option<UnixListener>,
         meter: Arc<Meter>,
     ) -> Result<Self, ControlError> {
-        Self::make(config, admin, kept, meter, Box::new(Peer::of))
+        Self::make(config, core, kept, meter, Box::new(Peer::of))
     }
 
     /// As [`Server::bind`], with another way to learn who connects.
     ///
     /// # Errors
     /// As [`Server::bind`].
-    pub fn bind_with(config: &Config, admin: Arc<dyn Admin>, peer_of: Box<PeerOf>) -> Result<Self, ControlError> {
-        Self::make(config, admin, None, Meter::new(&config.limits, 0, config.max_secrets), peer_of)
+    pub fn bind_with(config: &Config, core: Arc<dyn Core>, peer_of: Box<PeerOf>) -> Result<Self, ControlError> {
+        Self::make(config, core, None, Meter::new(&config.limits, 0, config.max_secrets), peer_of)
     }
 
     fn make(
         config: &Config,
-        admin: Arc<dyn Admin>,
+        core: Arc<dyn Core>,
         kept: Option<UnixListener>,
         meter: Arc<Meter>,
         peer_of: Box<PeerOf>,
@@ -143,7 +145,7 @@ impl Server {
             None => listen::listen(&config.control, operator_gid)?,
         };
         let shared = Arc::new(Shared {
-            admin,
+            core,
             operator_gid,
             peer_of,
             gate: Gate::new(&meter),
@@ -255,10 +257,10 @@ fn admit(stream: UnixStream, number: u64, shared: &Arc<Shared>) -> Option<JoinHa
         }
     };
     if let Err(reason) = peer.may_speak(shared.operator_gid) {
-        shared.admin.denied(&peer.actor, &reason);
+        shared.core.denied(&peer.actor, &reason);
         return None;
     }
-    if shared.admin.enter(&peer.actor).is_err() {
+    if shared.core.enter(&peer.actor).is_err() {
         return None;
     }
     let slot = match shared.gate.enter(peer.actor.uid) {
@@ -272,7 +274,7 @@ fn admit(stream: UnixStream, number: u64, shared: &Arc<Shared>) -> Option<JoinHa
     shared.open().insert(number, stream.clone());
     let theirs = shared.clone();
     let started = std::thread::Builder::new().name(format!("control-{number}")).spawn(move || {
-        let session = Session { admin: &*theirs.admin, gate: &theirs.gate, limit: theirs.limit, peer: &peer };
+        let session = Session { core: &*theirs.core, gate: &theirs.gate, limit: theirs.limit, peer: &peer };
         if let Err(error) = session.serve(&stream) {
             tracing::debug!(uid = peer.actor.uid, pid = peer.actor.pid, %error, "control: connection ended");
         }

@@ -2,12 +2,10 @@
 //!
 //! Owns the clock of a connection. It knows the envelope; what a method does is `dispatch`'s.
 
-use super::dispatch;
+use super::dispatch::{self, Core};
 use super::gate::Gate;
 use super::peer::Peer;
-use crate::wire::{
-    Actor, Admin, Call, CallError, Fault, FrameError, FrameReader, FrameWriter, write_error, write_reply,
-};
+use crate::wire::{Actor, Call, CallError, Fault, FrameError, FrameReader, FrameWriter, write_error, write_reply};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use std::io::{self, Read, Write};
@@ -24,7 +22,7 @@ pub(super) const LARGE_PATIENCE: Duration = Duration::from_secs(10);
 /// What a connection needs to be served.
 pub struct Session<'a> {
     /// Whom requests go to.
-    pub admin: &'a dyn Admin,
+    pub core: &'a dyn Core,
     /// Where large messages wait.
     pub gate: &'a Gate,
     /// The largest frame, in bytes.
@@ -81,11 +79,11 @@ impl Session<'_> {
         let actor = &Actor { proven, ..self.peer.actor };
         if !self.peer.is_there() {
             let reason = "the process that connected has ended";
-            self.admin.denied(actor, reason);
+            self.core.denied(actor, reason);
             return replies.error(&Fault::Refused(reason.into()).into());
         }
         let done =
-            catch_unwind(AssertUnwindSafe(|| dispatch::answer(self.admin, actor, call, self.gate, standing, replies)));
+            catch_unwind(AssertUnwindSafe(|| dispatch::answer(self.core, actor, call, self.gate, standing, replies)));
         match done {
             Ok(Ok(())) => Ok(()),
             Ok(Err(dispatch::Stop::Answer(error))) => replies.error(&error),

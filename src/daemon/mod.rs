@@ -94,8 +94,8 @@ pub fn run(config: Config, hand_over: bool) -> Result<(), Fault> {
     if taken.is_none() {
         mountpoint::prepare(&config.mountpoint)?;
     }
-    let admin = Arc::clone(&vault) as Arc<dyn crate::wire::Admin>;
-    let mut server = Server::resume(&config, admin, inherited.control(), Arc::clone(vault.meter()))
+    let core = Arc::clone(&vault) as Arc<dyn crate::control::Core>;
+    let mut server = Server::resume(&config, core, inherited.control(), Arc::clone(vault.meter()))
         .map_err(|e| Fault::Failed(e.to_string()))?;
     let listener = server.listener().map_err(system("cannot keep the control socket"))?;
     note(&vault, audit::Operation::Start);

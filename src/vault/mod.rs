@@ -10,7 +10,6 @@
 //! before they read a blob, ask /proc, or write the log.
 
 mod abreast;
-mod admin;
 mod admin_xattrs;
 mod attrs;
 mod authority;
@@ -21,7 +20,7 @@ mod change;
 mod clock;
 mod commit;
 mod conditions;
-mod containers;
+
 mod declare;
 mod error;
 mod export;
@@ -52,6 +51,7 @@ mod rekey;
 mod remove;
 mod rename;
 mod scopes;
+mod serve;
 mod setup;
 mod state;
 mod status;

@@ -1,6 +1,6 @@
 //! How the daemon is: what `status`, `.pinfold` and the metrics say.
 
-use super::containers::word;
+use super::serve::word;
 use super::{State, Vault};
 use crate::meter::Resource;
 use crate::model::Scope;

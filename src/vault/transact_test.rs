@@ -6,6 +6,7 @@ use crate::audit::{self, Settings, WhenFull};
 use crate::model::{Kind, Uid, VersionNo};
 use crate::seal::Protection;
 use crate::store::{FaultPoint, NEXT_FAULT};
+use crate::wire::{self, Serve};
 
 pub(super) struct Rig {
     home: tempfile::TempDir,
@@ -199,6 +200,36 @@ fn a_put_with_its_folders_owner_and_content_is_one_entry() {
         let node = vault.node(vault.find(&path(at)).unwrap()).unwrap();
         assert_eq!(node.meta.uid, Uid(uid.unwrap_or(0)), "{at}");
     }
+}
+
+#[test]
+fn the_root_is_no_secret_and_a_mode_has_permission_bits_only() {
+    let mut rig = Rig::new();
+    let vault = rig.open();
+    let actor = crate::wire::Actor::new(0, 0, std::process::id().cast_signed());
+    let before = seen(&vault);
+    let put = |at: SecretPath, mode| {
+        let content = Secret::copy_of(b"put").unwrap();
+        vault.serve(&actor, wire::Put { path: at, uid: None, gid: None, mode, parents: true, content }).map(drop)
+    };
+    let view = |at: &str, mode| {
+        let asked = serde_json::json!({ "path": at, "kind": "concat", "args": ["open"], "mode": mode });
+        vault.serve(&actor, serde_json::from_value::<wire::ViewAdd>(asked).unwrap()).map(drop)
+    };
+    let root = || serde_json::json!({ "path": "" });
+    let condition = serde_json::json!({ "path": "", "unit": "x.service" });
+    for refused in [
+        put(SecretPath::root(), None),
+        put(path("pin"), Some(0o1600)),
+        view("", None),
+        view("v", Some(0o4600)),
+        vault.serve(&actor, serde_json::from_value::<wire::ViewRemove>(root()).unwrap()).map(drop),
+        vault.serve(&actor, serde_json::from_value::<wire::Remove>(root()).unwrap()).map(drop),
+        vault.serve(&actor, serde_json::from_value::<wire::Condition>(condition).unwrap()).map(drop),
+    ] {
+        assert!(matches!(refused, Err(wire::Fault::Usage(_))), "{refused:?}");
+    }
+    assert_eq!(seen(&vault), before);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Who could open a secret, by which rule.
 
-use super::containers::word;
 use super::node::Node;
+use super::serve::word;
 use super::view::View;
 use super::{Vault, VaultError};
 use crate::access::{Object, ScopeState, expired};

@@ -16,7 +16,7 @@ use pinfold::vault::{
     Content, Limits, NewNode, Recovery, Rename, SetAttr, TimeChange, UidMap, UnlockBy, Vault, VaultError, XattrMode,
     create_store,
 };
-use pinfold::wire::{Actor, Admin, Condition, Fault};
+use pinfold::wire::{Actor, Condition, Fault, Serve};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -258,7 +258,7 @@ impl Writer<'_> {
             _ => asked.unit = Some(format!("u{}.service", number % 7)),
         }
         let actor = Actor::new(0, 0, i32::try_from(std::process::id()).expect("a process id"));
-        match Admin::condition(self.vault, &actor, asked) {
+        match self.vault.serve(&actor, asked) {
             Ok(_) => Ok((format!("condition {own}, {number}"), true)),
             Err(Fault::NothingToDo(_)) => Err(VaultError::NothingToDo("it is so already")),
             Err(fault) => Err(VaultError::Failed(fault.to_string())),

@@ -6,7 +6,7 @@ use pinfold::caller::Daemon;
 use pinfold::fs::{FsError, OpenMode, Opened};
 use pinfold::model::{Ino, Kind, Name, SecretPath};
 use pinfold::vault::{NewNode, Rename, SetAttr, UnlockBy, VaultError, XattrMode};
-use pinfold::wire::{Admin, Condition, Conditions, Remove, Rollback};
+use pinfold::wire::{Condition, Conditions, Remove, Rollback, Serve};
 
 const SHELL: u64 = 1;
 const ECHO: u64 = 2;
@@ -110,7 +110,8 @@ impl Rig {
     }
 
     fn numbers(&self, text: &str) -> Vec<u64> {
-        let mut history = self.vault().history(&actor(), path(text)).unwrap();
+        let mut history =
+            self.vault().serve(&actor(), pinfold::wire::GetHistory { path: path(text) }).unwrap().versions;
         history.reverse();
         history.iter().map(|v| v.number).collect()
     }
@@ -374,7 +375,7 @@ fn so_many_versions_are_kept_and_no_more() {
     }
     assert_eq!(rig.numbers("f"), [5, 6, 7, 8, 9]);
     assert_eq!(texts(&rig.versions("f")), ["4", "5", "6", "7", "8"]);
-    rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 5 }).unwrap();
+    rig.vault().serve(&actor(), Rollback { path: path("f"), version: 5 }).unwrap();
     assert_eq!(texts(&rig.versions("f")), ["5", "6", "7", "8", "4"]);
     rig.is_whole();
 }
@@ -386,7 +387,7 @@ fn a_bound_made_smaller_takes_the_blobs_along() {
         rig.put(ROOT, "f", format!("{i}").as_bytes()).unwrap();
     }
     for version in [1, 2] {
-        rig.vault().rollback(&actor(), Rollback { path: path("f"), version }).unwrap();
+        rig.vault().serve(&actor(), Rollback { path: path("f"), version }).unwrap();
     }
     let rig = rig.reopen_with(limits(1, 1000));
     rig.put(ROOT, "f", b"new").unwrap();
@@ -479,7 +480,7 @@ fn a_symlink_that_replaces_a_secret_leaves_its_history() {
     rig.rename(ROOT, "l", "f").unwrap();
     rig.is_whole();
     rig.unlink(ROOT, "f").unwrap();
-    assert_eq!(rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 1 }).unwrap(), 1);
+    assert_eq!(rig.vault().serve(&actor(), Rollback { path: path("f"), version: 1 }).unwrap().version, 1);
     assert_eq!(rig.content("f"), b"1");
     rig.is_whole();
 }
@@ -490,7 +491,9 @@ fn an_empty_file_that_replaces_another_leaves_no_history() {
     rig.make(ROOT, "a", Kind::File).unwrap();
     rig.make(ROOT, "b", Kind::File).unwrap();
     rig.rename(ROOT, "a", "b").unwrap();
-    assert!(rig.vault().history(&actor(), path("b")).is_err());
+    assert!(
+        rig.vault().serve(&actor(), pinfold::wire::GetHistory { path: path("b") }).map(|done| done.versions).is_err()
+    );
 }
 
 #[test]
@@ -511,12 +514,12 @@ fn a_removed_secret_comes_back_and_leaves_nothing_when_it_goes_again() {
     let rig = rig();
     rig.put(ROOT, "f", b"1").unwrap();
     rig.put(ROOT, "f", b"2").unwrap();
-    rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 1 }).unwrap();
+    rig.vault().serve(&actor(), Rollback { path: path("f"), version: 1 }).unwrap();
     rig.unlink(ROOT, "f").unwrap();
     // The last version: nothing new is made, but its blob is there twice.
-    assert_eq!(rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 3 }).unwrap(), 3);
+    assert_eq!(rig.vault().serve(&actor(), Rollback { path: path("f"), version: 3 }).unwrap().version, 3);
     let purge = || Remove { path: path("f"), purge: true, recursive: false };
-    assert_eq!(rig.vault().remove(&actor(), purge()).unwrap().purged, 3);
+    assert_eq!(rig.vault().serve(&actor(), purge()).unwrap().purged, 3);
     rig.is_whole();
 }
 
@@ -526,7 +529,7 @@ fn what_came_back_while_it_was_written_shows_others_what_is_committed() {
     rig.put(ROOT, "f", b"1").unwrap();
     rig.unlink(ROOT, "f").unwrap();
     let handle = rig.create(ROOT, "f", WRITE).unwrap();
-    rig.vault().rollback(&actor(), Rollback { path: path("f"), version: 1 }).unwrap();
+    rig.vault().serve(&actor(), Rollback { path: path("f"), version: 1 }).unwrap();
     rig.write(handle, b"more", ECHO).unwrap();
     let size = |tid| rig.fs.attr(rig.ino("f"), tid).unwrap().attr.size;
     assert_eq!((size(ROOT.tid), size(BOB.tid)), (4, 1));
@@ -538,8 +541,10 @@ fn a_purge_keeps_nothing_under_the_name() {
     rig.put(ROOT, "f", b"1").unwrap();
     rig.unlink(ROOT, "f").unwrap();
     rig.make(ROOT, "f", Kind::File).unwrap();
-    rig.vault().remove(&actor(), Remove { path: path("f"), purge: true, recursive: false }).unwrap();
-    assert!(rig.vault().history(&actor(), path("f")).is_err());
+    rig.vault().serve(&actor(), Remove { path: path("f"), purge: true, recursive: false }).unwrap();
+    assert!(
+        rig.vault().serve(&actor(), pinfold::wire::GetHistory { path: path("f") }).map(|done| done.versions).is_err()
+    );
     assert_eq!(rig.vault().check(true).unwrap().blobs, 0);
     rig.is_whole();
 }
@@ -574,7 +579,10 @@ fn other_recovery_recipients_reach_blobs_that_several_names_have() {
             rig.unlink(ROOT, &format!("g{i}")).unwrap();
         }
     }
-    assert_eq!(rig.vault().recovery_add(&actor(), &fresh, false).unwrap(), 140);
+    assert_eq!(
+        rig.vault().serve(&actor(), pinfold::wire::RecoveryAdd { recipient: fresh.into(), only: false }).unwrap().blobs,
+        140
+    );
     rig.is_whole();
     let rig = rig.reopen();
     rig.is_whole();
@@ -588,7 +596,10 @@ fn what_has_expired_is_kept_like_everything_else() {
     rig.fs.set_xattr(&ROOT, rig.ino("f"), expires.0, expires.1, XattrMode::Set).unwrap();
     assert_eq!(failure(rig.open(ROOT, "f", READ)), Failure::Denied);
     let fresh = age::x25519::Identity::generate().to_public().to_string();
-    assert_eq!(rig.vault().recovery_add(&actor(), &fresh, false).unwrap(), 1);
+    assert_eq!(
+        rig.vault().serve(&actor(), pinfold::wire::RecoveryAdd { recipient: fresh.into(), only: false }).unwrap().blobs,
+        1
+    );
     rig.rename(ROOT, "f", "f.pem").unwrap();
     rig.is_whole();
 }
@@ -738,7 +749,7 @@ fn a_condition_goes_and_changes_by_its_own_command_alone() {
     }
     // Less is no more.
     set(EXPIRES, EARLY).unwrap();
-    let command = |asked: Condition| rig.vault().condition(&actor(), asked).map_err(Failure::from);
+    let command = |asked: Condition| rig.vault().serve(&actor(), asked).map_err(Failure::from);
     let nothing = || Condition { path: path("pin"), ..Condition::default() };
     let names = |found: Conditions| found.conditions.into_iter().map(|c| (c.name, c.value)).collect::<Vec<_>>();
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -802,7 +813,7 @@ fn conditions_follow_the_name_when_the_old_file_goes_first() {
     let rig = rig();
     rig.put(ROOT, "pin", b"old").unwrap();
     rig.rule("pin", EXPIRES, LATE);
-    rig.vault().remove(&actor(), Remove { path: path("pin"), purge: true, recursive: false }).unwrap();
+    rig.vault().serve(&actor(), Remove { path: path("pin"), purge: true, recursive: false }).unwrap();
     rig.put(ROOT, "pin", b"new").unwrap();
     assert_eq!(rig.ruled("pin"), []);
 }

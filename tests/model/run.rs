@@ -7,7 +7,7 @@ use pinfold::caller::Daemon;
 use pinfold::fs::{Fs, FsError, OpenMode, Opened};
 use pinfold::model::{Gid, Ino, Kind as NodeKind, Name, SecretPath, Timestamp, Uid};
 use pinfold::vault::{NewNode, Rename, SetAttr, TimeChange, XattrMode};
-use pinfold::wire::{Admin, Remove, Rollback};
+use pinfold::wire::{Remove, Rollback, Serve};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -623,7 +623,9 @@ impl Run {
         let number = numbers.get(usize::from(number) % (numbers.len() + 1)).copied().unwrap_or(999);
         let wrong = self.model.cannot_roll_back(&text, number);
         let path = SecretPath::parse(&text).unwrap();
-        if agree(self.rig.vault().rollback(&actor(), Rollback { path, version: number }), &wrong)?.is_some() {
+        if agree(self.rig.vault().serve(&actor(), Rollback { path, version: number }).map(|done| done.version), &wrong)?
+            .is_some()
+        {
             let (directory, name) = text.rsplit_once('/').unwrap_or(("", &text));
             let directory = Ino(self.model.find(directory).unwrap());
             let ino = self.rig.vault().lookup(directory, name).map_err(|e| e.to_string())?.ino.0;
@@ -650,7 +652,7 @@ impl Run {
             wrong.push(Failure::Refused("not empty".into()));
         }
         let remove = Remove { path: SecretPath::parse(&text).unwrap(), purge, recursive: false };
-        if agree(self.rig.vault().remove(&actor(), remove), &wrong)?.is_some() {
+        if agree(self.rig.vault().serve(&actor(), remove), &wrong)?.is_some() {
             match live {
                 Some(ino) if directory.is_some() => self.model.rmdir(ino),
                 Some(ino) => self.model.unlink(ino, purge),
@@ -934,14 +936,20 @@ fn compare_file(fs: &Fs, model: &Reference, ino: u64, path: &str) -> Verdict {
     if node.last > 0 {
         compare_history(fs, path, &node.versions, true)?;
     } else if !model.tombstones.contains_key(path) {
-        let found = fs.vault().history(&actor(), SecretPath::parse(path).unwrap());
+        let found = fs
+            .vault()
+            .serve(&actor(), pinfold::wire::GetHistory { path: SecretPath::parse(path).unwrap() })
+            .map(|done| done.versions);
         agree(found, &[Failure::NotFound])?;
     }
     Ok(())
 }
 
 fn compare_history(fs: &Fs, path: &str, versions: &[super::reference::Version], live: bool) -> Verdict {
-    let history = fs.vault().history(&actor(), SecretPath::parse(path).unwrap());
+    let history = fs
+        .vault()
+        .serve(&actor(), pinfold::wire::GetHistory { path: SecretPath::parse(path).unwrap() })
+        .map(|done| done.versions);
     let mut history = history.map_err(|e| format!("history of '{path}': {e}"))?;
     history.reverse();
     let found: Vec<_> = history.iter().map(|v| (v.number, v.size, v.uid)).collect();

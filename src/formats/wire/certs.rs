@@ -2,8 +2,8 @@
 //!
 //! Owns the types; their names on the wire are in `methods`.
 
+use super::base64;
 use super::methods::or_default;
-use super::{Actor, Fault, base64};
 use crate::model::{HostName, KeyType, SecretPath, Timestamp};
 use crate::secret::Secret;
 use crate::times;
@@ -313,21 +313,6 @@ pub struct CertStatus {
     pub soonest_ends: Option<Timestamp>,
     /// Renewals that failed.
     pub failing: u64,
-}
-
-/// What the core does about certificates, one function for each method. Who may ask is decided there.
-#[allow(missing_docs, reason = "each is described at its method")]
-pub trait CertAdmin {
-    fn cert_request(&self, actor: &Actor, request: CertRequest) -> Result<CertRequested, Fault>;
-    fn cert_accept(&self, actor: &Actor, accept: CertAccept) -> Result<CertStored, Fault>;
-    fn cert_store(&self, actor: &Actor, store: CertStore) -> Result<CertStored, Fault>;
-    fn cert_list(&self, actor: &Actor, list: CertList) -> Result<CertListing, Fault>;
-    fn cert_show(&self, actor: &Actor, show: CertShow) -> Result<CertShown, Fault>;
-    fn cert_selfsign(&self, actor: &Actor, selfsign: CertSelfsign) -> Result<CertStored, Fault>;
-    fn cert_note(&self, actor: &Actor, note: CertNote) -> Result<(), Fault>;
-    fn ca_init(&self, actor: &Actor, init: CaInit) -> Result<CertStored, Fault>;
-    fn ca_sign(&self, actor: &Actor, sign: CaSign) -> Result<CaMade, Fault>;
-    fn ca_crl(&self, actor: &Actor, crl: CaCrl) -> Result<CaMade, Fault>;
 }
 
 #[cfg(test)]

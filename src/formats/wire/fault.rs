@@ -66,6 +66,11 @@ impl Fault {
         })
     }
 
+    /// For a core that serves a part of the interface.
+    pub fn not_here() -> Fault {
+        Fault::Failed("that is not served here".into())
+    }
+
     /// The reason.
     pub fn reason(&self) -> &str {
         match self {

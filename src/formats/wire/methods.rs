@@ -2,11 +2,13 @@
 //!
 //! Owns the names. `org.pinfold.varlink` beside this file says the same to other Varlink clients.
 
+use super::admin::Actor;
 use super::base64;
 use super::certs::*;
 use super::conditions::*;
 use super::containers::*;
 use super::export::*;
+use super::fault::Fault;
 use super::import::*;
 use super::log::{LogLines, LogRead, LogVerified, LogVerify};
 use super::passwords::*;
@@ -30,8 +32,93 @@ pub trait Method: Serialize + for<'de> Deserialize<'de> {
     type Reply: Serialize + for<'de> Deserialize<'de>;
 }
 
-macro_rules! methods {
-    ($($params:ident => $name:literal, $right:ident, $reply:ty;)*) => {
+/// The table of the whole interface, handed to the macro `$with` after `$about`: parameters, name, who may call it, how it is answered, reply. A
+/// method without a right is none. It is answered with `one` reply, with a `secret` one, in `parts` if the caller takes parts, or in a
+/// way of its own, as a `stream` or by what it does to the connection.
+#[macro_export]
+macro_rules! for_each_method {
+    ($with:ident $($about:tt)*) => {
+        $with! { $($about)*
+            GetStatus => "Status", Operator, one Status;
+            Prove => "Prove", Operator, stream Done;
+            Unlock => "Unlock", Carried, one Done;
+            Lock => "Lock", Operator, one Done;
+            List => "List", Operator, parts Listing;
+            Put => "Put", Part, one Committed;
+            Reveal => "Reveal", Root, secret Revealed;
+            Remove => "Remove", Part, one Removed;
+            GetHistory => "History", Operator, one History;
+            Rollback => "Rollback", Part, one Committed;
+            Who => "Who", Operator, one WhoReply;
+            LogHead => "LogHead", Operator, one LogPosition;
+            LogAnchor => "LogAnchor", Operator, one LogPosition;
+            LogRotate => "LogRotate", Operator, one Rotated;
+            LogRead => "LogRead", Operator, stream LogLines;
+            LogVerify => "LogVerify", Operator, stream LogVerified;
+            RecoveryAdd => "RecoveryAdd", Proof, one Resealed;
+            RecoveryRemove => "RecoveryRemove", Proof, one Resealed;
+            RecoveryList => "RecoveryList", Operator, one Recipients;
+            RecoveryEscrow => "RecoveryEscrow", Root, one Escrowed;
+            Fsck => "Fsck", Operator, one FsckReport;
+            Extract => "Extract", Proof, one Extracted;
+            Backup => "Backup", Root, stream BackupPart;
+            ScopeAdd => "ScopeAdd", Root, one Done;
+            ScopeList => "ScopeList", Operator, one ScopeListing;
+            ScopeRemove => "ScopeRemove", Root, one Removed;
+            Attach => "Attach", Root, one Attached;
+            Detach => "Detach", Operator, one Done;
+            Instances => "Instances", Operator, one InstanceListing;
+            Publish => "Publish", Root, one Published;
+            Unpublish => "Unpublish", Operator, one Unpublished;
+            GetPublished => "Published", Operator, one Publications;
+            KeyringList => "KeyringList", Operator, one HeldKeys;
+            KeyRequest => "KeyRequest", Kernel, secret RequestedKey;
+            IdentityAdd => "IdentityAdd", Carried, one Done;
+            IdentityRemove => "IdentityRemove", Root, one Done;
+            IdentityList => "IdentityList", Operator, one Identities;
+            Rekey => "Rekey", Carried, one Rekeyed;
+            Export => "Export", Part, one Exported;
+            ExportPreview => "ExportPreview", Operator, parts Previews;
+            ExportSign => "ExportSign", Root, one Exported;
+            GetHosts => "Hosts", Operator, parts HostListing;
+            SignerList => "SignerList", Operator, one SignerListing;
+            SignerInit => "SignerInit", Root, one SignerListing;
+            SignerRotate => "SignerRotate", Root, one SignerListing;
+            SignerRevoke => "SignerRevoke", Root, one SignerListing;
+            Join => "Join", Root, one Joined;
+            GetConsoles => "Consoles", Operator, one Consoles;
+            Leave => "Leave", Root, one Left;
+            Import => "Import", Root, one ImportReport;
+            GetAccounts => "Accounts", Operator, one Accounts;
+            NoteAccount => "NoteAccount", Root, one Done;
+            CertRequest => "CertRequest", Root, one CertRequested;
+            CertAccept => "CertAccept", Root, one CertStored;
+            CertStore => "CertStore", Root, one CertStored;
+            CertList => "CertList", Operator, parts CertListing;
+            CertShow => "CertShow", Operator, one CertShown;
+            CertSelfsign => "CertSelfsign", Root, one CertStored;
+            CertNote => "CertNote", Root, one Done;
+            CaInit => "CaInit", Root, one CertStored;
+            CaSign => "CaSign", Root, one CaMade;
+            CaCrl => "CaCrl", Root, one CaMade;
+            PasswordList => "PasswordList", Operator, one PasswordListing;
+            PasswordPut => "PasswordPut", Operator, one Committed;
+            PasswordShow => "PasswordShow", Root, secret ShownPassword;
+            PasswordRemove => "PasswordRemove", Part, one Removed;
+            RotationBegin => "RotationBegin", Root, one Done;
+            RotationOpen => "RotationOpen", Root, secret RotationOpened;
+            RotationMark => "RotationMark", Root, one Done;
+            RotationEnd => "RotationEnd", Root, one Done;
+            ViewAdd => "ViewAdd", Root, one ViewAdded;
+            ViewList => "ViewList", Operator, one ViewListing;
+            ViewRemove => "ViewRemove", Operator, one Done;
+            Condition => "Condition", Part, one Conditions;
+        }
+    };
+}
+
+macro_rules! declare {
+    ($($params:ident => $name:literal, $right:ident, $answer:ident $reply:ty;)*) => {
         /// Each method, by its full name, and who may call it.
         pub const METHODS: &[(&str, Right)] = &[$((concat!("org.pinfold.", $name), Right::$right)),*];
         $(impl Method for $params {
@@ -41,87 +128,20 @@ macro_rules! methods {
     };
 }
 
-// The table of the whole interface: parameters, name, who may call it, reply. A method without a right is none.
-methods! {
-    GetStatus => "Status", Operator, Status;
-    Prove => "Prove", Operator, Done;
-    Unlock => "Unlock", Carried, Done;
-    Lock => "Lock", Operator, Done;
-    List => "List", Operator, Listing;
-    Put => "Put", Part, Committed;
-    Reveal => "Reveal", Root, Revealed;
-    Remove => "Remove", Part, Removed;
-    GetHistory => "History", Operator, History;
-    Rollback => "Rollback", Part, Committed;
-    Who => "Who", Operator, WhoReply;
-    LogHead => "LogHead", Operator, LogPosition;
-    LogAnchor => "LogAnchor", Operator, LogPosition;
-    LogRotate => "LogRotate", Operator, Rotated;
-    LogRead => "LogRead", Operator, LogLines;
-    LogVerify => "LogVerify", Operator, LogVerified;
-    RecoveryAdd => "RecoveryAdd", Proof, Resealed;
-    RecoveryRemove => "RecoveryRemove", Proof, Resealed;
-    RecoveryList => "RecoveryList", Operator, Recipients;
-    RecoveryEscrow => "RecoveryEscrow", Root, Escrowed;
-    Fsck => "Fsck", Operator, FsckReport;
-    Extract => "Extract", Proof, Extracted;
-    Backup => "Backup", Root, BackupPart;
-    ScopeAdd => "ScopeAdd", Root, Done;
-    ScopeList => "ScopeList", Operator, ScopeListing;
-    ScopeRemove => "ScopeRemove", Root, Removed;
-    Attach => "Attach", Root, Attached;
-    Detach => "Detach", Operator, Done;
-    Instances => "Instances", Operator, InstanceListing;
-    Publish => "Publish", Root, Published;
-    Unpublish => "Unpublish", Operator, Unpublished;
-    GetPublished => "Published", Operator, Publications;
-    KeyringList => "KeyringList", Operator, HeldKeys;
-    KeyRequest => "KeyRequest", Kernel, RequestedKey;
-    IdentityAdd => "IdentityAdd", Carried, Done;
-    IdentityRemove => "IdentityRemove", Root, Done;
-    IdentityList => "IdentityList", Operator, Identities;
-    Rekey => "Rekey", Carried, Rekeyed;
-    Export => "Export", Part, Exported;
-    ExportPreview => "ExportPreview", Operator, Previews;
-    ExportSign => "ExportSign", Root, Exported;
-    GetHosts => "Hosts", Operator, HostListing;
-    SignerList => "SignerList", Operator, SignerListing;
-    SignerInit => "SignerInit", Root, SignerListing;
-    SignerRotate => "SignerRotate", Root, SignerListing;
-    SignerRevoke => "SignerRevoke", Root, SignerListing;
-    Join => "Join", Root, Joined;
-    GetConsoles => "Consoles", Operator, Consoles;
-    Leave => "Leave", Root, Left;
-    Import => "Import", Root, ImportReport;
-    GetAccounts => "Accounts", Operator, Accounts;
-    NoteAccount => "NoteAccount", Root, Done;
-    CertRequest => "CertRequest", Root, CertRequested;
-    CertAccept => "CertAccept", Root, CertStored;
-    CertStore => "CertStore", Root, CertStored;
-    CertList => "CertList", Operator, CertListing;
-    CertShow => "CertShow", Operator, CertShown;
-    CertSelfsign => "CertSelfsign", Root, CertStored;
-    CertNote => "CertNote", Root, Done;
-    CaInit => "CaInit", Root, CertStored;
-    CaSign => "CaSign", Root, CaMade;
-    CaCrl => "CaCrl", Root, CaMade;
-    PasswordList => "PasswordList", Operator, PasswordListing;
-    PasswordPut => "PasswordPut", Operator, Committed;
-    PasswordShow => "PasswordShow", Root, ShownPassword;
-    PasswordRemove => "PasswordRemove", Part, Removed;
-    RotationBegin => "RotationBegin", Root, Done;
-    RotationOpen => "RotationOpen", Root, RotationOpened;
-    RotationMark => "RotationMark", Root, Done;
-    RotationEnd => "RotationEnd", Root, Done;
-    ViewAdd => "ViewAdd", Root, ViewAdded;
-    ViewList => "ViewList", Operator, ViewListing;
-    ViewRemove => "ViewRemove", Operator, Done;
-    Condition => "Condition", Part, Conditions;
-}
+for_each_method!(declare);
 
 /// Who may call a method, by its full name; `None` for one that there is not.
 pub fn right_of(method: &str) -> Option<Right> {
     METHODS.iter().find(|(name, _)| *name == method).map(|(_, right)| *right)
+}
+
+/// What serves a method: it lets the caller in by the right of the table, and asks itself what that leaves open; does it; replies.
+pub trait Serve<M: Method> {
+    /// Serves one call.
+    ///
+    /// # Errors
+    /// What the caller is told; its reason names no content.
+    fn serve(&self, actor: &Actor, asked: M) -> Result<M::Reply, Fault>;
 }
 
 /// How the daemon is.

@@ -23,6 +23,7 @@ mod replies;
 mod rights;
 mod views;
 
+pub use crate::for_each_method;
 pub use admin::{Actor, Admin, UnlockWith};
 pub use base64::decode as decode_base64;
 pub use call::{Call, Reply, read_reply, service, write_call, write_error, write_reply};

@@ -1,6 +1,6 @@
 //! Who may call a method: uid 0, the members of `operator_group`, whoever can open the store.
 //!
-//! Owns the rule of each kind of right. Which method has which stands in `methods!`; the socket asks before it reads a parameter.
+//! Owns the rule of each kind of right. Which method has which stands in `for_each_method!`; the socket asks before it reads a parameter.
 
 use super::Fault;
 

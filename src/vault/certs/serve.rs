@@ -2,50 +2,84 @@
 
 use super::super::Vault;
 use crate::wire::{
-    Actor, CaCrl, CaInit, CaMade, CaSign, CertAccept, CertAdmin, CertList, CertListing, CertNote, CertRequest,
-    CertRequested, CertSelfsign, CertShow, CertShown, CertStore, CertStored, Fault,
+    Actor, CaCrl, CaInit, CaMade, CaSign, CertAccept, CertList, CertListing, CertNote, CertRequest, CertRequested,
+    CertSelfsign, CertShow, CertShown, CertStore, CertStored, Done, Fault, Serve,
 };
 
-impl CertAdmin for Vault {
-    fn cert_request(&self, actor: &Actor, asked: CertRequest) -> Result<CertRequested, Fault> {
+/// Days a certificate may be asked for, at most.
+const DAYS_MAX: u32 = 36_500;
+
+impl Serve<CertRequest> for Vault {
+    fn serve(&self, actor: &Actor, asked: CertRequest) -> Result<CertRequested, Fault> {
         Ok(self.request_certificate(&self.admin(actor)?, &asked)?)
     }
+}
 
-    fn cert_accept(&self, actor: &Actor, asked: CertAccept) -> Result<CertStored, Fault> {
+impl Serve<CertAccept> for Vault {
+    fn serve(&self, actor: &Actor, asked: CertAccept) -> Result<CertStored, Fault> {
         Ok(self.accept_certificate(&self.admin(actor)?, &asked)?)
     }
+}
 
-    fn cert_store(&self, actor: &Actor, asked: CertStore) -> Result<CertStored, Fault> {
+impl Serve<CertStore> for Vault {
+    fn serve(&self, actor: &Actor, asked: CertStore) -> Result<CertStored, Fault> {
         Ok(self.store_pair(&self.admin(actor)?, &asked)?)
     }
+}
 
-    fn cert_list(&self, actor: &Actor, asked: CertList) -> Result<CertListing, Fault> {
+impl Serve<CertList> for Vault {
+    fn serve(&self, actor: &Actor, asked: CertList) -> Result<CertListing, Fault> {
         self.admin(actor)?;
         Ok(self.list_certificates(&asked)?)
     }
+}
 
-    fn cert_show(&self, actor: &Actor, asked: CertShow) -> Result<CertShown, Fault> {
+impl Serve<CertShow> for Vault {
+    fn serve(&self, actor: &Actor, asked: CertShow) -> Result<CertShown, Fault> {
         self.admin(actor)?;
         Ok(self.show_certificate(&asked.path)?)
     }
+}
 
-    fn cert_selfsign(&self, actor: &Actor, asked: CertSelfsign) -> Result<CertStored, Fault> {
-        Ok(self.self_sign(&self.admin(actor)?, &asked)?)
+impl Serve<CertSelfsign> for Vault {
+    fn serve(&self, actor: &Actor, asked: CertSelfsign) -> Result<CertStored, Fault> {
+        let caller = self.admin(actor)?;
+        bounded(asked.days)?;
+        Ok(self.self_sign(&caller, &asked)?)
     }
+}
 
-    fn cert_note(&self, actor: &Actor, asked: CertNote) -> Result<(), Fault> {
-        Ok(self.note_renewal(&self.admin(actor)?, &asked)?)
+impl Serve<CertNote> for Vault {
+    fn serve(&self, actor: &Actor, asked: CertNote) -> Result<Done, Fault> {
+        self.note_renewal(&self.admin(actor)?, &asked)?;
+        Ok(Done {})
     }
+}
 
-    fn ca_init(&self, actor: &Actor, asked: CaInit) -> Result<CertStored, Fault> {
-        Ok(self.init_authority(&self.admin(actor)?, &asked)?)
+impl Serve<CaInit> for Vault {
+    fn serve(&self, actor: &Actor, asked: CaInit) -> Result<CertStored, Fault> {
+        let caller = self.admin(actor)?;
+        bounded(asked.days)?;
+        Ok(self.init_authority(&caller, &asked)?)
     }
+}
 
-    fn ca_sign(&self, actor: &Actor, asked: CaSign) -> Result<CaMade, Fault> {
-        Ok(self.sign_by_authority(&self.admin(actor)?, &asked)?)
+impl Serve<CaSign> for Vault {
+    fn serve(&self, actor: &Actor, asked: CaSign) -> Result<CaMade, Fault> {
+        let caller = self.admin(actor)?;
+        bounded(asked.days)?;
+        Ok(self.sign_by_authority(&caller, &asked)?)
     }
+}
 
-    fn ca_crl(&self, actor: &Actor, asked: CaCrl) -> Result<CaMade, Fault> {
-        Ok(self.take_back(&self.admin(actor)?, &asked)?)
+impl Serve<CaCrl> for Vault {
+    fn serve(&self, actor: &Actor, asked: CaCrl) -> Result<CaMade, Fault> {
+        let caller = self.admin(actor)?;
+        bounded(asked.days)?;
+        Ok(self.take_back(&caller, &asked)?)
     }
+}
+
+fn bounded(days: u32) -> Result<(), Fault> {
+    if (1..=DAYS_MAX).contains(&days) { Ok(()) } else { Err(Fault::Usage(format!("days are 1 to {DAYS_MAX}"))) }
 }

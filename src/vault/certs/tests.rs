@@ -9,7 +9,7 @@ use crate::seal::Protection;
 use crate::store::Store;
 use crate::vault::{Limits, Recovery, Rename, SetAttr, UnlockBy, create_store};
 use crate::wire::{
-    Actor, Admin, CaCrl, CaInit, CaSign, CertAdmin, CertInfo, CertList, CertShow, Fault, Fsck, Put, Reveal, Rollback,
+    Actor, CaCrl, CaInit, CaSign, CertInfo, CertList, CertShow, Fault, Fsck, Put, Reveal, Rollback, Serve,
 };
 use std::process::{Command, Stdio};
 
@@ -81,7 +81,7 @@ impl Rig {
     fn request(&self, name: &str, again: bool) -> CertRequested {
         let asked =
             CertRequest { host: host(name), subject: None, names: Vec::new(), key_type: None, again: Some(again) };
-        self.vault.cert_request(&root(), asked).unwrap()
+        self.vault.serve(&root(), asked).unwrap()
     }
 
     /// What the authority outside answers, with its own certificate behind.
@@ -92,16 +92,16 @@ impl Rig {
     }
 
     fn accept(&self, pem: &str) -> Result<CertStored, Fault> {
-        self.vault.cert_accept(&root(), CertAccept { content: pem.into(), host: None, whole: None })
+        self.vault.serve(&root(), CertAccept { content: pem.into(), host: None, whole: None })
     }
 
     fn put(&self, at: &str, content: &str, mode: Option<u16>) -> Result<u64, Fault> {
         let put = Put { path: path(at), uid: None, gid: None, mode, parents: true, content: secret(content) };
-        Admin::put(&self.vault, &root(), put)
+        self.vault.serve(&root(), put).map(|done| done.version)
     }
 
     fn shown(&self, at: &str) -> String {
-        let revealed = self.vault.reveal(&root(), Reveal { path: path(at), version: None });
+        let revealed = self.vault.serve(&root(), Reveal { path: path(at), version: None }).map(|done| done.content);
         String::from_utf8(revealed.unwrap_or_else(|e| panic!("{at}: {e}")).expose().to_vec()).unwrap()
     }
 
@@ -111,11 +111,11 @@ impl Rig {
 
     fn list(&self, pattern: &str) -> Vec<CertInfo> {
         let list = CertList { pattern: Some(pattern.into()), warn_within: Some(30 * 86_400), pem: Some(true) };
-        self.vault.cert_list(&root(), list).unwrap().certificates
+        self.vault.serve(&root(), list).unwrap().certificates
     }
 
     fn whole(&self) {
-        let report = Admin::fsck(&self.vault, &root(), Fsck { open: true }).unwrap();
+        let report = self.vault.serve(&root(), Fsck { open: true }).unwrap();
         assert_eq!(report.problems, []);
     }
 }
@@ -194,7 +194,7 @@ fn a_renewed_pair_leaves_the_old_one_as_a_version() {
     assert_ne!(rig.shown("certs/web/key.pem"), before.0);
     for (file, old) in [("key.pem", &before.0), ("cert.pem", &before.1)] {
         let reveal = Reveal { path: path(&format!("certs/web/{file}")), version: Some(1) };
-        assert_eq!(rig.vault.reveal(&root(), reveal).unwrap().expose(), old.as_bytes());
+        assert_eq!(rig.vault.serve(&root(), reveal).unwrap().content.expose(), old.as_bytes());
     }
     rig.whole();
 }
@@ -212,7 +212,7 @@ fn an_answer_that_fits_no_key_changes_nothing() {
     refused(rig.accept(&rig.signed(&asked.request, 30).replace('M', "N")), "");
     let host_only =
         CertAccept { content: rig.signed(&asked.request, 30).into(), host: Some(host("other")), whole: None };
-    refused(rig.vault.cert_accept(&root(), host_only), "for other");
+    refused(rig.vault.serve(&root(), host_only), "for other");
     assert_eq!(rig.shown("certs/web/cert.pem"), before);
     assert!(rig.there("certs/web/next/key.pem"), "it is still waited for");
     rig.accept(&rig.signed(&asked.request, 30)).unwrap();
@@ -237,7 +237,7 @@ fn asking_twice_is_meant_to_be_said() {
     let rig = Rig::new();
     let first = rig.request("web", false);
     let asked = CertRequest { host: host("web"), subject: None, names: Vec::new(), key_type: None, again: None };
-    refused(rig.vault.cert_request(&root(), asked), "asked for already");
+    refused(rig.vault.serve(&root(), asked), "asked for already");
     let second = rig.request("web", true);
     assert_ne!(first.fingerprint, second.fingerprint);
     refused(rig.accept(&rig.signed(&first.request, 10)), "no key of the store");
@@ -254,7 +254,7 @@ fn a_request_is_like_the_certificate_in_use() {
         key_type: Some(KeyType::EcdsaP384),
         again: None,
     };
-    let first = rig.vault.cert_request(&root(), asked).unwrap();
+    let first = rig.vault.serve(&root(), asked).unwrap();
     rig.accept(&rig.signed(&first.request, 20)).unwrap();
     let second = Asked::read(rig.request("web", false).request.as_bytes()).unwrap();
     let names: Vec<String> = second.names.iter().map(ToString::to_string).collect();
@@ -265,7 +265,7 @@ fn a_request_is_like_the_certificate_in_use() {
     );
     let bad =
         CertRequest { host: host("x"), subject: Some("nonsense".into()), names: vec![], key_type: None, again: None };
-    assert!(rig.vault.cert_request(&root(), bad).is_err());
+    assert!(rig.vault.serve(&root(), bad).is_err());
     assert!(!rig.there("certs/x"), "a request that cannot be leaves nothing behind");
 }
 
@@ -279,7 +279,7 @@ fn names_that_the_answer_lacks_are_told() {
         key_type: None,
         again: None,
     };
-    let request = rig.vault.cert_request(&root(), asked).unwrap().request;
+    let request = rig.vault.serve(&root(), asked).unwrap().request;
     let mut wanted = Asked::read(request.as_bytes()).unwrap();
     wanted.names.pop();
     let signed = rig.ca().sign(&wanted, 10, now()).unwrap();
@@ -310,12 +310,12 @@ fn a_pair_from_elsewhere_is_stored_whole_or_not_at_all() {
         content: certificate.clone().into(),
         replace,
     };
-    refused(rig.vault.cert_store(&root(), store(&other, None)), "not for this key");
+    refused(rig.vault.serve(&root(), store(&other, None)), "not for this key");
     assert!(!rig.there("certs/mail"));
-    let stored = rig.vault.cert_store(&root(), store(&key, None)).unwrap();
+    let stored = rig.vault.serve(&root(), store(&key, None)).unwrap();
     assert_eq!((stored.version, stored.chain.as_str()), (1, "self-signed"));
-    refused(rig.vault.cert_store(&root(), store(&key, None)), "has a pair already");
-    assert_eq!(rig.vault.cert_store(&root(), store(&key, Some(true))).unwrap().version, 2);
+    refused(rig.vault.serve(&root(), store(&key, None)), "has a pair already");
+    assert_eq!(rig.vault.serve(&root(), store(&key, Some(true))).unwrap().version, 2);
     let attr = |file: &str| rig.vault.attr(rig.vault.find(&path(&format!("certs/mail/{file}"))).unwrap()).unwrap().mode;
     assert_eq!((attr("key.pem"), attr("cert.pem")), (0o600, 0o644));
 }
@@ -324,17 +324,17 @@ fn a_pair_from_elsewhere_is_stored_whole_or_not_at_all() {
 fn an_own_authority_signs_and_takes_back() {
     let rig = Rig::new();
     let init = CaInit { name: host("lab"), subject: Some("CN=Lab".into()), key_type: None, days: 100 };
-    rig.vault.ca_init(&root(), init.clone()).unwrap();
-    assert!(matches!(rig.vault.ca_init(&root(), init), Err(Fault::Refused(_))));
+    rig.vault.serve(&root(), init.clone()).unwrap();
+    assert!(matches!(rig.vault.serve(&root(), init), Err(Fault::Refused(_))));
     let request = rig.request("web", false).request;
     let sign = CaSign { name: host("lab"), request: request.clone().into(), days: 30 };
-    let made = rig.vault.ca_sign(&root(), sign.clone()).unwrap();
-    let second = rig.vault.ca_sign(&root(), sign).unwrap();
+    let made = rig.vault.serve(&root(), sign.clone()).unwrap();
+    let second = rig.vault.serve(&root(), sign).unwrap();
     let stored = rig.accept(&made.pem).unwrap();
     assert_eq!((stored.chain.as_str(), stored.above), ("whole", 1));
     let crl = |revoke: &[&str]| {
         let revoke = revoke.iter().map(|s| (*s).to_owned()).collect();
-        rig.vault.ca_crl(&root(), CaCrl { name: host("lab"), revoke, days: 7 })
+        rig.vault.serve(&root(), CaCrl { name: host("lab"), revoke, days: 7 })
     };
     refused(crl(&["abcdef"]), "did not sign");
     let list = crl(&[&second.serial]).unwrap();
@@ -462,7 +462,7 @@ fn the_list_tells_pairs_mismatches_and_what_cannot_be_read() {
     assert_eq!((of("alone.crt").key.as_str(), of("alone.crt").key_path), ("none", None));
     assert_eq!(rig.list("*").len(), 3);
     assert_eq!(rig.list("*.crt").len(), 1);
-    let shown = rig.vault.cert_show(&root(), CertShow { path: path("both.pem") }).unwrap();
+    let shown = rig.vault.serve(&root(), CertShow { path: path("both.pem") }).unwrap();
     assert!(shown.pem.contains("BEGIN CERTIFICATE") && !shown.pem.contains("PRIVATE"), "a key is never shown");
 }
 
@@ -472,16 +472,16 @@ fn what_ends_soon_is_in_the_status_and_a_lock_forgets_it() {
     for (name, days) in [("soon", 5), ("later", 200)] {
         let asked =
             CertSelfsign { host: host(name), subject: None, names: vec![], key_type: None, days, replace: None };
-        rig.vault.cert_selfsign(&root(), asked).unwrap();
+        rig.vault.serve(&root(), asked).unwrap();
     }
-    assert_eq!(rig.vault.status(&root()).unwrap().certificates, None, "nobody looked yet");
+    assert_eq!(rig.vault.serve(&root(), crate::wire::GetStatus {}).unwrap().certificates, None, "nobody looked yet");
     rig.list("*");
-    let status = rig.vault.status(&root()).unwrap().certificates.unwrap();
+    let status = rig.vault.serve(&root(), crate::wire::GetStatus {}).unwrap().certificates.unwrap();
     assert_eq!((status.expired, status.expiring, status.failing), (0, 1, 0));
     assert_eq!(status.soonest, Some(path("certs/soon/cert.pem")));
-    Admin::lock(&rig.vault, &root()).unwrap();
+    rig.vault.serve(&root(), crate::wire::Lock {}).unwrap();
     rig.vault.unlock(&Daemon, &UnlockBy::Passphrase(&secret("p"))).unwrap();
-    assert_eq!(rig.vault.status(&root()).unwrap().certificates, None);
+    assert_eq!(rig.vault.serve(&root(), crate::wire::GetStatus {}).unwrap().certificates, None);
 }
 
 #[test]
@@ -492,7 +492,7 @@ fn failures_are_counted_until_an_answer_is_taken() {
     let note = |reason: Option<&str>| {
         let note =
             CertNote { host: host("web"), at: Timestamp { secs: 1000, nanos: 0 }, reason: reason.map(str::to_owned) };
-        rig.vault.cert_note(&root(), note).unwrap();
+        rig.vault.serve(&root(), note).unwrap();
     };
     note(Some("no route"));
     note(Some("still none"));
@@ -504,7 +504,7 @@ fn failures_are_counted_until_an_answer_is_taken() {
     rig.accept(&rig.signed(&asked.request, 50)).unwrap();
     assert_eq!(rig.list("web")[0].renewal, None);
     let nobody = CertNote { host: host("nobody"), at: Timestamp::now(), reason: Some("x".into()) };
-    assert!(matches!(rig.vault.cert_note(&root(), nobody), Err(Fault::NotFound(_))));
+    assert!(matches!(rig.vault.serve(&root(), nobody), Err(Fault::NotFound(_))));
 }
 
 #[test]
@@ -512,8 +512,8 @@ fn only_admins_ask() {
     let rig = Rig::new();
     let nobody = Actor { uid: 65534, ..root() };
     let asked = CertRequest { host: host("web"), subject: None, names: Vec::new(), key_type: None, again: None };
-    assert!(matches!(rig.vault.cert_request(&nobody, asked), Err(Fault::Refused(_))));
-    assert!(matches!(rig.vault.cert_list(&nobody, CertList::default()), Err(Fault::Refused(_))));
+    assert!(matches!(rig.vault.serve(&nobody, asked), Err(Fault::Refused(_))));
+    assert!(matches!(rig.vault.serve(&nobody, CertList::default()), Err(Fault::Refused(_))));
 }
 
 #[test]
@@ -560,8 +560,7 @@ fn a_rollback_of_a_pair_is_no_commit_of_one() {
         rig.put(&format!("tls/a/{file}.pem"), content, None).unwrap();
     }
     for file in ["key", "cert"] {
-        Admin::rollback(&rig.vault, &root(), Rollback { path: path(&format!("tls/a/{file}.pem")), version: 1 })
-            .unwrap();
+        rig.vault.serve(&root(), Rollback { path: path(&format!("tls/a/{file}.pem")), version: 1 }).unwrap();
     }
     assert_eq!((rig.shown("tls/a/key.pem"), rig.shown("tls/a/cert.pem")), (key1, cert1));
 }

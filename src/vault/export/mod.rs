@@ -18,6 +18,7 @@ mod plan;
 mod preview;
 mod record;
 mod request;
+mod serve;
 mod signers;
 mod touched;
 mod watch;

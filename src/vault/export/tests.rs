@@ -12,7 +12,7 @@ use crate::secret::Secret;
 use crate::store::Store;
 use crate::vault::{Limits, NextIdentity, Recovery, Rename, SetAttr, UnlockBy, create_store};
 use crate::wire::{
-    self, Actor, Admin, Difference, Export, ExportPreview, ExportSign, ExportState, Put, Remove, SignerInit,
+    self, Actor, Difference, Export, ExportPreview, ExportSign, ExportState, Put, Remove, Serve, SignerInit,
     SignerRevoke, SignerRotate,
 };
 use age::x25519;
@@ -155,12 +155,12 @@ fn trust(vault: &Vault, name: &str) -> Trust {
 
 fn put(vault: &Vault, at: &str, content: &str) {
     let put = Put { path: path(at), uid: None, gid: None, mode: None, parents: true, content: secret(content) };
-    Admin::put(vault, &root(), put).unwrap();
+    vault.serve(&root(), put).unwrap();
 }
 
 /// Exports everything; the hosts for which a bundle was made.
 fn export(vault: &Vault) -> Vec<String> {
-    let done = Admin::export(vault, &root(), Export::default()).unwrap().hosts;
+    let done = vault.serve(&root(), Export::default()).unwrap().hosts;
     for host in &done {
         assert_eq!(host.error, None, "{host:?}");
     }
@@ -252,7 +252,7 @@ fn a_change_touches_exactly_the_hosts_that_have_it_and_no_change_makes_no_bundle
     touches(&[], "the same mode");
     set("web/a", SetAttr { mode: Some(0o750), ..SetAttr::default() });
     touches(&["h2"], "chmod of a directory on the way");
-    Admin::remove(&vault, &root(), Remove { path: path("all/y"), purge: false, recursive: false }).unwrap();
+    vault.serve(&root(), Remove { path: path("all/y"), purge: false, recursive: false }).unwrap();
     touches(&["h1", "h2"], "a removal");
     let rename = |from: &str, to: &str| {
         let (from, to) = (path(from), path(to));
@@ -292,7 +292,7 @@ fn a_new_policy_makes_bundles_for_those_it_changes_something_for() {
     assert_eq!(export(&vault), ["h1"]);
     assert_eq!(rig.content(&vault, "h1"), []);
     rig.raw_policy("nonsense\n");
-    let error = Admin::export(&vault, &root(), Export::default()).unwrap_err().to_string();
+    let error = vault.serve(&root(), Export::default()).unwrap_err().to_string();
     assert!(error.contains("policy:1"), "{error}");
     put(&vault, "all/x/ca", "changed");
     assert!(vault.exporter.plan().is_none(), "with a wrong policy nobody gets anything");
@@ -324,7 +324,7 @@ fn one_bad_host_and_one_bad_secret_harm_themselves_alone() {
             crate::vault::XattrMode::Set,
         )
         .unwrap();
-    let done = Admin::export(&vault, &root(), Export::default()).unwrap().hosts;
+    let done = vault.serve(&root(), Export::default()).unwrap().hosts;
     assert_eq!(
         done.iter().map(|h| h.state).collect::<Vec<_>>(),
         [ExportState::Made, ExportState::Failed, ExportState::Made]
@@ -335,7 +335,7 @@ fn one_bad_host_and_one_bad_secret_harm_themselves_alone() {
     let entry = |p: &str| contents.index().entries.iter().find(|e| e.path == path(p));
     assert_eq!(entry("web/a/key").unwrap().owner, "#1999777");
     assert!(entry("nut/pin").is_none());
-    let hosts = vault.hosts(&root()).unwrap();
+    let hosts = vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts;
     assert!(hosts[0].notes.iter().any(|n| n.contains("#1999777")), "{:?}", hosts[0].notes);
     assert!(hosts[0].notes.iter().any(|n| n.contains("nut/pin has expired")), "{:?}", hosts[0].notes);
     assert!(hosts[1].error.is_some() && hosts[2].error.is_none());
@@ -366,7 +366,7 @@ fn serial_numbers_never_repeat() {
     copy(&rig.dir("backup"), &rig.dir("store"));
     std::fs::remove_dir_all(rig.dir("outbox")).unwrap();
     let vault = rig.vault();
-    assert_eq!(made(Admin::export(&vault, &root(), Export { hosts: None, again: Some(true) }).unwrap().hosts).len(), 3);
+    assert_eq!(made(vault.serve(&root(), Export { hosts: None, again: Some(true) }).unwrap().hosts).len(), 3);
     assert!(rig.serials("h1").last().copied().unwrap() > last);
 }
 
@@ -391,7 +391,7 @@ fn a_clock_that_was_ahead_leaves_no_numbers_that_hosts_refuse() {
         assert_eq!(export(&vault), ["h1"]);
         assert!(near(newest()), "{:?}", rig.serials("h1"));
         assert!(rig.content(&vault, "h1").contains(&("nut/pin".into(), format!("{far}"))), "a host takes it");
-        assert!(vault.hosts(&root()).unwrap()[0].serial.is_some_and(near));
+        assert!(vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts[0].serial.is_some_and(near));
     }
     // Unless a host said that it did: its clock was wrong as well.
     let far = Timestamp::now().millis() + 365 * 86_400_000;
@@ -415,7 +415,7 @@ fn ended_at_each_step_no_number_is_given_twice_and_the_bundle_comes_after_all() 
         let first = rig.serials("h1");
         put(&vault, "nut/pin", "changed");
         *vault.exporter.fault.lock() = Some(point);
-        let ended = Admin::export(&vault, &root(), Export::default());
+        let ended = vault.serve(&root(), Export::default());
         assert!(ended.is_err() || ended.unwrap().hosts[0].state == ExportState::Failed, "{point:?}");
         let given = vault.host_record(&host("h1")).unwrap().serial;
         drop(vault);
@@ -443,7 +443,7 @@ fn hosts_walk_over_rotations_and_hear_of_revocations() {
     export(&vault);
     let first = trust(&vault, "h1");
     for n in 1..=3 {
-        let listing = vault.signer_rotate(&root(), SignerRotate::default()).unwrap();
+        let listing = vault.serve(&root(), SignerRotate::default()).unwrap();
         assert_eq!(listing.signers.len(), n + 1);
         assert!(listing.signers[n].current && !listing.signers[n - 1].current);
         assert_eq!(export(&vault), ["h1", "h2", "h3"], "everybody hears of a rotation");
@@ -451,18 +451,18 @@ fn hosts_walk_over_rotations_and_hear_of_revocations() {
     }
     let signers = vault.signer_listing().unwrap().signers;
     let current = signers.last().unwrap().fingerprint.clone();
-    let refused = vault.signer_revoke(&root(), SignerRevoke { fingerprint: current }).unwrap_err().to_string();
+    let refused = vault.serve(&root(), SignerRevoke { fingerprint: current }).unwrap_err().to_string();
     assert!(refused.contains("rotate"), "{refused}");
     let old = SignerRevoke { fingerprint: signers[1].fingerprint.clone() };
-    assert!(vault.signer_revoke(&root(), old.clone()).unwrap().signers[1].revoked.is_some());
-    assert!(matches!(vault.signer_revoke(&root(), old), Err(crate::wire::Fault::NothingToDo(_))));
+    assert!(vault.serve(&root(), old.clone()).unwrap().signers[1].revoked.is_some());
+    assert!(matches!(vault.serve(&root(), old), Err(crate::wire::Fault::NothingToDo(_))));
     assert_eq!(export(&vault), ["h1", "h2", "h3"]);
     // From before the revoked key there is no way over it: who has stolen it could have signed another.
     assert!(matches!(rig.open("h1", &first), Err(Refusal::TrustRevoked { .. })));
     let manifest = check(&rig.newest("h1"), &trust(&vault, "h1"), Timestamp::now()).unwrap().manifest().clone();
     assert_eq!(manifest.revoked.iter().map(ToString::to_string).collect::<Vec<_>>(), [signers[1].fingerprint.clone()]);
     let none = SignerRevoke { fingerprint: "SHA256:x".into() };
-    assert!(matches!(vault.signer_revoke(&root(), none), Err(crate::wire::Fault::NotFound(_))));
+    assert!(matches!(vault.serve(&root(), none), Err(crate::wire::Fault::NotFound(_))));
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn keys_and_numbers_survive_a_restart_and_a_rekeying() {
     let rig = Rig::new();
     let vault = filled(&rig);
     export(&vault);
-    vault.signer_rotate(&root(), SignerRotate::default()).unwrap();
+    vault.serve(&root(), SignerRotate::default()).unwrap();
     export(&vault);
     let signers = vault.signer_listing().unwrap();
     let (old, new) = (secret("pass"), secret("new"));
@@ -493,15 +493,15 @@ fn an_operator_s_export_makes_no_first_signing_key() {
     let rig = Rig::new();
     let vault = filled(&rig);
     let operator = Actor { uid: 1000, ..root() };
-    let told = Admin::export(&vault, &operator, Export::default()).unwrap_err();
+    let told = vault.serve(&operator, Export::default()).unwrap_err();
     assert!(matches!(&told, crate::wire::Fault::Unproven(why) if why.ends_with("pinfold signer init")), "{told:?}");
     assert_eq!(vault.signer_listing().unwrap().signers.len(), 0);
-    vault.signer_init(&root(), SignerInit::default()).unwrap();
-    assert_eq!(made(Admin::export(&vault, &operator, Export::default()).unwrap().hosts).len(), 3);
+    vault.serve(&root(), SignerInit::default()).unwrap();
+    assert_eq!(made(vault.serve(&operator, Export::default()).unwrap().hosts).len(), 3);
     // With proof it is as if root had asked.
     let rig = Rig::new();
     let vault = filled(&rig);
-    assert_eq!(made(Admin::export(&vault, &operator.with_proof(), Export::default()).unwrap().hosts).len(), 3);
+    assert_eq!(made(vault.serve(&operator.with_proof(), Export::default()).unwrap().hosts).len(), 3);
 }
 
 #[test]
@@ -509,22 +509,26 @@ fn a_key_under_a_passphrase_signs_when_it_is_given() {
     let rig = Rig::new();
     *rig.signer.borrow_mut() = SignWith::Manual;
     let vault = filled(&rig);
-    let told = Admin::export(&vault, &root(), Export::default()).unwrap_err().to_string();
+    let told = vault.serve(&root(), Export::default()).unwrap_err().to_string();
     assert!(told.contains("signer init"), "{told}");
-    assert!(vault.signer_init(&root(), SignerInit::default()).is_err());
-    vault.signer_init(&root(), SignerInit { passphrase: Some(secret("sign")) }).unwrap();
-    let done = Admin::export(&vault, &root(), Export::default()).unwrap().hosts;
+    assert!(vault.serve(&root(), SignerInit::default()).is_err());
+    vault.serve(&root(), SignerInit { passphrase: Some(secret("sign")) }).unwrap();
+    let done = vault.serve(&root(), Export::default()).unwrap().hosts;
     assert!(done.iter().all(|h| h.state == ExportState::Unsigned), "{done:?}");
-    assert!(vault.hosts(&root()).unwrap().iter().all(|h| h.unsigned && h.serial.is_none()));
+    assert!(
+        vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts.iter().all(|h| h.unsigned && h.serial.is_none())
+    );
     let sign =
-        |passphrase: &str| vault.export_sign(&root(), ExportSign { hosts: None, passphrase: Some(secret(passphrase)) });
+        |passphrase: &str| vault.serve(&root(), ExportSign { hosts: None, passphrase: Some(secret(passphrase)) });
     assert!(sign("wrong").unwrap_err().to_string().contains("passphrase"));
     assert_eq!(made(sign("sign").unwrap().hosts).len(), 3);
-    assert!(vault.hosts(&root()).unwrap().iter().all(|h| !h.unsigned && h.serial.is_some()));
+    assert!(
+        vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts.iter().all(|h| !h.unsigned && h.serial.is_some())
+    );
     let first = trust(&vault, "h1");
     assert!(rig.open("h1", &first).is_ok());
     let rotate = |old: Option<&str>, new: Option<&str>| {
-        vault.signer_rotate(&root(), SignerRotate { old_passphrase: old.map(secret), passphrase: new.map(secret) })
+        vault.serve(&root(), SignerRotate { old_passphrase: old.map(secret), passphrase: new.map(secret) })
     };
     assert!(rotate(None, Some("next")).is_err());
     assert!(rotate(Some("sign"), None).is_err());
@@ -540,7 +544,7 @@ fn what_would_change_is_told_with_the_line_that_says_so() {
     let vault = filled(&rig);
     let preview = |name: &str| {
         let asked = ExportPreview { hosts: Some(vec![name.into()]) };
-        let host = vault.export_preview(&root(), asked).unwrap().remove(0);
+        let host = vault.serve(&root(), asked).unwrap().hosts.remove(0);
         let told = |c: &crate::wire::PreviewChange| {
             (c.change, c.path.clone().or(c.admin.clone()).unwrap(), c.line, c.rule.clone())
         };
@@ -563,7 +567,7 @@ fn what_would_change_is_told_with_the_line_that_says_so() {
     export(&vault);
     assert_eq!(preview("h1"), []);
     put(&vault, "nut/pin", "5678");
-    Admin::remove(&vault, &root(), Remove { path: path("all/x/ca"), purge: false, recursive: false }).unwrap();
+    vault.serve(&root(), Remove { path: path("all/x/ca"), purge: false, recursive: false }).unwrap();
     assert_eq!(
         preview("h1"),
         [
@@ -574,7 +578,7 @@ fn what_would_change_is_told_with_the_line_that_says_so() {
         ]
     );
     let unknown = ExportPreview { hosts: Some(vec!["nobody".into()]) };
-    assert!(vault.export_preview(&root(), unknown).unwrap_err().to_string().contains("nobody"));
+    assert!(vault.serve(&root(), unknown).map(|done| done.hosts).unwrap_err().to_string().contains("nobody"));
 }
 
 #[test]
@@ -589,17 +593,17 @@ fn a_secret_that_does_not_open_holds_its_hosts_back_and_no_others() {
     let spoil = crate::store::Batch { blobs: [(blob, Some(b"x".to_vec()))].into(), ..Default::default() };
     vault.store.apply(&spoil, &vault.anchor()).unwrap();
     let before = rig.serials("h1");
-    let done = Admin::export(&vault, &root(), Export::default()).unwrap().hosts;
+    let done = vault.serve(&root(), Export::default()).unwrap().hosts;
     assert_eq!(
         done.iter().map(|h| h.state).collect::<Vec<_>>(),
         [ExportState::Failed, ExportState::Made, ExportState::Unchanged]
     );
     assert!(done[0].error.as_ref().unwrap().contains("nut/pin"), "{done:?}");
     assert_eq!(rig.serials("h1"), before, "what it has stays");
-    assert!(vault.hosts(&root()).unwrap()[0].error.is_some());
+    assert!(vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts[0].error.is_some());
     put(&vault, "nut/pin", "whole");
     assert_eq!(export(&vault), ["h1"]);
-    assert!(vault.hosts(&root()).unwrap()[0].error.is_none());
+    assert!(vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts[0].error.is_none());
 }
 
 #[test]
@@ -616,7 +620,7 @@ fn deliveries_are_tried_until_they_succeed_and_only_of_the_newest() {
     let one = errands.iter().find(|e| e.host.name == host("h1")).unwrap();
     let again = std::time::Duration::from_millis(30);
     vault.delivered(&one.host.name, one.serial, Err(("no route".into(), Some(again))));
-    let info = |n: usize| vault.hosts(&root()).unwrap().remove(n);
+    let info = |n: usize| vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts.remove(n);
     assert_eq!((info(0).tries, info(0).error.as_deref(), info(0).delivered), (1, Some("no route"), None));
     let second = vault.next_errand(within).unwrap();
     assert_eq!((second.host.name.clone(), second.serial, second.tries), (host("h1"), one.serial, 1));
@@ -673,7 +677,7 @@ fn acknowledgements_count_if_the_host_signed_them_and_are_of_something_it_was_se
         let said = ack::Ack::new(console, host(name), serial, Timestamp::now(), ack::Outcome::Applied, None);
         ack::make(&said, signer).unwrap()
     };
-    let info = || vault.hosts(&root()).unwrap().remove(0);
+    let info = || vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts.remove(0);
     for (wrong, why) in [
         (make(errand.serial, "h1", &bad), "key"),
         (make(errand.serial, "h2", &good), "h2"),
@@ -690,7 +694,7 @@ fn acknowledgements_count_if_the_host_signed_them_and_are_of_something_it_was_se
     let now = info();
     assert_eq!((now.acknowledged, now.outcome.as_deref(), now.error), (Some(errand.serial), Some("applied"), None));
     assert_eq!(now.trusts_current, Some(true));
-    vault.signer_rotate(&root(), SignerRotate::default()).unwrap();
+    vault.serve(&root(), SignerRotate::default()).unwrap();
     assert_eq!(info().trusts_current, Some(false));
 }
 
@@ -732,7 +736,7 @@ fn a_view_goes_along_composed_and_follows_its_sources() {
         parents: true,
         pretend: false,
     };
-    vault.view_add(&root(), asked.clone()).unwrap();
+    vault.serve(&root(), asked.clone()).unwrap();
     assert_eq!(export(&vault), ["h1", "h2", "h3"]);
     std::mem::take(&mut vault.exporter.inbox().touched);
     let view = |text: &str| ("nut/view".to_owned(), text.to_owned());
@@ -747,15 +751,15 @@ fn a_view_goes_along_composed_and_follows_its_sources() {
     put(&vault, "src/c", "no source");
     assert_eq!(follow(&vault).1, [] as [&str; 0]);
     // Another definition under the name.
-    Admin::remove(&vault, &root(), Remove { path: path("nut/view"), purge: false, recursive: false }).unwrap();
-    vault.view_add(&root(), wire::ViewAdd { args: vec!["src/b".into()], ..asked.clone() }).unwrap();
+    vault.serve(&root(), Remove { path: path("nut/view"), purge: false, recursive: false }).unwrap();
+    vault.serve(&root(), wire::ViewAdd { args: vec!["src/b".into()], ..asked.clone() }).unwrap();
     assert_eq!(follow(&vault).1, ["h1"]);
     assert_eq!(rig.content(&vault, "h1")[1..], [view("three\n")]);
     // What does not compose holds the bundle back: what the host has stays.
-    Admin::remove(&vault, &root(), Remove { path: path("src/b"), purge: false, recursive: false }).unwrap();
+    vault.serve(&root(), Remove { path: path("src/b"), purge: false, recursive: false }).unwrap();
     let (touched, made) = follow(&vault);
     assert_eq!((touched, made), (vec!["h1".to_owned()], Vec::new()));
-    let done = Admin::export(&vault, &root(), Export::default()).unwrap().hosts;
+    let done = vault.serve(&root(), Export::default()).unwrap().hosts;
     let h1 = done.iter().find(|h| h.host == "h1").unwrap();
     assert!(h1.error.as_deref().is_some_and(|e| e.contains("nut/view") && e.contains("src/b")), "{h1:?}");
     assert_eq!(rig.content(&vault, "h1")[1..], [view("three\n")]);
@@ -784,7 +788,7 @@ fn a_view_that_is_never_the_same_twice_goes_along() {
         parents: true,
         pretend: false,
     };
-    vault.view_add(&root(), asked).unwrap();
+    vault.serve(&root(), asked).unwrap();
     assert_eq!(export(&vault), ["h1", "h2", "h3"]);
     let mut contents = rig.open("h1", &trust(&vault, "h1")).unwrap();
     assert_eq!(contents.next_file().unwrap().unwrap().secret.expose()[0], 0x30, "a PKCS#12 file");
@@ -800,7 +804,7 @@ fn self_signed(vault: &Vault, name: &str) {
         days: 10,
         replace: None,
     };
-    wire::CertAdmin::cert_selfsign(vault, &root(), asked).unwrap();
+    vault.serve(&root(), asked).unwrap();
 }
 
 #[test]
@@ -812,7 +816,7 @@ fn a_certificate_goes_to_its_host_alone_and_needs_no_line() {
         self_signed(&vault, name);
     }
     let asked = wire::CertRequest { host: host("h1"), subject: None, names: Vec::new(), key_type: None, again: None };
-    wire::CertAdmin::cert_request(&vault, &root(), asked).unwrap();
+    vault.serve(&root(), asked).unwrap();
     put(&vault, "ca/lab/key.pem", &shown(&vault, "certs/h1/key.pem"));
     export(&vault);
     let files = |name: &str| {
@@ -831,13 +835,13 @@ fn a_certificate_goes_to_its_host_alone_and_needs_no_line() {
     assert_eq!(files("h2"), ["ca/lab/key.pem"], "written out");
     let asked = ExportPreview { hosts: Some(vec!["h1".into()]) };
     put(&vault, "certs/h1/chain.pem", &shown(&vault, "certs/h1/cert.pem"));
-    let host = vault.export_preview(&root(), asked).unwrap().remove(0);
+    let host = vault.serve(&root(), asked).unwrap().hosts.remove(0);
     let told = host.changes.iter().find(|c| c.path.as_deref() == Some("certs/h1/chain.pem"));
     assert_eq!(told.and_then(|c| c.rule.as_deref()), Some("its certificate"), "{:?}", host.changes);
 }
 
 fn shown(vault: &Vault, at: &str) -> String {
     let asked = wire::Reveal { path: path(at), version: None };
-    let content = Admin::reveal(vault, &root(), asked).unwrap();
+    let content = vault.serve(&root(), asked).unwrap().content;
     String::from_utf8(content.expose().to_vec()).unwrap()
 }

@@ -15,7 +15,7 @@ mod place;
 mod prepare;
 mod record;
 mod remembered;
-
+mod serve;
 #[cfg(test)]
 mod tests;
 

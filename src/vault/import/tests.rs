@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::stream::{Place, Recipient};
 use crate::vault::fault::{Fault, NEXT, Point};
 use crate::vault::{Limits, NextIdentity, Recovery, UnlockBy, create_store};
-use crate::wire::{AccountState, Actor, Admin, Fsck, Import, Join, Joined, Leave, Listed, NoteAccount, Put, Reveal};
+use crate::wire::{AccountState, Actor, Fsck, Import, Join, Joined, Leave, Listed, NoteAccount, Put, Reveal, Serve};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -215,7 +215,7 @@ fn join(vault: &Vault, name: &str, signer: &KeySigner, prefix: Option<&str>) -> 
         host: Some("here".into()),
         prefix: prefix.map(path),
     };
-    Admin::join(vault, &root(), join).unwrap()
+    vault.serve(&root(), join).unwrap()
 }
 
 fn take(vault: &Vault, file: &str) -> ImportReport {
@@ -223,16 +223,16 @@ fn take(vault: &Vault, file: &str) -> ImportReport {
 }
 
 fn take_as(vault: &Vault, file: &str, pretend: Option<bool>, partial: Option<bool>) -> ImportReport {
-    Admin::import(vault, &root(), Import { file: file.into(), pretend, partial }).unwrap()
+    vault.serve(&root(), Import { file: file.into(), pretend, partial }).unwrap()
 }
 
 fn put(vault: &Vault, at: &str, content: &str) {
     let put = Put { path: path(at), uid: None, gid: None, mode: None, parents: true, content: secret(content) };
-    Admin::put(vault, &root(), put).unwrap();
+    vault.serve(&root(), put).unwrap();
 }
 
 fn shown(vault: &Vault, at: &str) -> Option<String> {
-    let content = vault.reveal(&root(), Reveal { path: path(at), version: None });
+    let content = vault.serve(&root(), Reveal { path: path(at), version: None }).map(|done| done.content);
     content.ok().map(|content| String::from_utf8(content.expose().to_vec()).unwrap())
 }
 
@@ -241,7 +241,7 @@ fn attr(vault: &Vault, at: &str) -> crate::vault::Attr {
 }
 
 fn sound(vault: &Vault) {
-    let report = Admin::fsck(vault, &root(), Fsck { open: true }).unwrap();
+    let report = vault.serve(&root(), Fsck { open: true }).unwrap();
     assert_eq!(report.problems, [], "nothing is lost and nothing lies about");
 }
 
@@ -421,7 +421,7 @@ fn a_console_is_confined_and_never_touches_another_s() {
     let report = take(&vault, &site.send(&host, &Tree::default()));
     assert_eq!(paths(&report.removed), ["site/a/pin"]);
     assert_eq!(shown(&vault, "site/a/other").unwrap(), "y");
-    assert_eq!(Admin::leave(&vault, &root(), Leave { console: "hq".into(), keep: false }).unwrap().removed, 1);
+    assert_eq!(vault.serve(&root(), Leave { console: "hq".into(), keep: false }).unwrap().removed, 1);
     assert_eq!(shown(&vault, "site/a/other"), None);
     sound(&vault);
 }
@@ -434,13 +434,13 @@ fn leaving_keeps_or_takes_what_came() {
     let mut two = Console::join(&vault, "two", None);
     take(&vault, &one.send(&host, &of(&[("a/1", "1")])));
     take(&vault, &two.send(&host, &of(&[("b/2", "2")])));
-    let left = Admin::leave(&vault, &root(), Leave { console: "one".into(), keep: true }).unwrap();
+    let left = vault.serve(&root(), Leave { console: "one".into(), keep: true }).unwrap();
     assert_eq!((left.kept, left.removed), (2, 0));
-    let left = Admin::leave(&vault, &root(), Leave { console: "two".into(), keep: false }).unwrap();
+    let left = vault.serve(&root(), Leave { console: "two".into(), keep: false }).unwrap();
     assert_eq!((left.kept, left.removed), (0, 2));
     assert_eq!((shown(&vault, "a/1").unwrap().as_str(), shown(&vault, "b/2")), ("1", None));
     let late = one.send(&host, &of(&[("a/1", "late")]));
-    let nobody = Admin::import(&vault, &root(), Import { file: late, pretend: None, partial: None });
+    let nobody = vault.serve(&root(), Import { file: late, pretend: None, partial: None });
     assert!(nobody.unwrap_err().to_string().contains("no console was joined"));
     drop(vault);
     let vault = host.vault();
@@ -473,7 +473,7 @@ fn trust_is_kept_over_restarts_and_rekeying_and_goes_forward_only() {
     assert!(report.reason.unwrap().contains("pinfold join hq"));
     assert_eq!(vault.consoles().unwrap()[0].revoked, [first.public().fingerprint().to_string()]);
     let again = Join { console: "hq".into(), signer: first.public().to_string(), host: None, prefix: None };
-    assert!(Admin::join(&vault, &root(), again).unwrap_err().to_string().contains("revoked"));
+    assert!(vault.serve(&root(), again).unwrap_err().to_string().contains("revoked"));
     let again = join(&vault, "hq", &console.signer, None);
     assert!(again.again);
     assert_eq!(again.console.recipient, console.recipient, "what it seals to stays");
@@ -529,7 +529,7 @@ fn the_copy_must_be_root_s_own() {
     nix::unistd::mkfifo(&folder.join("fifo.pfb"), nix::sys::stat::Mode::S_IRUSR).unwrap();
     let try_it = |file: &str| {
         let import = Import { file: file.into(), pretend: None, partial: None };
-        Admin::import(&vault, &root(), import).unwrap_err().to_string()
+        vault.serve(&root(), import).unwrap_err().to_string()
     };
     let begun = Instant::now();
     for file in ["link.pfb", "fifo.pfb", "../store/manifest", "", ".", "..", "a/b", "missing"] {
@@ -576,7 +576,7 @@ fn admins_get_their_keys_served_and_nobody_else_s_name() {
     assert_eq!((accounts[0].user.as_str(), accounts[0].wanted, accounts[0].made), ("pf-alice", true, false));
     let note = |user: &str, state, uid| {
         let note = NoteAccount { console: "hq".into(), user: user.into(), state, uid };
-        Admin::note_account(&vault, &root(), note)
+        vault.serve(&root(), note)
     };
     note("pf-bob", AccountState::Making, None).unwrap_err();
     note("root", AccountState::Making, None).unwrap_err();
@@ -595,7 +595,7 @@ fn admins_get_their_keys_served_and_nobody_else_s_name() {
     let accounts = Vault::accounts(&vault).unwrap();
     assert_eq!((accounts[0].wanted, accounts[0].made, accounts[0].uid), (false, true, Some(given)));
     let leave = Leave { console: "hq".into(), keep: false };
-    assert!(Admin::leave(&vault, &root(), leave).unwrap_err().to_string().contains("accounts"));
+    assert!(vault.serve(&root(), leave).unwrap_err().to_string().contains("accounts"));
     note("pf-alice", AccountState::Locked, None).unwrap();
     let kept = Vault::accounts(&vault).unwrap();
     assert_eq!((kept[0].wanted, kept[0].made, kept[0].locked, kept[0].uid), (false, true, true, Some(given)));
@@ -615,7 +615,7 @@ fn admins_get_their_keys_served_and_nobody_else_s_name() {
         .unwrap();
     let note = |user: &str, state, uid| {
         let note = NoteAccount { console: "hq".into(), user: user.into(), state, uid };
-        Admin::note_account(&vault, &root(), note)
+        vault.serve(&root(), note)
     };
     tree.admins = vec![admin("pf-alice", None), admin("pf-carl", None)];
     take_as(&vault, &console.send(&host, &tree), None, Some(true));
@@ -635,7 +635,7 @@ fn admins_get_their_keys_served_and_nobody_else_s_name() {
     for user in ["pf-alice", "pf-carl"] {
         note(user, AccountState::Locked, None).unwrap();
     }
-    Admin::leave(&vault, &root(), Leave { console: "hq".into(), keep: false }).unwrap();
+    vault.serve(&root(), Leave { console: "hq".into(), keep: false }).unwrap();
     assert_eq!(Vault::accounts(&vault).unwrap(), []);
     sound(&vault);
 }
@@ -696,14 +696,14 @@ fn a_fault_before_the_transaction_leaves_everything_as_it_was() {
     for point in &ALL[..4] {
         NEXT.set(Some(Fault::Error(*point)));
         let import = Import { file: bundle.clone(), pretend: None, partial: None };
-        assert!(Admin::import(&vault, &root(), import).is_err(), "{point:?}");
+        assert!(vault.serve(&root(), import).is_err(), "{point:?}");
         assert_eq!((shown(&vault, "a").unwrap().as_str(), shown(&vault, "c")), ("1", None), "{point:?}");
         assert_eq!(vault.consoles().unwrap()[0].serial, 1);
     }
     // The store's own transaction fails.
     crate::store::NEXT_FAULT.set(Some(crate::store::FaultPoint::Appended));
     let import = Import { file: bundle.clone(), pretend: None, partial: None };
-    assert!(Admin::import(&vault, &root(), import).is_err());
+    assert!(vault.serve(&root(), import).is_err());
     assert_eq!((shown(&vault, "a").unwrap().as_str(), shown(&vault, "c")), ("1", None));
     put(&vault, "unrelated", "goes on");
     assert_eq!(take(&vault, &bundle).outcome, Outcome::Applied);
@@ -718,7 +718,7 @@ fn a_console_that_could_not_be_noted_is_not_trusted_later() {
     let signer = KeySigner::generate().unwrap();
     let asked = || Join { console: "hq".into(), signer: signer.public().to_string(), host: None, prefix: None };
     crate::store::NEXT_FAULT.set(Some(crate::store::FaultPoint::Append));
-    assert!(Admin::join(&vault, &root(), asked()).is_err() && crate::store::NEXT_FAULT.take().is_none());
+    assert!(vault.serve(&root(), asked()).is_err() && crate::store::NEXT_FAULT.take().is_none());
     // What comes next carries nothing of it along.
     put(&vault, "unrelated", "goes on");
     vault.sync().unwrap();
@@ -726,7 +726,7 @@ fn a_console_that_could_not_be_noted_is_not_trusted_later() {
     drop(vault);
     let vault = host.vault();
     assert!(vault.consoles().unwrap().is_empty());
-    Admin::join(&vault, &root(), asked()).unwrap();
+    vault.serve(&root(), asked()).unwrap();
     sound(&vault);
 }
 

@@ -16,8 +16,8 @@ use crate::model::{
     AclTag, Gid, Ino, Kind, PASSWORDS, PasswordName, PasswordPattern, SecretPath, Timestamp, Uid, check_password,
 };
 use crate::wire::{
-    Actor, Fault, PasswordEntry, PasswordPut, PasswordRemove, PasswordShow, Removed, RotationState, ShownPassword,
-    too_many_passwords,
+    Actor, Committed, Fault, PasswordEntry, PasswordList, PasswordListing, PasswordPut, PasswordRemove, PasswordShow,
+    Removed, RotationState, Serve, ShownPassword, too_many_passwords,
 };
 use bound::Bound;
 use std::time::Instant;
@@ -112,40 +112,6 @@ impl Vault {
         if node.kind == Kind::File && node.current().is_some() { Ok(ino) } else { Err(missing()) }
     }
 
-    pub(super) fn put_password(&self, actor: &Actor, put: &PasswordPut) -> Result<u64, Fault> {
-        let caller = self.admin(actor)?;
-        let path = put.name.path();
-        if let Err(error) = check_password(put.content.expose()) {
-            let reason = error.to_string();
-            self.refuse(audit::Operation::Commit, &path.to_string(), None, &caller.who(), &reason);
-            return Err(Fault::Refused(reason));
-        }
-        let _one = self.rotating();
-        if let Some((_, state)) = self.rotation(&put.name)? {
-            return Err(under_way(&put.name, state));
-        }
-        if put.replace != Some(true) && self.password(&put.name).is_ok() {
-            return Err(Fault::Refused(format!("the password {} is there", put.name)));
-        }
-        let version = self.write_hidden(&caller, &path, put.content.expose(), None)?;
-        self.sync()?;
-        Ok(version)
-    }
-
-    pub(super) fn show_password(&self, actor: &Actor, show: &PasswordShow) -> Result<ShownPassword, Fault> {
-        let caller = self.admin(actor)?;
-        let rotation = self.rotation(&show.name)?;
-        let ino = match (show.next, rotation) {
-            (Some(true), Some((next, _))) => next,
-            (Some(true), None) => return Err(none_under_way(&show.name)),
-            _ => self.password(&show.name)?,
-        };
-        self.bounded(&self.passwords.shown, actor, &caller, ino)?;
-        let opened = self.open_for_admin(&caller, ino)?;
-        let version = opened.version.map_or(0, |v| v.0);
-        Ok(ShownPassword { version, rotation: rotation.map(|(_, state)| state), content: opened.content })
-    }
-
     /// Counts what an admin is handed, and refuses what is too much within a minute, on record.
     fn bounded(&self, bound: &Mutex<Bound>, actor: &Actor, caller: &Control, ino: Ino) -> Result<(), Fault> {
         let taken = bound.lock().take(actor.uid, Instant::now());
@@ -153,37 +119,6 @@ impl Vault {
         let fault = too_many_passwords(wait);
         self.refuse(audit::Operation::Reveal, &self.path_of(ino, None), None, &caller.who(), fault.reason());
         Err(fault)
-    }
-
-    pub(super) fn remove_password(&self, actor: &Actor, remove: &PasswordRemove) -> Result<Removed, Fault> {
-        let caller = self.admin(actor)?;
-        if remove.purge == Some(true) {
-            self.only_with_proof(actor, audit::Operation::Purge, &remove.name.path())?;
-        }
-        let _one = self.rotating();
-        if let Some((_, state)) = self.rotation(&remove.name)? {
-            return Err(under_way(&remove.name, state));
-        }
-        let ino = self.password(&remove.name)?;
-        let path = remove.name.path();
-        let versions = self.node(ino)?.versions.len() as u64;
-        let purge = remove.purge == Some(true);
-        self.take_away(&caller, &path, if purge { audit::Operation::Purge } else { audit::Operation::Remove })?;
-        let mut removed = Removed { nodes: 1, purged: if purge { versions } else { 0 } };
-        // What is left empty would only show that there once was something.
-        let (mut folder, _) = path.split_last().expect("it has four names");
-        while let Some((above, name)) = folder.split_last() {
-            let parent = self.found(&above)?.ok_or(VaultError::NotFound)?;
-            match self.rmdir(&caller, parent, name) {
-                Ok(_) => removed.nodes += 1,
-                Err(VaultError::NotEmpty | VaultError::NotFound) => break,
-                Err(error) => return Err(error.into()),
-            }
-            self.tell(Change::Entry { parent, name: name.clone() });
-            folder = above;
-        }
-        self.sync()?;
-        Ok(removed)
     }
 
     /// Opens a password for the admin who asked; on record before it returns.
@@ -256,6 +191,85 @@ impl Vault {
         self.transact(|writer| self.unlink_locked(writer, caller, parent, name, event))?;
         self.tell(Change::Entry { parent, name: name.clone() });
         Ok(())
+    }
+}
+
+impl Serve<PasswordPut> for Vault {
+    fn serve(&self, actor: &Actor, put: PasswordPut) -> Result<Committed, Fault> {
+        let caller = self.admin(actor)?;
+        let path = put.name.path();
+        if let Err(error) = check_password(put.content.expose()) {
+            let reason = error.to_string();
+            self.refuse(audit::Operation::Commit, &path.to_string(), None, &caller.who(), &reason);
+            return Err(Fault::Refused(reason));
+        }
+        let _one = self.rotating();
+        if let Some((_, state)) = self.rotation(&put.name)? {
+            return Err(under_way(&put.name, state));
+        }
+        if put.replace != Some(true) && self.password(&put.name).is_ok() {
+            return Err(Fault::Refused(format!("the password {} is there", put.name)));
+        }
+        let version = self.write_hidden(&caller, &path, put.content.expose(), None)?;
+        self.sync()?;
+        Ok(Committed { version })
+    }
+}
+
+impl Serve<PasswordShow> for Vault {
+    fn serve(&self, actor: &Actor, show: PasswordShow) -> Result<ShownPassword, Fault> {
+        let caller = self.admin(actor)?;
+        let rotation = self.rotation(&show.name)?;
+        let ino = match (show.next, rotation) {
+            (Some(true), Some((next, _))) => next,
+            (Some(true), None) => return Err(none_under_way(&show.name)),
+            _ => self.password(&show.name)?,
+        };
+        self.bounded(&self.passwords.shown, actor, &caller, ino)?;
+        let opened = self.open_for_admin(&caller, ino)?;
+        let version = opened.version.map_or(0, |v| v.0);
+        Ok(ShownPassword { version, rotation: rotation.map(|(_, state)| state), content: opened.content })
+    }
+}
+
+impl Serve<PasswordRemove> for Vault {
+    fn serve(&self, actor: &Actor, remove: PasswordRemove) -> Result<Removed, Fault> {
+        let caller = self.admin(actor)?;
+        if remove.purge == Some(true) {
+            self.only_with_proof(actor, audit::Operation::Purge, &remove.name.path())?;
+        }
+        let _one = self.rotating();
+        if let Some((_, state)) = self.rotation(&remove.name)? {
+            return Err(under_way(&remove.name, state));
+        }
+        let ino = self.password(&remove.name)?;
+        let path = remove.name.path();
+        let versions = self.node(ino)?.versions.len() as u64;
+        let purge = remove.purge == Some(true);
+        self.take_away(&caller, &path, if purge { audit::Operation::Purge } else { audit::Operation::Remove })?;
+        let mut removed = Removed { nodes: 1, purged: if purge { versions } else { 0 } };
+        // What is left empty would only show that there once was something.
+        let (mut folder, _) = path.split_last().expect("it has four names");
+        while let Some((above, name)) = folder.split_last() {
+            let parent = self.found(&above)?.ok_or(VaultError::NotFound)?;
+            match self.rmdir(&caller, parent, name) {
+                Ok(_) => removed.nodes += 1,
+                Err(VaultError::NotEmpty | VaultError::NotFound) => break,
+                Err(error) => return Err(error.into()),
+            }
+            self.tell(Change::Entry { parent, name: name.clone() });
+            folder = above;
+        }
+        self.sync()?;
+        Ok(removed)
+    }
+}
+
+impl Serve<PasswordList> for Vault {
+    fn serve(&self, actor: &Actor, asked: PasswordList) -> Result<PasswordListing, Fault> {
+        self.admin(actor)?;
+        let pattern = asked.pattern.unwrap_or_else(PasswordPattern::all);
+        Ok(PasswordListing { passwords: self.passwords(&pattern)? })
     }
 }
 

@@ -10,7 +10,8 @@ use crate::model::{Ino, Kind, PasswordName, check_password};
 use crate::secret::Secret;
 use crate::vault::{XattrMode, fault};
 use crate::wire::{
-    Actor, Fault, Keep, RotationBegin, RotationEnd, RotationMark, RotationOpen, RotationOpened, RotationState,
+    Actor, Done, Fault, Keep, RotationBegin, RotationEnd, RotationMark, RotationOpen, RotationOpened, RotationState,
+    Serve,
 };
 
 /// The attribute of the next password that says how far the rotation is: `1 pending`.
@@ -37,7 +38,14 @@ impl Vault {
         self.set_xattr(caller, ino, MARK, format!("{FORM}{}", state.as_str()).as_bytes(), XattrMode::Set)
     }
 
-    pub(in crate::vault) fn begin_rotation(&self, actor: &Actor, begin: &RotationBegin) -> Result<(), Fault> {
+    fn note(&self, caller: &Control, name: &PasswordName, what: &str) -> Result<(), VaultError> {
+        let who = caller.who();
+        self.record(audit::Operation::Rotate, &name.path().to_string(), None, &who, &format!("admin: {what}"))
+    }
+}
+
+impl Serve<RotationBegin> for Vault {
+    fn serve(&self, actor: &Actor, begin: RotationBegin) -> Result<Done, Fault> {
         let caller = self.admin(actor)?;
         let _one = self.rotating();
         let current = self.password(&begin.name)?;
@@ -51,10 +59,13 @@ impl Vault {
         self.note(&caller, &begin.name, "begun: pending")?;
         let next = begin.name.next_path();
         self.write_hidden(&caller, &next, begin.content.expose(), Some(RotationState::Pending))?;
-        Ok(self.sync()?)
+        self.sync()?;
+        Ok(Done {})
     }
+}
 
-    pub(in crate::vault) fn open_rotation(&self, actor: &Actor, open: &RotationOpen) -> Result<RotationOpened, Fault> {
+impl Serve<RotationOpen> for Vault {
+    fn serve(&self, actor: &Actor, open: RotationOpen) -> Result<RotationOpened, Fault> {
         let caller = self.admin(actor)?;
         let (next, state) = self.rotation(&open.name)?.ok_or_else(|| none_under_way(&open.name))?;
         let current = self.password(&open.name)?;
@@ -66,8 +77,10 @@ impl Vault {
         must_be_one(&open.name, &new)?;
         Ok(RotationOpened { state, old, new })
     }
+}
 
-    pub(in crate::vault) fn mark_rotation(&self, actor: &Actor, mark: &RotationMark) -> Result<(), Fault> {
+impl Serve<RotationMark> for Vault {
+    fn serve(&self, actor: &Actor, mark: RotationMark) -> Result<Done, Fault> {
         let caller = self.admin(actor)?;
         let _one = self.rotating();
         let (ino, state) = self.rotation(&mark.name)?.ok_or_else(|| none_under_way(&mark.name))?;
@@ -76,10 +89,13 @@ impl Vault {
         }
         self.note(&caller, &mark.name, &format!("{}, was {}", mark.to.as_str(), state.as_str()))?;
         self.set_mark(&caller, ino, mark.to)?;
-        Ok(self.sync()?)
+        self.sync()?;
+        Ok(Done {})
     }
+}
 
-    pub(in crate::vault) fn end_rotation(&self, actor: &Actor, end: &RotationEnd) -> Result<(), Fault> {
+impl Serve<RotationEnd> for Vault {
+    fn serve(&self, actor: &Actor, end: RotationEnd) -> Result<Done, Fault> {
         let caller = self.admin(actor)?;
         let _one = self.rotating();
         let (next, state) = self.rotation(&end.name)?.ok_or_else(|| none_under_way(&end.name))?;
@@ -96,12 +112,8 @@ impl Vault {
             fault::at(fault::Point::NewIsCurrent)?;
         }
         self.take_away(&caller, &end.name.next_path(), audit::Operation::Purge)?;
-        Ok(self.sync()?)
-    }
-
-    fn note(&self, caller: &Control, name: &PasswordName, what: &str) -> Result<(), VaultError> {
-        let who = caller.who();
-        self.record(audit::Operation::Rotate, &name.path().to_string(), None, &who, &format!("admin: {what}"))
+        self.sync()?;
+        Ok(Done {})
     }
 }
 

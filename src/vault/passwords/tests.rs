@@ -8,7 +8,7 @@ use crate::secret::Secret;
 use crate::store::Store;
 use crate::vault::{Limits, Recovery, UnlockBy, create_store, fault};
 use crate::wire::{
-    Admin, Keep, PasswordList, Put, Reveal, RotationBegin, RotationEnd, RotationMark, RotationOpen, VersionInfo,
+    Keep, PasswordList, Put, Reveal, RotationBegin, RotationEnd, RotationMark, RotationOpen, Serve, VersionInfo,
 };
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,29 +71,31 @@ impl Rig {
 }
 
 fn put(vault: &Vault, to: &str, content: &str) -> Result<u64, Fault> {
-    vault.password_put(&root(), PasswordPut { name: name(to), replace: None, content: secret(content) })
+    vault
+        .serve(&root(), PasswordPut { name: name(to), replace: None, content: secret(content) })
+        .map(|done| done.version)
 }
 
 fn show(vault: &Vault, of: &str) -> Result<String, Fault> {
-    let shown = vault.password_show(&root(), PasswordShow { name: name(of), next: None })?;
+    let shown = vault.serve(&root(), PasswordShow { name: name(of), next: None })?;
     Ok(String::from_utf8(shown.content.expose().to_vec()).unwrap())
 }
 
 fn begin(vault: &Vault, of: &str, content: &str) -> Result<(), Fault> {
-    vault.rotation_begin(&root(), RotationBegin { name: name(of), content: secret(content) })
+    vault.serve(&root(), RotationBegin { name: name(of), content: secret(content) }).map(drop)
 }
 
 fn mark(vault: &Vault, of: &str, from: RotationState, to: RotationState) -> Result<(), Fault> {
-    vault.rotation_mark(&root(), RotationMark { name: name(of), from, to })
+    vault.serve(&root(), RotationMark { name: name(of), from, to }).map(drop)
 }
 
 fn end(vault: &Vault, of: &str, keep: Keep) -> Result<(), Fault> {
-    vault.rotation_end(&root(), RotationEnd { name: name(of), keep, verified: true })
+    vault.serve(&root(), RotationEnd { name: name(of), keep, verified: true }).map(drop)
 }
 
 fn listed(vault: &Vault, pattern: &str) -> Vec<(String, u64, Option<RotationState>)> {
     let pattern = Some(PasswordPattern::parse(pattern).unwrap());
-    let all = vault.password_list(&root(), PasswordList { pattern }).unwrap();
+    let all = vault.serve(&root(), PasswordList { pattern }).unwrap().passwords;
     all.into_iter().map(|e| (e.name.to_string(), e.version, e.rotation)).collect()
 }
 
@@ -104,7 +106,7 @@ fn a_password_is_hidden_in_the_tree_and_shown_to_an_admin_who_asks() {
     assert_eq!(put(&vault, "ui-1", "first"), Ok(1));
     assert!(matches!(put(&vault, "ui-1", "second"), Err(Fault::Refused(_))), "it is there");
     let replace = PasswordPut { name: name("ui-1"), replace: Some(true), content: secret("second") };
-    assert_eq!(vault.password_put(&root(), replace), Ok(2));
+    assert_eq!(vault.serve(&root(), replace).map(|done| done.version), Ok(2));
     assert_eq!(show(&vault, "ui-1").unwrap(), "second");
 
     let path = name("ui-1").path();
@@ -114,7 +116,7 @@ fn a_password_is_hidden_in_the_tree_and_shown_to_an_admin_who_asks() {
     assert_eq!((folder.mode, folder.uid), (0o700, 0));
     // allow_reveal is no way around: root reads what root is granted, and here that is nothing.
     let reveal = Reveal { path: path.clone(), version: None };
-    assert!(matches!(vault.reveal(&root(), reveal), Err(Fault::Refused(_))));
+    assert!(matches!(vault.serve(&root(), reveal).map(|done| done.content), Err(Fault::Refused(_))));
 
     let revealed = rig.logged(&vault, "reveal");
     let told = |decision: &str| {
@@ -151,13 +153,13 @@ fn patterns_list_and_removal_leaves_no_empty_folder() {
     assert_eq!(names("*@ui-1:*"), ["root@ui-1:postgresql", "admin@ui-1:ssh", "root@ui-1:ssh"]);
     assert_eq!(names("nothing"), [""; 0]);
 
-    let remove =
-        |of: &str, purge| vault.password_remove(&root(), PasswordRemove { name: name(of), purge: Some(purge) });
+    let remove = |of: &str, purge| vault.serve(&root(), PasswordRemove { name: name(of), purge: Some(purge) });
     assert_eq!(remove("ui-2", false).unwrap(), Removed { nodes: 3, purged: 0 });
     assert!(vault.find(&SecretPath::parse("passwords/ui-2").unwrap()).is_err());
     assert_eq!(remove("ui-1", true).unwrap(), Removed { nodes: 1, purged: 1 });
     assert!(matches!(remove("ui-1", true), Err(Fault::NotFound(_))));
-    let history: Vec<VersionInfo> = vault.history(&root(), name("ui-2").path()).unwrap();
+    let history: Vec<VersionInfo> =
+        vault.serve(&root(), crate::wire::GetHistory { path: name("ui-2").path() }).unwrap().versions;
     assert_eq!(history.len(), 1, "what was removed can be brought back");
 }
 
@@ -185,7 +187,7 @@ fn a_rotation_is_no_way_to_be_shown_the_lot() {
         put(&vault, host, "old").unwrap();
         begin(&vault, host, "new").unwrap();
     }
-    let open = |host| vault.rotation_open(&root(), RotationOpen { name: name(host) });
+    let open = |host| vault.serve(&root(), RotationOpen { name: name(host) });
     for host in &hosts[..3] {
         open(host).unwrap();
     }
@@ -226,12 +228,12 @@ fn a_rotation_is_durable_at_each_step_and_says_which_is_valid() {
     let vault = rig.vault();
     assert_eq!(listed(&vault, "ui-1"), [("root@ui-1:ssh".into(), 1, Some(Pending))]);
     assert_eq!(show(&vault, "ui-1").unwrap(), "old");
-    let next = vault.password_show(&root(), PasswordShow { name: name("ui-1"), next: Some(true) }).unwrap();
+    let next = vault.serve(&root(), PasswordShow { name: name("ui-1"), next: Some(true) }).unwrap();
     assert_eq!((next.content.expose(), next.rotation), (&b"new"[..], Some(Pending)));
     for refused in [
         begin(&vault, "ui-1", "newer"),
         put(&vault, "ui-1", "other").map(|_| ()),
-        vault.password_remove(&root(), PasswordRemove { name: name("ui-1"), purge: None }).map(|_| ()),
+        vault.serve(&root(), PasswordRemove { name: name("ui-1"), purge: None }).map(|_| ()),
         mark(&vault, "ui-1", Changing, ChangedUnverified),
     ] {
         assert!(matches!(&refused, Err(Fault::Refused(why)) if why.contains("pending, the old one")), "{refused:?}");
@@ -241,7 +243,7 @@ fn a_rotation_is_durable_at_each_step_and_says_which_is_valid() {
 
     let vault = rig.vault();
     assert_eq!(listed(&vault, "ui-1")[0].2, Some(Changing));
-    let opened = vault.rotation_open(&root(), RotationOpen { name: name("ui-1") }).unwrap();
+    let opened = vault.serve(&root(), RotationOpen { name: name("ui-1") }).unwrap();
     assert_eq!((opened.state, opened.old.expose(), opened.new.expose()), (Changing, &b"old"[..], &b"new"[..]));
     mark(&vault, "ui-1", Changing, ChangedUnverified).unwrap();
     drop(vault);
@@ -261,9 +263,19 @@ fn a_rotation_is_durable_at_each_step_and_says_which_is_valid() {
     assert_eq!(listed(&vault, "ui-1"), [("root@ui-1:ssh".into(), 2, None)], "no version twice");
     assert_eq!(show(&vault, "ui-1").unwrap(), "new");
     assert!(vault.find(&name("ui-1").next_path()).is_err());
-    assert!(vault.history(&root(), name("ui-1").next_path()).is_err(), "nothing of it is kept under the other name");
+    assert!(
+        vault
+            .serve(&root(), crate::wire::GetHistory { path: name("ui-1").next_path() })
+            .map(|done| done.versions)
+            .is_err(),
+        "nothing of it is kept under the other name"
+    );
     assert!(matches!(end(&vault, "ui-1", Keep::New), Err(Fault::NotFound(_))));
-    assert_eq!(vault.history(&root(), name("ui-1").path()).unwrap().len(), 2, "the old one is a version");
+    assert_eq!(
+        vault.serve(&root(), crate::wire::GetHistory { path: name("ui-1").path() }).unwrap().versions.len(),
+        2,
+        "the old one is a version"
+    );
 }
 
 #[test]
@@ -296,13 +308,13 @@ fn what_was_put_into_the_folder_by_hand_is_shown_as_open() {
     let vault = rig.vault();
     let path = name("web").path();
     let put = Put { path, uid: None, gid: None, mode: Some(0o640), parents: true, content: secret("x") };
-    Admin::put(&vault, &root(), put).unwrap();
-    let all = vault.password_list(&root(), PasswordList { pattern: None }).unwrap();
+    vault.serve(&root(), put).unwrap();
+    let all = vault.serve(&root(), PasswordList { pattern: None }).unwrap().passwords;
     assert!(all[0].open);
     // Two lines would be an old and a new password to a program that reads lines.
     let path = name("web").path();
     let put = Put { path, uid: None, gid: None, mode: None, parents: true, content: secret("x\ny") };
-    Admin::put(&vault, &root(), put).unwrap();
+    vault.serve(&root(), put).unwrap();
     assert!(
         matches!(begin(&vault, "web", "new"), Err(Fault::Refused(why)) if why.contains("not stored as a password"))
     );

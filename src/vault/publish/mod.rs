@@ -11,6 +11,7 @@ mod end_test;
 mod index;
 mod leftover;
 mod request;
+mod serve;
 mod target;
 mod watch;
 

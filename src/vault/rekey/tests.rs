@@ -6,7 +6,7 @@ use crate::caller::Callers;
 use crate::model::SecretPath;
 use crate::store::{FaultPoint, NEXT_FAULT, Store};
 use crate::vault::{Limits, Recovery, create_store};
-use crate::wire::{Actor, Admin, Extract, Fsck, IdentityAdd, Put, Remove, Reveal};
+use crate::wire::{Actor, Extract, Fsck, IdentityAdd, Put, Remove, Reveal, Serve};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -75,12 +75,12 @@ impl Rig {
 fn put(vault: &Vault, path: &str, content: &str) {
     let path = SecretPath::parse(path).unwrap();
     let put = Put { path, uid: None, gid: None, mode: None, parents: true, content: secret(content) };
-    Admin::put(vault, &root(), put).unwrap();
+    vault.serve(&root(), put).unwrap();
 }
 
 fn shown(vault: &Vault, path: &str, version: Option<u64>) -> String {
     let reveal = Reveal { path: SecretPath::parse(path).unwrap(), version };
-    let content = vault.reveal(&root(), reveal).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let content = vault.serve(&root(), reveal).map(|done| done.content).unwrap_or_else(|e| panic!("{path}: {e}"));
     String::from_utf8(content.expose().to_vec()).unwrap()
 }
 
@@ -96,7 +96,7 @@ fn fill(vault: &Vault, count: usize) {
         put(vault, "containers/web/inner", "in a scope of its own");
     }
     let remove = Remove { path: SecretPath::parse("gone").unwrap(), purge: false, recursive: false };
-    Admin::remove(vault, &root(), remove).unwrap();
+    vault.serve(&root(), remove).unwrap();
 }
 
 fn check(vault: &Vault, count: usize) {
@@ -104,14 +104,14 @@ fn check(vault: &Vault, count: usize) {
         assert_eq!(shown(vault, &format!("d/s{n}"), Some(1)), format!("first {n}"));
     }
     assert_eq!(shown(vault, "d/s1", None), "second 1");
-    let report = Admin::fsck(vault, &root(), Fsck { open: true }).unwrap();
+    let report = vault.serve(&root(), Fsck { open: true }).unwrap();
     assert_eq!(report.problems, [], "nothing is lost and nothing lies about");
 }
 
 /// That what was removed is still there. Changes the store.
 fn restore_name(vault: &Vault) {
     let rollback = crate::wire::Rollback { path: SecretPath::parse("gone").unwrap(), version: 1 };
-    Admin::rollback(vault, &root(), rollback).unwrap();
+    vault.serve(&root(), rollback).unwrap();
     assert_eq!(shown(vault, "gone", None), "from the tombstone");
 }
 
@@ -182,7 +182,7 @@ fn everything_is_new_and_nobody_who_reads_or_writes_notices() {
     restore_name(&vault);
     assert_eq!(shown(&vault, "w", None), last);
     let extract = Extract { path: SecretPath::parse("d/s3").unwrap(), version: None };
-    let blob = Admin::extract(&vault, &root(), extract).unwrap();
+    let blob = vault.serve(&root(), extract).unwrap().blob;
     assert_eq!(age::decrypt(&rig.recovery, &blob).unwrap(), b"first 3");
     assert_eq!(rig.identity_files(), ["identity.age"]);
     // And once more: blobs turn over to the names that the first ones had.
@@ -315,7 +315,7 @@ fn the_daemon_that_takes_over_after_a_change_of_recovery_keys_asks_nobody() {
         fill(&vault, 3);
         let other = age::x25519::Identity::generate().to_public().to_string();
         let before = Secret::copy_of(&kept.0.lock()).unwrap();
-        Admin::recovery_add(&vault, &root(), &other, true).unwrap();
+        vault.serve(&root(), crate::wire::RecoveryAdd { recipient: other, only: true }).unwrap();
         drop(vault);
         let left = Secret::copy_of(&kept.0.lock()).unwrap();
         let next = rig.locked();
@@ -340,7 +340,7 @@ fn what_was_revoked_stays_revoked_though_nobody_had_looked() {
     vault.keys().unwrap().scopes[&Scope::Host].revoke();
     rekey(&vault, "old", "new").unwrap();
     let reveal = Reveal { path: SecretPath::parse("d/s0").unwrap(), version: None };
-    assert!(vault.reveal(&root(), reveal).unwrap_err().to_string().contains("revoked"));
+    assert!(vault.serve(&root(), reveal).map(|done| done.content).unwrap_err().to_string().contains("revoked"));
     drop(vault);
     let vault = rig.unlocked("new");
     assert_eq!(vault.scope_state(&Scope::Host), ScopeState::Revoked);
@@ -379,12 +379,20 @@ fn protectors_come_and_go_and_one_stays() {
             name: name.map(Into::into),
             replace,
         };
-        vault.identity_add(&root(), add)
+        vault.serve(&root(), add)
     };
-    let names = || vault.identity_list(&root()).unwrap().into_iter().map(|p| (p.name, p.opened_by)).collect::<Vec<_>>();
+    let names = || {
+        vault
+            .serve(&root(), crate::wire::IdentityList {})
+            .unwrap()
+            .protectors
+            .into_iter()
+            .map(|p| (p.name, p.opened_by))
+            .collect::<Vec<_>>()
+    };
     add(Some("clevis"), "old", Some("from clevis"), None, false).unwrap();
     add(Some("token"), "from clevis", None, Some(key.recipient().to_string()), false).unwrap();
-    let refused = |done: Result<(), crate::wire::Fault>, why: &str| {
+    let refused = |done: Result<crate::wire::Done, crate::wire::Fault>, why: &str| {
         let told = done.unwrap_err().to_string();
         assert!(told.contains(why), "{told}");
     };
@@ -405,8 +413,8 @@ fn protectors_come_and_go_and_one_stays() {
         name: Some("more".into()),
         ..IdentityAdd::default()
     };
-    refused(vault.identity_add(&root(), with_recovery), "recovery key");
-    refused(rekey(&vault, "newer", "x").map(|_| ()).map_err(Into::into), "clevis, token");
+    refused(vault.serve(&root(), with_recovery), "recovery key");
+    refused(rekey(&vault, "newer", "x").map(|_| crate::wire::Done {}).map_err(Into::into), "clevis, token");
     drop(vault);
     let vault = rig.locked();
     let opens = |by: &UnlockBy<'_>| {
@@ -437,7 +445,7 @@ fn a_recipient_that_is_left_alone_opens_everything() {
     fill(&vault, 3);
     let key = age::x25519::Identity::generate();
     let recipient = key.to_public().to_string();
-    let first = Admin::recovery_list(&vault, &root()).unwrap();
+    let first = vault.serve(&root(), crate::wire::RecoveryList {}).unwrap().recipients;
     // As a crash leaves it: the store's keys are sealed to the new one, the blobs are not.
     {
         let mut writer = vault.lock_writer();
@@ -448,15 +456,18 @@ fn a_recipient_that_is_left_alone_opens_everything() {
     }
     let opens = |vault: &Vault, path: &str| {
         let extract = crate::wire::Extract { path: SecretPath::parse(path).unwrap(), version: None };
-        let blob = Admin::extract(vault, &root(), extract).unwrap();
+        let blob = vault.serve(&root(), extract).unwrap().blob;
         age::decrypt(&key, &blob).is_ok()
     };
     assert!(!opens(&vault, "d/s1"));
     for old in &first {
-        Admin::recovery_remove(&vault, &root(), old).unwrap();
+        vault.serve(&root(), crate::wire::RecoveryRemove { recipient: old.into() }).unwrap();
     }
     assert!(opens(&vault, "d/s1"));
-    assert_eq!(Admin::recovery_list(&vault, &root()).unwrap(), std::slice::from_ref(&recipient));
-    let last = Admin::recovery_remove(&vault, &root(), &recipient).unwrap_err();
+    assert_eq!(
+        vault.serve(&root(), crate::wire::RecoveryList {}).unwrap().recipients,
+        std::slice::from_ref(&recipient)
+    );
+    let last = vault.serve(&root(), crate::wire::RecoveryRemove { recipient }).map(|done| done.blobs).unwrap_err();
     assert!(last.to_string().contains("only recovery recipient"), "{last}");
 }

@@ -10,6 +10,7 @@ mod compose;
 mod define;
 mod hashdir;
 mod index;
+mod serve;
 mod sources;
 
 pub(super) use index::{TouchedView, ViewIndex};

@@ -7,7 +7,7 @@ use crate::seal::Protection;
 use crate::store::Store;
 use crate::vault::{Limits, Recovery, UnlockBy, Vault, create_store};
 use crate::wire::{
-    Actor, Admin, PasswordList, PasswordPut, PasswordShow, RotationBegin, RotationEnd, RotationMark, RotationOpen,
+    Actor, PasswordList, PasswordPut, PasswordShow, RotationBegin, RotationEnd, RotationMark, RotationOpen, Serve,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,16 +57,16 @@ impl Stored<'_> {
 
 impl Ledger for Stored<'_> {
     fn begin(&mut self, name: &PasswordName, content: Secret) -> Result<(), Fault> {
-        self.step(|vault| vault.rotation_begin(&root(), RotationBegin { name: name.clone(), content }))
+        self.step(|vault| vault.serve(&root(), RotationBegin { name: name.clone(), content }).map(drop))
     }
     fn open(&mut self, name: &PasswordName) -> Result<RotationOpened, Fault> {
-        self.step(|vault| vault.rotation_open(&root(), RotationOpen { name: name.clone() }))
+        self.step(|vault| vault.serve(&root(), RotationOpen { name: name.clone() }))
     }
     fn mark(&mut self, name: &PasswordName, from: RotationState, to: RotationState) -> Result<(), Fault> {
-        self.step(|vault| vault.rotation_mark(&root(), RotationMark { name: name.clone(), from, to }))
+        self.step(|vault| vault.serve(&root(), RotationMark { name: name.clone(), from, to }).map(drop))
     }
     fn end(&mut self, name: &PasswordName, keep: Keep, verified: bool) -> Result<(), Fault> {
-        self.step(|vault| vault.rotation_end(&root(), RotationEnd { name: name.clone(), keep, verified }))
+        self.step(|vault| vault.serve(&root(), RotationEnd { name: name.clone(), keep, verified }).map(drop))
     }
 }
 
@@ -122,7 +122,7 @@ impl Rig {
         let recovery = Recovery { recipients: vec![age::x25519::Identity::generate().to_public().to_string()] };
         create_store(&rig.home.path().join("store"), &Protection::Passphrase(&secret("p")), &recovery).unwrap();
         let put = PasswordPut { name: ui(), replace: None, content: secret("old") };
-        rig.vault().password_put(&root(), put).unwrap();
+        rig.vault().serve(&root(), put).unwrap();
         rig
     }
 
@@ -147,8 +147,8 @@ impl Rig {
 
 /// What is stored, and how far a rotation is.
 fn stored(vault: &Vault) -> (String, Option<RotationState>) {
-    let entry = vault.password_list(&root(), PasswordList { pattern: None }).unwrap().remove(0);
-    let shown = vault.password_show(&root(), PasswordShow { name: ui(), next: None }).unwrap();
+    let entry = vault.serve(&root(), PasswordList { pattern: None }).unwrap().passwords.remove(0);
+    let shown = vault.serve(&root(), PasswordShow { name: ui(), next: None }).unwrap();
     (String::from_utf8(shown.content.expose().to_vec()).unwrap(), entry.rotation)
 }
 

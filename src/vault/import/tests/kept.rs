@@ -47,12 +47,12 @@ fn what_pinfold_serves_from_is_this_host_s_whatever_a_console_sends() {
     // No console's: they stay when it sends nothing any more, and when it is left.
     take(&vault, &console.send(&host, &Tree::default()));
     assert!(vault.find(&path("ssh")).is_ok() && shown(&vault, "ssh/known_hosts").is_none());
-    Admin::leave(&vault, &root(), Leave { console: "hq".into(), keep: false }).unwrap();
+    vault.serve(&root(), Leave { console: "hq".into(), keep: false }).unwrap();
     assert!(vault.find(&path("ssh")).is_ok());
     let prefixed = Join { console: "x".into(), signer: console.signer.public().to_string(), host: None, prefix: None };
     for prefix in ["admins", "ssh/authorized_keys", ".pinfold/x", "users/u"] {
         let join = Join { prefix: Some(path(prefix)), ..prefixed.clone() };
-        assert!(Admin::join(&vault, &root(), join).unwrap_err().to_string().contains("pinfold's own"), "{prefix}");
+        assert!(vault.serve(&root(), join).unwrap_err().to_string().contains("pinfold's own"), "{prefix}");
     }
     sound(&vault);
 }
@@ -199,7 +199,7 @@ fn a_key_that_comes_back_has_its_numbers_again() {
     assert_eq!(take(&vault, &second.send(&host, &of(&[("pin", "second")]))).outcome, Outcome::Applied);
     join(&vault, "hq", &first.signer, None);
     assert_eq!(take(&vault, &old).code.as_deref(), Some("older"), "what was taken or passed over is not taken now");
-    Admin::leave(&vault, &root(), Leave { console: "hq".into(), keep: true }).unwrap();
+    vault.serve(&root(), Leave { console: "hq".into(), keep: true }).unwrap();
     join(&vault, "hq", &first.signer, None);
     assert_eq!(vault.consoles().unwrap()[0].serial, 2);
 }

@@ -1,33 +1,44 @@
-//! Scopes and instances in the words of `wire`.
+//! Scopes of containers, and the instances that are attached to them.
 
-use super::node::UidMap;
-use super::{Attach, Caller, InstanceInfo, ScopeInfo, Vault, VaultError};
 use crate::access::ScopeState;
 use crate::model::Scope;
-use crate::wire::{self, Fault, InstanceEntry, Removed, ScopeEntry};
+use crate::vault::node::UidMap;
+use crate::vault::{Attach as ToAttach, InstanceInfo, ScopeInfo, Vault, VaultError};
+use crate::wire::{
+    self, Actor, Attach, Attached, Detach, Done, Fault, InstanceEntry, InstanceListing, Instances, Removed, ScopeAdd,
+    ScopeEntry, ScopeList, ScopeListing, ScopeRemove, Serve,
+};
 use std::time::Duration;
 
-impl Vault {
-    pub(super) fn wire_scope_add(&self, caller: &impl Caller, add: &wire::ScopeAdd) -> Result<(), Fault> {
+impl Serve<ScopeAdd> for Vault {
+    fn serve(&self, actor: &Actor, add: ScopeAdd) -> Result<Done, Fault> {
+        let caller = self.admin(actor)?;
         let uid_map = match add.uid_map.unwrap_or_default() {
             wire::UidMap::Auto => UidMap::Auto,
             wire::UidMap::Host => UidMap::Host,
         };
         let scope = named(&add.name)?;
-        self.add_scope(caller, &scope, add.write.unwrap_or(false), uid_map).map_err(|error| match error {
+        let added = self.add_scope(&caller, &scope, add.write.unwrap_or(false), uid_map);
+        added.map(|()| Done {}).map_err(|error| match error {
             VaultError::Exists => Fault::Refused(format!("the scope '{scope}' is declared already")),
             other => other.into(),
         })
     }
+}
 
-    pub(super) fn wire_scope_remove(&self, caller: &impl Caller, remove: &wire::ScopeRemove) -> Result<Removed, Fault> {
+impl Serve<ScopeRemove> for Vault {
+    fn serve(&self, actor: &Actor, remove: ScopeRemove) -> Result<Removed, Fault> {
+        let caller = self.admin(actor)?;
         let scope = named(&remove.name)?;
-        let removed = self.remove_scope(caller, &scope, remove.purge.unwrap_or(false));
+        let removed = self.remove_scope(&caller, &scope, remove.purge.unwrap_or(false));
         let (nodes, purged) = removed.map_err(|error| undeclared(error, &scope))?;
         Ok(Removed { nodes, purged })
     }
+}
 
-    pub(super) fn wire_scope_list(&self) -> Result<Vec<ScopeEntry>, Fault> {
+impl Serve<ScopeList> for Vault {
+    fn serve(&self, actor: &Actor, ScopeList {}: ScopeList) -> Result<ScopeListing, Fault> {
+        self.admin(actor)?;
         let entry = |info: ScopeInfo| ScopeEntry {
             name: info.record.scope.to_string(),
             write: info.record.write,
@@ -40,24 +51,34 @@ impl Vault {
             instances: info.instances,
             made: info.record.made,
         };
-        Ok(self.declared_scopes()?.into_iter().map(entry).collect())
+        Ok(ScopeListing { scopes: self.declared_scopes()?.into_iter().map(entry).collect() })
     }
+}
 
-    pub(super) fn wire_attach(&self, caller: &impl Caller, attach: &wire::Attach) -> Result<String, Fault> {
+impl Serve<Attach> for Vault {
+    fn serve(&self, actor: &Actor, attach: Attach) -> Result<Attached, Fault> {
+        let caller = self.admin(actor)?;
         let scope = named(&attach.scope)?;
         let timeout = attach.timeout_seconds.map(Duration::from_secs);
-        let attach = Attach { scope: &scope, pid: attach.pid, id: attach.id.as_deref(), timeout };
-        self.attach(caller, attach).map_err(|error| undeclared(error, &scope))
+        let attach = ToAttach { scope: &scope, pid: attach.pid, id: attach.id.as_deref(), timeout };
+        let id = self.attach(&caller, attach).map_err(|error| undeclared(error, &scope))?;
+        Ok(Attached { id })
     }
+}
 
-    pub(super) fn wire_detach(&self, caller: &impl Caller, id: &str) -> Result<(), Fault> {
-        self.detach(caller, id).map_err(|error| match error {
+impl Serve<Detach> for Vault {
+    fn serve(&self, actor: &Actor, asked: Detach) -> Result<Done, Fault> {
+        let caller = self.admin(actor)?;
+        self.detach(&caller, &asked.id).map(|()| Done {}).map_err(|error| match error {
             VaultError::NotFound => Fault::NotFound("no such instance is attached".into()),
             other => other.into(),
         })
     }
+}
 
-    pub(super) fn wire_instances(&self) -> Result<Vec<InstanceEntry>, Fault> {
+impl Serve<Instances> for Vault {
+    fn serve(&self, actor: &Actor, Instances {}: Instances) -> Result<InstanceListing, Fault> {
+        self.admin(actor)?;
         let entry = |info: InstanceInfo| {
             let (record, marks) = (&info.record, &info.record.marks);
             InstanceEntry {
@@ -74,7 +95,7 @@ impl Vault {
                 key_serial: info.serial,
             }
         };
-        Ok(self.instances()?.into_iter().map(entry).collect())
+        Ok(InstanceListing { instances: self.instances()?.into_iter().map(entry).collect() })
     }
 }
 
@@ -91,7 +112,7 @@ fn undeclared(error: VaultError, scope: &Scope) -> Fault {
 }
 
 /// The word for a key's state.
-pub(super) fn word(state: ScopeState) -> &'static str {
+pub(in crate::vault) fn word(state: ScopeState) -> &'static str {
     match state {
         ScopeState::Alive => "alive",
         ScopeState::Missing => "missing",
