@@ -785,7 +785,7 @@ fn recovery_opens_containers_secrets_and_their_keys_are_sealed_anew() {
     };
     let rig = rig.restart();
     rig.vault().unlock(&Daemon, &UnlockBy::Identity(&rig.recovery)).unwrap();
-    rig.vault().serve(&actor(), pinfold::wire::RecoveryRemove { recipient: first.into() }).unwrap();
+    rig.vault().serve(&actor(), pinfold::wire::RecoveryRemove { recipient: first }).unwrap();
     let rig = rig.restart();
     assert!(rig.vault().unlock(&Daemon, &UnlockBy::Identity(&rig.recovery)).is_err());
     rig.vault().unlock(&Daemon, &UnlockBy::Identity(&second)).unwrap();

@@ -829,6 +829,6 @@ fn a_container_has_views_of_its_own_secrets_alone() {
     assert_eq!(rig.attr("containers/web/v").size, 15);
     assert_eq!(rig.text(ALICE, "v"), "the host's");
     // With the instance's entry goes what it opened.
-    rig.vault().serve(&actor(), pinfold::wire::Detach { id: id.into() }).unwrap();
+    rig.vault().serve(&actor(), pinfold::wire::Detach { id }).unwrap();
     assert!(rig.vault().open_read(&inside, view).is_err());
 }

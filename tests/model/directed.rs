@@ -580,7 +580,7 @@ fn other_recovery_recipients_reach_blobs_that_several_names_have() {
         }
     }
     assert_eq!(
-        rig.vault().serve(&actor(), pinfold::wire::RecoveryAdd { recipient: fresh.into(), only: false }).unwrap().blobs,
+        rig.vault().serve(&actor(), pinfold::wire::RecoveryAdd { recipient: fresh, only: false }).unwrap().blobs,
         140
     );
     rig.is_whole();
@@ -597,7 +597,7 @@ fn what_has_expired_is_kept_like_everything_else() {
     assert_eq!(failure(rig.open(ROOT, "f", READ)), Failure::Denied);
     let fresh = age::x25519::Identity::generate().to_public().to_string();
     assert_eq!(
-        rig.vault().serve(&actor(), pinfold::wire::RecoveryAdd { recipient: fresh.into(), only: false }).unwrap().blobs,
+        rig.vault().serve(&actor(), pinfold::wire::RecoveryAdd { recipient: fresh, only: false }).unwrap().blobs,
         1
     );
     rig.rename(ROOT, "f", "f.pem").unwrap();
