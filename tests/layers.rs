@@ -72,6 +72,9 @@ const ERRNO_READ: &[(&str, &str, &str)] = &[
 /// The most lines of a file that has more than tests.
 const LINES_MAX: usize = 500;
 
+/// The most lines of a block of methods.
+const IMPL_MAX: usize = 300;
+
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
@@ -118,6 +121,46 @@ fn long_files_are_found() {
     let lengths = lengths.map(|(name, lines)| (name.to_owned(), lines)).into();
     let found: Vec<_> = too_long(&lengths).iter().map(|f| f[..8].to_owned()).collect();
     assert_eq!(found, ["src/a.rs"]);
+}
+
+#[test]
+fn no_block_of_methods_is_too_long() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let long: Vec<String> = sources(&root.join("src"))
+        .into_iter()
+        .filter_map(|file| {
+            let name = file.strip_prefix(root).expect("it was found below").to_string_lossy().into_owned();
+            let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
+            (!is_test(&name)).then(|| long_blocks(&name, without_tests(&text)))
+        })
+        .flatten()
+        .collect();
+    assert_eq!(long, [""; 0]);
+}
+
+/// The blocks of methods that are too long. What rustfmt has been over begins and ends at the margin.
+fn long_blocks(name: &str, text: &str) -> Vec<String> {
+    let mut long = Vec::new();
+    let mut begun: Option<(usize, &str)> = None;
+    for (no, line) in text.lines().enumerate() {
+        if line.starts_with("impl") && line.ends_with('{') {
+            begun = Some((no, line));
+        }
+        if line == "}"
+            && let Some((from, head)) = begun.take()
+            && no - from - 1 > IMPL_MAX
+        {
+            long.push(format!("{name}:{}: {} lines of {}", from + 1, no - from - 1, head.trim_end_matches(" {")));
+        }
+    }
+    long
+}
+
+#[test]
+fn long_blocks_of_methods_are_found() {
+    let block = |lines: usize| format!("impl A {{\n{}}}\n", "    x();\n".repeat(lines));
+    let text = format!("{}fn f() {{\n}}\n{}", block(300), block(301));
+    assert_eq!(long_blocks("a.rs", &text), ["a.rs:305: 301 lines of impl A"]);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use super::abreast::Writing;
 use super::kept::{Count, Keeper};
 use super::node::Node;
-use super::open::{ModeIs, WriteRight, denial_of};
+use super::open::denial_of;
 use super::version::Changed;
+use super::write_right::{ModeIs, WriteRight};
 use super::writer::Writer;
 use super::{Vault, VaultError};
 use crate::audit;

@@ -20,7 +20,6 @@ mod change;
 mod clock;
 mod commit;
 mod conditions;
-
 mod declare;
 mod error;
 mod export;
@@ -55,6 +54,7 @@ mod serve;
 mod setup;
 mod state;
 mod status;
+mod take_up;
 #[cfg(test)]
 mod transact_test;
 mod tree;
@@ -65,6 +65,7 @@ mod view;
 mod views;
 mod who;
 mod world;
+mod write_right;
 mod writer;
 mod xattr;
 
@@ -81,13 +82,14 @@ pub use instances::{Attach, InstanceInfo};
 pub use look::{Attempt, Look};
 pub use node::{Attr, InstanceRecord, ScopeRecord, UidMap};
 pub use on_change::{Action, ON_CHANGE, Touched, Verb};
-pub use open::{ModeIs, Opened, Showing, WriteRight};
+pub use open::{Opened, Showing};
 pub use recovery::escrow_of;
 pub use rekey::{NextIdentity, Rekeyed};
 pub use rename::Rename;
 pub use scopes::Holder;
 pub use setup::{Recovery, create_store};
 pub use unlock::{UnlockBy, verify_store};
+pub use write_right::{ModeIs, WriteRight};
 pub use xattr::XattrMode;
 
 pub(crate) use backup::backup_report;

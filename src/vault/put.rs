@@ -2,8 +2,9 @@
 
 use super::authority::Owner;
 use super::node::Node;
-use super::open::{WriteRight, denial_of};
+use super::open::denial_of;
 use super::scopes::Holder;
+use super::write_right::WriteRight;
 use super::writer::Writer;
 use super::{Change, NewNode, SetAttr, Vault, VaultError};
 use crate::access::{Operation, ScopeState};
