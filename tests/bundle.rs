@@ -8,7 +8,7 @@ use pinfold::bundle::{
 };
 use pinfold::model::{ConsoleName, HostName, SecretPath, Timestamp};
 use pinfold::secret::Secret;
-use pinfold::stream::{Place, Recipient};
+use pinfold::stream::{Recipient, RecipientUse};
 use pinfold::upload_check::Checker;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -131,7 +131,8 @@ fn the_four_documented_commands_check_and_open_a_bundle() {
     let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-t", "ed25519", "-f"]).arg(&ssh_key).status();
     assert!(made.unwrap().success());
     let ssh_public = fs::read_to_string(ssh_key.with_extension("pub")).unwrap();
-    let recipients = [Recipient::from(identity.to_public()), Recipient::parse(&ssh_public, Place::Host).unwrap()];
+    let recipients =
+        [Recipient::from(identity.to_public()), Recipient::parse(&ssh_public, RecipientUse::Host).unwrap()];
     let bundle = new_file(&at("1800000000000.pfb"));
     make(&bundle, &recipients, &signer);
 

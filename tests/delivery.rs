@@ -9,7 +9,7 @@ use crate::common;
 use common::sshd::{Login, Sshd};
 use common::wait_for;
 use pinfold::delivery::{
-    Cancel, Counts, Delivered, DeliveryError, Job, Outcome, Settings, Target, deliver, deliver_all, fetch_ack,
+    Cancel, Counts, Delivered, DeliveryError, DeliveryResult, Job, Settings, Target, deliver, deliver_all, fetch_ack,
 };
 use pinfold::model::{ConsoleName, HostName};
 use std::fs;
@@ -420,7 +420,7 @@ fn many_are_delivered_some_at_once_and_each_failure_is_its_own() {
         })
         .collect();
     let heard = Mutex::new(Vec::new());
-    let each = |counts: Counts, _: &Job, _: &Outcome| heard.lock().unwrap().push(counts);
+    let each = |counts: Counts, _: &Job, _: &DeliveryResult| heard.lock().unwrap().push(counts);
     let cancel = Cancel::new().unwrap();
     let outcomes = deliver_all(&jobs, 4, &rig.settings, &cancel, &each);
     let failed: Vec<usize> = (0..40).filter(|n| outcomes[*n].is_err()).collect();

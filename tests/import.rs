@@ -209,7 +209,7 @@ fn a_bundle_comes_by_file_or_by_stdin() {
     let key = console.ack.as_ref().unwrap();
     let bytes = std::fs::read(rig.at("acks/here@hq.ack")).unwrap();
     let said = ack::check(&bytes, key, &ConsoleName::parse("hq").unwrap(), &HostName::parse("here").unwrap()).unwrap();
-    assert_eq!((said.serial, said.outcome), (2, ack::Outcome::Applied));
+    assert_eq!((said.serial, said.outcome), (2, ack::AckOutcome::Applied));
     assert_eq!(std::fs::metadata(rig.at("acks/here@hq.ack")).unwrap().mode() & 0o777, 0o644);
     rig.run(&["leave", "hq", "--remove"], 0);
     assert_eq!(rig.shown("a"), None);

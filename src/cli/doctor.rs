@@ -17,7 +17,7 @@ use std::path::Path;
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum Verdict {
     Ok,
     Warn,
     Fail,
@@ -28,7 +28,7 @@ pub(super) enum Outcome {
 pub(super) struct Check {
     /// What was looked at.
     pub what: &'static str,
-    pub outcome: Outcome,
+    pub outcome: Verdict,
     /// What was found.
     found: String,
     /// What to do about it.
@@ -37,15 +37,15 @@ pub(super) struct Check {
 
 impl Check {
     pub fn ok(what: &'static str, found: impl Into<String>) -> Self {
-        Check { what, outcome: Outcome::Ok, found: found.into(), todo: None }
+        Check { what, outcome: Verdict::Ok, found: found.into(), todo: None }
     }
 
     pub fn warn(what: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
-        Check { what, outcome: Outcome::Warn, found: found.into(), todo: Some(todo.into()) }
+        Check { what, outcome: Verdict::Warn, found: found.into(), todo: Some(todo.into()) }
     }
 
     pub fn fail(what: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
-        Check { outcome: Outcome::Fail, ..Self::warn(what, found, todo) }
+        Check { outcome: Verdict::Fail, ..Self::warn(what, found, todo) }
     }
 }
 
@@ -74,7 +74,7 @@ pub fn doctor(config: &Config, args: Json) -> Result<Exit, Failure> {
     checks.push(machine.log(config, status.as_ref()));
     checks.extend(doctor_log::quantum(status.as_ref()));
     checks.extend(machine.host(config, &Known::ask(config)));
-    let worst = checks.iter().map(|c| c.outcome).max().unwrap_or(Outcome::Ok);
+    let worst = checks.iter().map(|c| c.outcome).max().unwrap_or(Verdict::Ok);
     with_stdout(|out| {
         if args.json {
             return show::json(out, &checks);
@@ -82,14 +82,14 @@ pub fn doctor(config: &Config, args: Json) -> Result<Exit, Failure> {
         let rows: Vec<Vec<String>> = checks.iter().map(row).collect();
         Ok(show::columns(out, &[Side::Left; 4], &rows)?)
     })?;
-    Ok(if worst == Outcome::Fail { Exit::Failed } else { Exit::Ok })
+    Ok(if worst == Verdict::Fail { Exit::Failed } else { Exit::Ok })
 }
 
 fn row(check: &Check) -> Vec<String> {
     let outcome = match check.outcome {
-        Outcome::Ok => "ok",
-        Outcome::Warn => "warn",
-        Outcome::Fail => "FAIL",
+        Verdict::Ok => "ok",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "FAIL",
     };
     let todo = check.todo.as_ref().map(|todo| format!("-> {todo}")).unwrap_or_default();
     vec![outcome.into(), check.what.into(), check.found.clone(), todo]
@@ -301,11 +301,11 @@ mod tests {
         fs::write(path, text).unwrap();
     }
 
-    fn outcomes(root: &Path) -> Vec<(&'static str, Outcome)> {
+    fn outcomes(root: &Path) -> Vec<(&'static str, Verdict)> {
         let config = Config { store: root.join("store"), ..Config::default() };
         let checks = Machine { root }.examine(&config);
         for check in &checks {
-            assert_eq!(check.todo.is_none(), check.outcome == Outcome::Ok, "what is wrong says what to do: {check:?}");
+            assert_eq!(check.todo.is_none(), check.outcome == Verdict::Ok, "what is wrong says what to do: {check:?}");
         }
         checks.iter().map(|c| (c.what, c.outcome)).collect()
     }
@@ -316,13 +316,13 @@ mod tests {
         let root = home.path();
         let bare = outcomes(root);
         for (what, outcome) in [
-            ("fuse", Outcome::Fail),
-            ("keyring", Outcome::Fail),
-            ("kernel", Outcome::Warn),
-            ("keyutils", Outcome::Warn),
-            ("cgroup", Outcome::Warn),
-            ("oci hook", Outcome::Ok),
-            ("store", Outcome::Warn),
+            ("fuse", Verdict::Fail),
+            ("keyring", Verdict::Fail),
+            ("kernel", Verdict::Warn),
+            ("keyutils", Verdict::Warn),
+            ("cgroup", Verdict::Warn),
+            ("oci hook", Verdict::Ok),
+            ("store", Verdict::Warn),
         ] {
             assert!(bare.contains(&(what, outcome)), "{what}: {bare:?}");
         }
@@ -349,7 +349,7 @@ mod tests {
             write(root, path, text);
         }
         for (what, outcome) in outcomes(root) {
-            assert_eq!(outcome, Outcome::Ok, "{what}");
+            assert_eq!(outcome, Verdict::Ok, "{what}");
         }
         write(root, "proc/sys/kernel/osrelease", "5.10.0-1\n");
         write(root, "proc/sys/kernel/keys/root_maxkeys", "200\n");
@@ -358,7 +358,7 @@ mod tests {
         write(root, "proc/sys/user/max_user_namespaces", "96365\n");
         write(root, "proc/sys/kernel/apparmor_restrict_unprivileged_unconfined", "0\n");
         for what in ["user.pinfold.exe", "user.pinfold.label"] {
-            assert!(outcomes(root).contains(&(what, Outcome::Warn)), "{what}");
+            assert!(outcomes(root).contains(&(what, Verdict::Warn)), "{what}");
         }
         for (path, stops) in [
             ("proc/sys/kernel/unprivileged_userns_clone", "0\n"),
@@ -367,14 +367,14 @@ mod tests {
         ] {
             let before = Machine { root }.read(path).unwrap_or_default();
             write(root, path, stops);
-            assert!(outcomes(root).contains(&("user.pinfold.exe", Outcome::Ok)), "{path}");
+            assert!(outcomes(root).contains(&("user.pinfold.exe", Verdict::Ok)), "{path}");
             write(root, path, &before);
         }
         let worse = outcomes(root);
         for what in ["kernel", "kernel.keys.root_maxkeys", "oci hook"] {
-            assert!(worse.contains(&(what, Outcome::Warn)), "{what}: {worse:?}");
+            assert!(worse.contains(&(what, Verdict::Warn)), "{what}: {worse:?}");
         }
         write(root, "proc/sys/kernel/osrelease", "4.19.0\n");
-        assert!(outcomes(root).contains(&("kernel", Outcome::Fail)));
+        assert!(outcomes(root).contains(&("kernel", Verdict::Fail)));
     }
 }

@@ -146,7 +146,7 @@ fn keys_files(texts: &[String], group: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::doctor::Outcome;
+    use super::super::doctor::Verdict;
     use super::*;
     use crate::model::{SecretPath, Timestamp};
     use crate::wire::AccountInfo;
@@ -208,16 +208,16 @@ mod tests {
             checks.iter().find(|c| c.what == what).map(|c| c.outcome)
         };
         // sshd: not at all, with more beside it, alone.
-        assert_eq!(of(&config, &known, "sshd"), Some(Outcome::Warn));
+        assert_eq!(of(&config, &known, "sshd"), Some(Verdict::Warn));
         write(SSHD, "AuthorizedKeysFile .ssh/authorized_keys /run/secrets/ssh/authorized_keys/%u\n");
-        assert_eq!(of(&config, &known, "sshd"), Some(Outcome::Warn));
+        assert_eq!(of(&config, &known, "sshd"), Some(Verdict::Warn));
         config.accounts.homes = Homes::Writable;
-        assert_eq!(of(&config, &known, "sshd"), Some(Outcome::Fail));
-        assert_eq!(of(&config, &known, "homes of admins"), Some(Outcome::Warn), "keymgr's, and what follows from it");
+        assert_eq!(of(&config, &known, "sshd"), Some(Verdict::Fail));
+        assert_eq!(of(&config, &known, "homes of admins"), Some(Verdict::Warn), "keymgr's, and what follows from it");
         write(SSHD, "Match Group admins\nAuthorizedKeysFile /run/secrets/ssh/authorized_keys/%u\n");
-        assert_eq!(of(&config, &known, "sshd"), Some(Outcome::Ok));
+        assert_eq!(of(&config, &known, "sshd"), Some(Verdict::Ok));
         config.accounts.homes = Homes::Own;
-        assert_eq!(of(&config, &known, "homes of admins"), Some(Outcome::Ok), "not made yet");
+        assert_eq!(of(&config, &known, "homes of admins"), Some(Verdict::Ok), "not made yet");
         if nix::unistd::geteuid().is_root() {
             fs::create_dir_all(root.join("home/admins/ann")).unwrap();
             write("etc/passwd", "ann:x:70000:1::/home/admins/ann:/bin/sh\n");
@@ -226,15 +226,15 @@ mod tests {
                 |path: &str, mode| fs::set_permissions(root.join(path), PermissionsExt::from_mode(mode)).unwrap();
             mode("home/admins", 0o755);
             mode("home/admins/ann", 0o700);
-            assert_eq!(of(&config, &known, "homes of admins"), Some(Outcome::Ok));
+            assert_eq!(of(&config, &known, "homes of admins"), Some(Verdict::Ok));
             mode("home/admins/ann", 0o750);
-            assert_eq!(of(&config, &known, "homes of admins"), Some(Outcome::Fail));
+            assert_eq!(of(&config, &known, "homes of admins"), Some(Verdict::Fail));
             mode("home/admins/ann", 0o700);
             mode("home/admins", 0o2770);
-            assert_eq!(of(&config, &known, "homes of admins"), Some(Outcome::Fail));
+            assert_eq!(of(&config, &known, "homes of admins"), Some(Verdict::Fail));
             mode("home/admins", 0o755);
             write("etc/passwd", "ann:x:70000:1::/home/admins:/bin/sh\n");
-            assert_eq!(of(&config, &known, "homes of admins"), Some(Outcome::Fail), "an account of an earlier version");
+            assert_eq!(of(&config, &known, "homes of admins"), Some(Verdict::Fail), "an account of an earlier version");
         }
         // The folders that sshd goes through.
         for (entry, bad) in [
@@ -247,10 +247,10 @@ mod tests {
             assert_eq!(of(&config, &known, "keys of admins").is_some(), bad);
         }
         // An account that its console does not name any more.
-        assert_eq!(of(&config, &known, "accounts"), Some(Outcome::Ok));
+        assert_eq!(of(&config, &known, "accounts"), Some(Verdict::Ok));
         known.accounts[0].wanted = false;
-        assert_eq!(of(&config, &known, "accounts"), Some(Outcome::Warn));
+        assert_eq!(of(&config, &known, "accounts"), Some(Verdict::Warn));
         known.accounts[0].locked = true;
-        assert_eq!(of(&config, &known, "accounts"), Some(Outcome::Ok));
+        assert_eq!(of(&config, &known, "accounts"), Some(Verdict::Ok));
     }
 }

@@ -260,7 +260,7 @@ fn last_import(console: &ConsoleInfo, now: SystemTime) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::doctor::Outcome;
+    use super::super::doctor::Verdict;
     use super::*;
     use crate::model::Timestamp;
     use std::fs;
@@ -291,9 +291,9 @@ mod tests {
         }
     }
 
-    fn outcomes(checks: &[Check]) -> Vec<(&'static str, Outcome)> {
+    fn outcomes(checks: &[Check]) -> Vec<(&'static str, Verdict)> {
         for check in checks {
-            assert_eq!(check.todo.is_none(), check.outcome == Outcome::Ok, "what is wrong says what to do: {check:?}");
+            assert_eq!(check.todo.is_none(), check.outcome == Verdict::Ok, "what is wrong says what to do: {check:?}");
         }
         checks.iter().map(|c| (c.what, c.outcome)).collect()
     }
@@ -310,10 +310,10 @@ mod tests {
         config.accounts.group = Some("admins".into());
         let bare = outcomes(&machine.host(&config, &Known::default()));
         for what in ["consoles", "clock", "inbox", "inbox quota", "inbox watch", "accounts", "sshd"] {
-            let expected = if what == "accounts" { Outcome::Ok } else { Outcome::Warn };
+            let expected = if what == "accounts" { Verdict::Ok } else { Verdict::Warn };
             assert!(bare.contains(&(what, expected)), "{what}: {bare:?}");
         }
-        assert!(bare.contains(&("upload account", Outcome::Fail)) && bare.contains(&("sudo", Outcome::Ok)), "{bare:?}");
+        assert!(bare.contains(&("upload account", Verdict::Fail)) && bare.contains(&("sudo", Verdict::Ok)), "{bare:?}");
 
         let me = nix::unistd::geteuid().as_raw();
         write(root, "etc/passwd", &format!("root:x:0:0::/:/bin/sh\nupload:x:{}:1::/:/usr/sbin/nologin\n", me.max(1)));
@@ -332,14 +332,14 @@ mod tests {
         let known =
             Known { consoles: Some(vec![console(Some(Timestamp::now()), Some("applied"))]), ..Known::default() };
         for (what, outcome) in outcomes(&machine.host(&config, &known)) {
-            assert_eq!(outcome, Outcome::Ok, "{what}");
+            assert_eq!(outcome, Verdict::Ok, "{what}");
         }
         write(root, "etc/sudoers.d/pinfold", "upload ALL=(root) NOPASSWD: /usr/bin/pinfold\n");
         write(root, "etc/passwd", "upload:x:5:1::/:/bin/bash\n");
         fs::set_permissions(root.join("srv/upload/inbox"), PermissionsExt::from_mode(0o777)).unwrap();
         let worse = outcomes(&machine.host(&config, &known));
         for what in ["sudo", "upload account", "inbox"] {
-            assert!(worse.contains(&(what, Outcome::Fail)), "{what}: {worse:?}");
+            assert!(worse.contains(&(what, Verdict::Fail)), "{what}: {worse:?}");
         }
     }
 
@@ -348,9 +348,9 @@ mod tests {
         let now = SystemTime::now();
         let ago = |days: u64| Some(Timestamp::from(now - Duration::from_secs(days * 86_400)));
         let outcome = |console| last_import(&console, now).outcome;
-        assert_eq!(outcome(console(None, None)), Outcome::Warn);
-        assert_eq!(outcome(console(ago(1), Some("applied"))), Outcome::Ok);
-        assert_eq!(outcome(console(ago(40), Some("applied"))), Outcome::Warn);
-        assert_eq!(outcome(console(ago(1), Some("partial"))), Outcome::Warn);
+        assert_eq!(outcome(console(None, None)), Verdict::Warn);
+        assert_eq!(outcome(console(ago(1), Some("applied"))), Verdict::Ok);
+        assert_eq!(outcome(console(ago(40), Some("applied"))), Verdict::Warn);
+        assert_eq!(outcome(console(ago(1), Some("partial"))), Verdict::Warn);
     }
 }

@@ -88,7 +88,7 @@ fn size(folder: &Path, log: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::doctor::Outcome;
+    use super::super::doctor::Verdict;
     use super::*;
 
     #[test]
@@ -102,14 +102,14 @@ mod tests {
             audit_space: 1 << 20,
             ..Config::default()
         };
-        assert_eq!(machine.log(&config, None).outcome, Outcome::Warn);
+        assert_eq!(machine.log(&config, None).outcome, Verdict::Warn);
         config.audit_log = elsewhere.path().join("audit.log");
-        assert_eq!(machine.log(&config, None).outcome, Outcome::Ok);
+        assert_eq!(machine.log(&config, None).outcome, Verdict::Ok);
         config.audit_space = 1 << 60;
-        assert_eq!(machine.log(&config, None).outcome, Outcome::Warn);
+        assert_eq!(machine.log(&config, None).outcome, Verdict::Warn);
         let status = Status { audit_full: true, ..Status::default() };
-        assert_eq!(machine.log(&config, Some(&status)).outcome, Outcome::Fail);
+        assert_eq!(machine.log(&config, Some(&status)).outcome, Verdict::Fail);
         config.store = elsewhere.path().into();
-        assert_eq!(machine.store(&config).outcome, Outcome::Warn);
+        assert_eq!(machine.store(&config).outcome, Verdict::Warn);
     }
 }

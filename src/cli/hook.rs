@@ -53,7 +53,7 @@ struct Bundle {
 
 /// What is to be asked of the daemon.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+enum HookCall {
     Nothing,
     Attach(wire::Attach),
     Detach(wire::Detach),
@@ -87,8 +87,8 @@ fn run(config: &Config, stage: Stage, input: impl Read) -> Result<Exit, Failure>
     // Enough to know it by: what is longer than any id would take the reason out of the system's log.
     let about = format!("container {}", state.id.chars().take(ID_SHOWN).collect::<String>());
     match wanted(stage, state).map_err(|failure| failure.about(&about))? {
-        Wanted::Nothing => {}
-        Wanted::Attach(attach) => {
+        HookCall::Nothing => {}
+        HookCall::Attach(attach) => {
             let scope = attach.scope.clone();
             let asked = Client::connect(config).and_then(|mut daemon| daemon.call(&attach));
             asked.map_err(|error| {
@@ -96,7 +96,7 @@ fn run(config: &Config, stage: Stage, input: impl Read) -> Result<Exit, Failure>
                 failure.about(&format!("{about} is not attached to the scope {scope}"))
             })?;
         }
-        Wanted::Detach(detach) => {
+        HookCall::Detach(detach) => {
             match Client::connect(config).and_then(|mut daemon| daemon.call(&detach)) {
                 Ok(_) => {}
                 // It was detached when its first process ended, or by an admin.
@@ -110,20 +110,20 @@ fn run(config: &Config, stage: Stage, input: impl Read) -> Result<Exit, Failure>
     Ok(Exit::Ok)
 }
 
-fn wanted(stage: Stage, state: State) -> Result<Wanted, Failure> {
+fn wanted(stage: Stage, state: State) -> Result<HookCall, Failure> {
     let annotations = match (state.annotations, &state.bundle) {
         (Some(annotations), _) => annotations,
         (None, Some(bundle)) => bundle_annotations(bundle)?,
         (None, None) => BTreeMap::new(),
     };
-    let Some(scope) = annotations.get(SCOPE) else { return Ok(Wanted::Nothing) };
+    let Some(scope) = annotations.get(SCOPE) else { return Ok(HookCall::Nothing) };
     Ok(match stage {
         Stage::CreateRuntime => {
             let pid = state.pid.filter(|pid| *pid > 0);
             let pid = pid.ok_or_else(|| Failure::usage("its state has no process yet"))?;
-            Wanted::Attach(wire::Attach { scope: scope.clone(), pid, id: Some(state.id), timeout_seconds: None })
+            HookCall::Attach(wire::Attach { scope: scope.clone(), pid, id: Some(state.id), timeout_seconds: None })
         }
-        Stage::Poststop => Wanted::Detach(wire::Detach { id: state.id }),
+        Stage::Poststop => HookCall::Detach(wire::Detach { id: state.id }),
     })
 }
 
@@ -149,12 +149,12 @@ fn read(from: impl Read, max: u64) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn of(stage: Stage, json: &str) -> Result<Wanted, Failure> {
+    fn of(stage: Stage, json: &str) -> Result<HookCall, Failure> {
         wanted(stage, serde_json::from_str(json).unwrap())
     }
 
-    fn attach(scope: &str) -> Wanted {
-        Wanted::Attach(wire::Attach { scope: scope.into(), pid: 112, id: Some("ea46".into()), timeout_seconds: None })
+    fn attach(scope: &str) -> HookCall {
+        HookCall::Attach(wire::Attach { scope: scope.into(), pid: 112, id: Some("ea46".into()), timeout_seconds: None })
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(of(Stage::CreateRuntime, created).unwrap(), attach("web"));
         let stopped = r#"{"ociVersion":"1.0.2-dev","id":"ea46","status":"stopped",
             "bundle":"/nonexistent","annotations":{"org.pinfold.scope":"web"}}"#;
-        assert_eq!(of(Stage::Poststop, stopped).unwrap(), Wanted::Detach(wire::Detach { id: "ea46".into() }));
+        assert_eq!(of(Stage::Poststop, stopped).unwrap(), HookCall::Detach(wire::Detach { id: "ea46".into() }));
         let failure = of(Stage::CreateRuntime, stopped).unwrap_err();
         assert_eq!(failure.exit(), Exit::Usage);
     }
@@ -177,8 +177,8 @@ mod tests {
             r#"{"id":"ea46","pid":112,"annotations":{},"bundle":"/nonexistent"}"#,
             r#"{"id":"ea46","pid":112}"#,
         ] {
-            assert_eq!(of(Stage::CreateRuntime, json).unwrap(), Wanted::Nothing, "{json}");
-            assert_eq!(of(Stage::Poststop, json).unwrap(), Wanted::Nothing, "{json}");
+            assert_eq!(of(Stage::CreateRuntime, json).unwrap(), HookCall::Nothing, "{json}");
+            assert_eq!(of(Stage::Poststop, json).unwrap(), HookCall::Nothing, "{json}");
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
         write(r#"{"ociVersion":"1.0.2","process":{},"annotations":{"org.pinfold.scope":"db"}}"#);
         assert_eq!(asked().unwrap(), attach("db"));
         write(r#"{"ociVersion":"1.0.2"}"#);
-        assert_eq!(asked().unwrap(), Wanted::Nothing);
+        assert_eq!(asked().unwrap(), HookCall::Nothing);
         write("{");
         assert!(asked().is_err());
     }

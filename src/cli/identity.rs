@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::run::{self, End, Input, Manner, Take};
 use crate::seal::{self, Protection};
 use crate::secret::Secret;
-use crate::stream::{Place, Recipient};
+use crate::stream::{Recipient, RecipientUse};
 use crate::wire::{self, IdentityList, IdentityRemove, UnlockWith};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
@@ -71,7 +71,7 @@ fn add_one(config: &Config, args: IdentityAdd) -> Result<Exit, Failure> {
     let old = take::old(&args.old, config)?;
     let request = wire::IdentityAdd { name: Some(args.name.clone()), ..add(old) };
     if let Some(recipient) = &args.plugin {
-        Recipient::parse(recipient, Place::Program).map_err(|e| Failure::usage(e.to_string()))?;
+        Recipient::parse(recipient, RecipientUse::Program).map_err(|e| Failure::usage(e.to_string()))?;
     }
     let (program, folder, ending) = match (args.clevis.as_deref(), &args.plugin) {
         (Some([pin, config]), _) => (vec!["clevis", "encrypt", pin, config], "/etc/pinfold/clevis", "jwe"),

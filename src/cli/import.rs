@@ -11,7 +11,7 @@ use super::{Failure, accounts, with_stdout};
 use crate::config::Config;
 use crate::control::client::Client;
 use crate::exit::Exit;
-use crate::wire::{self, ImportReport, Listed, Outcome};
+use crate::wire::{self, ImportOutcome, ImportReport, Listed};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -90,7 +90,7 @@ pub fn after(config: &Config, client: &mut Client, report: &ImportReport) -> Vec
     if let Err(failure) = super::incoming::copy_ack(config, report) {
         accounts::warn(&format!("the console cannot fetch the acknowledgement: {}", failure.message()));
     }
-    let applied = matches!(report.outcome, Outcome::Applied | Outcome::Partial);
+    let applied = matches!(report.outcome, ImportOutcome::Applied | ImportOutcome::Partial);
     if applied && config.accounts.group.is_some() {
         // Each that failed was told.
         if let Err(failure) = accounts::look_after(config, client, false, &mut done) {
@@ -108,7 +108,7 @@ pub fn tell(out: &mut dyn Write, report: &ImportReport) -> Result<(), Failure> {
         (None, _) => "a bundle".to_owned(),
     };
     let word = match report.outcome {
-        Outcome::Pretended => "would do",
+        ImportOutcome::Pretended => "would do",
         other => other.as_str(),
     };
     match &report.reason {
@@ -145,8 +145,8 @@ fn paths(out: &mut dyn Write, sign: char, listed: &Listed) -> Result<(), Failure
 
 fn outcome(report: &ImportReport) -> Result<Exit, Failure> {
     match report.outcome {
-        Outcome::Applied | Outcome::Partial | Outcome::Pretended => Ok(Exit::Ok),
-        Outcome::Refused => {
+        ImportOutcome::Applied | ImportOutcome::Partial | ImportOutcome::Pretended => Ok(Exit::Ok),
+        ImportOutcome::Refused => {
             let reason = report.reason.as_deref().unwrap_or("the bundle is refused");
             let failure = Failure::new(Exit::Refused, reason);
             Err(match report.code.as_deref() {
@@ -167,7 +167,7 @@ mod tests {
         let mut added = Listed::default();
         (0..1002).for_each(|n| added.push(format!("a{n}")));
         let report = ImportReport {
-            outcome: Outcome::Partial,
+            outcome: ImportOutcome::Partial,
             console: Some("hq".into()),
             serial: Some(7),
             code: None,
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(lines[0], "bundle 7 of hq: partial: 1002 added, 1 changed, 0 removed, 4 unchanged, 3 refused");
         assert_eq!(&lines[1000..], ["+ a999", "+ and 2 more", "~ b", "! c\\u{1b}: no", "! and 2 more"]);
         assert_eq!(outcome(&report).unwrap(), Exit::Ok);
-        let refused = ImportReport { outcome: Outcome::Refused, code: Some("older".into()), ..report };
+        let refused = ImportReport { outcome: ImportOutcome::Refused, code: Some("older".into()), ..report };
         assert_eq!(outcome(&refused).unwrap_err().exit(), Exit::Refused);
     }
 }

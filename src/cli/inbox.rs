@@ -11,7 +11,7 @@ use crate::control::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::model::Timestamp;
 use crate::trust::{self, Owners};
-use crate::wire::{self, ImportReport, Outcome};
+use crate::wire::{self, ImportOutcome, ImportReport};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -241,8 +241,8 @@ impl Inbox {
             Err(error) => return Err(error.into()),
         };
         let superseded = matches!(report.code.as_deref(), Some("older" | "replayed"))
-            && before.iter().any(|newer| newer.console == report.console && newer.outcome != Outcome::Refused);
-        if report.outcome == Outcome::Refused && !superseded {
+            && before.iter().any(|newer| newer.console == report.console && newer.outcome != ImportOutcome::Refused);
+        if report.outcome == ImportOutcome::Refused && !superseded {
             let reason = report.reason.clone().unwrap_or_default();
             let entries: Vec<String> = report.refused.iter().map(|r| format!("{}: {}", r.path, r.reason)).collect();
             self.note(name, &[vec![reason], entries].concat().join("\n"), Some(copy));

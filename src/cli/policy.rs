@@ -11,9 +11,9 @@ use crate::config::Config;
 use crate::delivery::Target;
 use crate::exit::Exit;
 use crate::model::HostName;
-use crate::policy::{Because, Fault, Faults, Policy, PolicyError};
+use crate::policy::{Because, Faults, Policy, PolicyError, PolicyFault};
 use crate::policy_file;
-use crate::stream::{Place, Recipient};
+use crate::stream::{Recipient, RecipientUse};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -90,9 +90,9 @@ fn judged(policy: &Policy, text: &str) -> Faults {
             let number = host.because.line;
             let line = usize::try_from(number).ok().and_then(|n| lines.get(n.checked_sub(1)?)).copied();
             let line = line.unwrap_or_default().trim_start_matches('\u{feff}').trim_end_matches('\r');
-            faults.push(|| Fault::at(number, host.column(key), line, format!("host {}: {error}", host.name)));
+            faults.push(|| PolicyFault::at(number, host.column(key), line, format!("host {}: {error}", host.name)));
         };
-        if let Err(error) = Recipient::parse(&host.recipient, Place::Host) {
+        if let Err(error) = Recipient::parse(&host.recipient, RecipientUse::Host) {
             judge("recipient", error.to_string());
         }
         if let Some(Err(error)) = host.ack.as_deref().map(PublicKey::parse) {
@@ -225,7 +225,7 @@ fn bounded(rows: usize) -> Result<(), Failure> {
     Err(Failure::new(Exit::Failed, message).hint("ask for one: --host HOST, --user USER"))
 }
 
-fn fault_json(fault: &Fault) -> Value {
+fn fault_json(fault: &PolicyFault) -> Value {
     json!({"line": fault.line, "column": fault.column, "message": fault.message, "hint": fault.hint})
 }
 

@@ -22,7 +22,7 @@ const DAYS: u32 = 90;
 
 /// What became of one certificate.
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct Renewal {
     host: HostName,
     #[serde(flatten)]
     did: Did,
@@ -62,7 +62,7 @@ pub fn renew(config: &Config, args: Renew) -> Result<Exit, Failure> {
             None if args.pretend => Did::Would,
             None => attempt(&mut client, config, &host, info, now)?,
         };
-        all.push(Outcome { host, did });
+        all.push(Renewal { host, did });
     }
     if config.certs.submit == Submit::None && all.iter().any(|o| o.did == Did::Would) {
         tell(&all, args.json)?;
@@ -225,12 +225,12 @@ fn nobody() -> Failure {
     Failure::usage("nobody is configured who gets requests for certificates").hint("certs.submit in the configuration")
 }
 
-fn tell(all: &[Outcome], json: bool) -> Result<(), Failure> {
+fn tell(all: &[Renewal], json: bool) -> Result<(), Failure> {
     with_stdout(|out| {
         if json {
             return show::json(out, &all);
         }
-        for Outcome { host, did } in all {
+        for Renewal { host, did } in all {
             let said = match did {
                 Did::NotDue { from } => format!("not before {from}"),
                 Did::Waiting { until, reason: Some(reason) } => format!("failed, again from {until}: {reason}"),

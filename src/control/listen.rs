@@ -13,13 +13,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 /// Where our socket is, and which inode it is.
-pub struct Place {
+pub struct SocketFile {
     /// The path.
     pub path: PathBuf,
     id: Option<(u64, u64)>,
 }
 
-impl Place {
+impl SocketFile {
     /// The socket is another process's from now on.
     pub fn leave(&mut self) {
         self.id = None;
@@ -39,7 +39,7 @@ fn id_of(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Listens at `path`.
-pub fn listen(path: &Path, operator_gid: Option<u32>) -> Result<(UnixListener, Place), ControlError> {
+pub fn listen(path: &Path, operator_gid: Option<u32>) -> Result<(UnixListener, SocketFile), ControlError> {
     let failed = |source: io::Error| ControlError::Io { path: path.into(), source };
     folder(path, operator_gid)?;
     clear(path)?;
@@ -55,7 +55,7 @@ pub fn listen(path: &Path, operator_gid: Option<u32>) -> Result<(UnixListener, P
         nix::errno::Errno::EADDRINUSE => ControlError::InUse(path.into()),
         other => failed(other.into()),
     })?;
-    let mut place = Place { path: path.into(), id: id_of(path) };
+    let mut place = SocketFile { path: path.into(), id: id_of(path) };
     let opened = open_to(path, operator_gid)
         .and_then(|()| sys_listen(&fd, Backlog::new(64).expect("64 is below SOMAXCONN")).map_err(io::Error::from));
     if let Err(error) = opened {
@@ -67,7 +67,7 @@ pub fn listen(path: &Path, operator_gid: Option<u32>) -> Result<(UnixListener, P
 
 /// Goes on listening at `path` with the socket that the daemon before this one made; `None` if it is not the one there, or
 /// not in a safe place any more.
-pub fn adopt(path: &Path, listener: UnixListener) -> Option<(UnixListener, Place)> {
+pub fn adopt(path: &Path, listener: UnixListener) -> Option<(UnixListener, SocketFile)> {
     safe(path).ok()?;
     let bound = listener.local_addr().ok()?;
     let meta = std::fs::symlink_metadata(path).ok()?;
@@ -75,7 +75,7 @@ pub fn adopt(path: &Path, listener: UnixListener) -> Option<(UnixListener, Place
     if bound.as_pathname() != Some(path) || !meta.file_type().is_socket() {
         return None;
     }
-    Some((listener, Place { path: path.into(), id: id_of(path) }))
+    Some((listener, SocketFile { path: path.into(), id: id_of(path) }))
 }
 
 /// Gives the socket to the operators, if there are any.

@@ -75,7 +75,7 @@ type PeerOf = dyn Fn(&UnixStream) -> io::Result<Peer> + Send + Sync;
 /// The listening socket and its threads.
 pub struct Server {
     listener: Option<UnixListener>,
-    place: listen::Place,
+    place: listen::SocketFile,
     shared: Arc<Shared>,
     wake: UnixStream,
     woken: Option<UnixStream>,

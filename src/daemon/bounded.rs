@@ -21,21 +21,21 @@ const AUDIT: &str = "pinfold::audit";
 #[derive(Default)]
 pub struct Bounded {
     // As many as there are places in the code.
-    places: Mutex<HashMap<Identifier, Place>>,
+    places: Mutex<HashMap<Identifier, Callsite>>,
 }
 
-struct Place {
+struct Callsite {
     since: Instant,
     told: u64,
 }
 
-impl Place {
+impl Callsite {
     /// Whether one more may be told, and how many were not in the second that is over.
     fn admit(&mut self, now: Instant) -> (bool, u64) {
         let mut hidden = 0;
         if now.duration_since(self.since) >= WINDOW {
             hidden = self.told.saturating_sub(MOST);
-            *self = Place { since: now, told: 0 };
+            *self = Callsite { since: now, told: 0 };
         }
         self.told += 1;
         (self.told <= MOST, hidden)
@@ -50,7 +50,7 @@ impl<S: Subscriber> Layer<S> for Bounded {
         }
         let now = Instant::now();
         let mut places = self.places.lock();
-        let (admitted, hidden) = places.entry(meta.callsite()).or_insert(Place { since: now, told: 0 }).admit(now);
+        let (admitted, hidden) = places.entry(meta.callsite()).or_insert(Callsite { since: now, told: 0 }).admit(now);
         drop(places);
         if hidden > 0 {
             tracing::warn!("{hidden} more messages like the next one were not told");
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn the_second_after_says_how_many_were_hidden() {
         let now = Instant::now();
-        let mut place = Place { since: now, told: 0 };
+        let mut place = Callsite { since: now, told: 0 };
         assert_eq!((0..50).filter(|_| place.admit(now).0).count() as u64, MOST);
         assert_eq!(place.admit(now + WINDOW), (true, 30));
         assert_eq!(place.admit(now + WINDOW), (true, 0));

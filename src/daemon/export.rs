@@ -17,7 +17,7 @@ use std::time::Duration;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// What became of a delivery; for a failure, why, and how long to wait before the next try.
-type Outcome = Result<(), (String, Option<Duration>)>;
+type ErrandResult = Result<(), (String, Option<Duration>)>;
 
 /// The console's threads.
 pub struct Exports(Option<Cancel>);
@@ -102,7 +102,7 @@ impl Carrier {
         }
     }
 
-    fn deliver(&self, errand: &Errand, file: &Path) -> Outcome {
+    fn deliver(&self, errand: &Errand, file: &Path) -> ErrandResult {
         let host = &errand.host;
         let target = Target::parse(host.deliver.as_deref().unwrap_or_default());
         // The next policy may have another; until then there is nothing to be tried.
@@ -139,7 +139,7 @@ impl Carrier {
     }
 
     /// Of a row of failures the first and the last are mailed.
-    fn mail(&self, errand: &Errand, outcome: &Outcome) {
+    fn mail(&self, errand: &Errand, outcome: &ErrandResult) {
         let Some(to) = &self.mail_to else { return };
         let (host, serial) = (&errand.host.name, errand.serial);
         let (subject, body) = match outcome {

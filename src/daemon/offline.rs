@@ -5,7 +5,7 @@ use crate::caller::Daemon;
 use crate::config::Config;
 use crate::seal;
 use crate::store::{self, Existing, Store, StoreError};
-use crate::stream::{Place, Recipient};
+use crate::stream::{Recipient, RecipientUse};
 use crate::sys::keyctl;
 use crate::vault::{self, Recovery, UnlockBy, Vault, VaultError};
 use crate::wire::{
@@ -27,7 +27,8 @@ pub fn init(config: &Config, protection: Protection, recovery: NewRecovery) -> R
     }
     let (recipient, recovery_file) = match &recovery {
         NewRecovery::Recipient(recipient) => {
-            let parsed = Recipient::parse(recipient, Place::Recovery).map_err(|e| Fault::Refused(e.to_string()))?;
+            let parsed =
+                Recipient::parse(recipient, RecipientUse::Recovery).map_err(|e| Fault::Refused(e.to_string()))?;
             (parsed.to_string(), None)
         }
         NewRecovery::Out(path) => {

@@ -19,7 +19,7 @@ pub struct Counts {
 }
 
 /// What became of a job.
-pub type Outcome = Result<Delivered, DeliveryError>;
+pub type DeliveryResult = Result<Delivered, DeliveryError>;
 
 /// Tries each job once, `parallel` at a time (one at least); what became of each, in the jobs' order. `each` hears of every
 /// one as it ends, with the counts after it, one call at a time.
@@ -28,8 +28,8 @@ pub fn deliver_all(
     parallel: usize,
     settings: &Settings,
     cancel: &Cancel,
-    each: &(dyn Fn(Counts, &Job, &Outcome) + Sync),
-) -> Vec<Outcome> {
+    each: &(dyn Fn(Counts, &Job, &DeliveryResult) + Sync),
+) -> Vec<DeliveryResult> {
     let next = AtomicUsize::new(0);
     let counts: Mutex<Counts> = Mutex::new(Counts { total: jobs.len(), ..Counts::default() });
     let work = || {
@@ -48,7 +48,7 @@ pub fn deliver_all(
             done.push((at, outcome));
         }
     };
-    let mut all: Vec<(usize, Outcome)> = std::thread::scope(|scope| {
+    let mut all: Vec<(usize, DeliveryResult)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..parallel.clamp(1, jobs.len().max(1))).map(|_| scope.spawn(work)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a delivery does not panic")).collect()
     });

@@ -19,7 +19,7 @@ mod target;
 pub use backoff::{backoff, next_try};
 pub use error::DeliveryError;
 pub use mail::{MailError, send, subject};
-pub use many::{Counts, Outcome, deliver_all};
+pub use many::{Counts, DeliveryResult, deliver_all};
 pub use request::{RequestError, RequestTo, hand_over, mail_request};
 pub use run::Cancel;
 pub use sign::sign;

@@ -6,7 +6,7 @@
 //!
 //! The register gives the numbers of both.
 
-use super::nodes::{Elsewhere, Node, Nodes, Place, Want};
+use super::nodes::{Admitted, Elsewhere, Node, Nodes, Want};
 use super::quota::{Charge, Held, Payer};
 use super::register::{Entry as Registered, Register, WRITER};
 use super::{Fs, FsError, OpenMode, Opened};
@@ -60,11 +60,11 @@ pub(super) struct Handles {
 /// An open that was let in under a number of the kernel's, and is counted there: until it has a number of its own, or comes to nothing.
 pub(super) struct Seat<'a> {
     nodes: &'a Nodes,
-    place: Option<Place>,
+    place: Option<Admitted>,
 }
 
 impl Seat<'_> {
-    fn place(&self) -> Place {
+    fn place(&self) -> Admitted {
         self.place.expect("it is taken out by keep and drop alone")
     }
 
@@ -106,7 +106,7 @@ impl Handles {
     /// A number for a handle on the dirty copy.
     pub fn writer(&self, seat: Seat<'_>, instance: Option<Ino>) -> u64 {
         self.count.fetch_add(1, Ordering::Relaxed);
-        let Place { node, plain, .. } = seat.place();
+        let Admitted { node, plain, .. } = seat.place();
         let entry = Registered { node, blob: None, instance, locked_since: false, plain, filled: false };
         let number = self.register.add(entry, true);
         seat.keep(number, instance);
@@ -121,7 +121,7 @@ impl Handles {
 
     /// For a file of pinfold's own: what it says differs from reader to reader.
     pub fn own_seat(&self, node: Node) -> Seat<'_> {
-        Seat { nodes: &self.nodes, place: Some(Place::own(node)) }
+        Seat { nodes: &self.nodes, place: Some(Admitted::own(node)) }
     }
 
     pub fn writers_released(&self, how_many: usize) {
@@ -148,7 +148,7 @@ impl Handles {
         (content, blob, holder): (Content, Option<BlobKey>, Holder),
         charge: Charge,
     ) -> Opened {
-        let Place { node, plain, .. } = seat.place();
+        let Admitted { node, plain, .. } = seat.place();
         let instance = holder.instance();
         let entry = Registered { node, blob, instance, locked_since: false, plain, filled: false };
         let number = self.register.add(entry, false);

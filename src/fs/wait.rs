@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// What a waiter is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum WaitEnd {
     /// The store is unlocked: try again.
     Unlocked,
     /// It was not unlocked in time, or there is no place to wait.
@@ -19,7 +19,7 @@ pub(super) enum Outcome {
 }
 
 /// What is done when the waiting ends.
-pub(super) type Job = Box<dyn FnOnce(Outcome) + Send>;
+pub(super) type Job = Box<dyn FnOnce(WaitEnd) + Send>;
 
 struct Waiter {
     _charge: Charge,
@@ -57,11 +57,11 @@ impl Waiting {
     /// Waits for the unlock or for `patience` after `since`; the job is done in either case, perhaps at once.
     pub fn park(&self, uid: u32, since: Instant, patience: Duration, job: Job) {
         let deadline = since + patience;
-        let Ok(charge) = self.meter.charge(Resource::Waiters, Payer::Uid(uid), 1) else { return job(Outcome::GiveUp) };
+        let Ok(charge) = self.meter.charge(Resource::Waiters, Payer::Uid(uid), 1) else { return job(WaitEnd::GiveUp) };
         let mut queue = self.queue();
         if deadline <= Instant::now() || queue.stop {
             drop((queue, charge));
-            return job(Outcome::GiveUp);
+            return job(WaitEnd::GiveUp);
         }
         queue.waiters.push_back(Waiter { _charge: charge, deadline, job });
         drop(queue);
@@ -94,7 +94,7 @@ impl Waiting {
         let mut queue = self.queue();
         loop {
             if queue.unlocked || queue.stop {
-                let outcome = if queue.stop { Outcome::GiveUp } else { Outcome::Unlocked };
+                let outcome = if queue.stop { WaitEnd::GiveUp } else { WaitEnd::Unlocked };
                 queue.unlocked = false;
                 let all = std::mem::take(&mut queue.waiters);
                 let stop = queue.stop;
@@ -111,7 +111,7 @@ impl Waiting {
                 let late = queue.waiters.remove(at);
                 drop(queue);
                 if let Some(late) = late {
-                    (late.job)(Outcome::GiveUp);
+                    (late.job)(WaitEnd::GiveUp);
                 }
                 queue = self.queue();
                 continue;
@@ -146,12 +146,12 @@ mod tests {
             waiting.park(uid, Instant::now(), patience, Box::new(move |o| tell.send((uid, o)).unwrap()));
         };
         park(1, Duration::from_millis(20));
-        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (1, Outcome::GiveUp));
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (1, WaitEnd::GiveUp));
         park(2, Duration::from_secs(60));
         park(3, Duration::from_secs(60));
         waiting.unlocked();
-        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (2, Outcome::Unlocked));
-        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (3, Outcome::Unlocked));
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (2, WaitEnd::Unlocked));
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), (3, WaitEnd::Unlocked));
         waiting.stop();
     }
 
@@ -164,10 +164,10 @@ mod tests {
             waiting.park(uid, Instant::now(), Duration::from_secs(60), Box::new(move |o| tell.send(o).unwrap()));
         };
         (0..17).for_each(|_| park(7));
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), [Outcome::GiveUp]);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [WaitEnd::GiveUp]);
         (100..340).for_each(park);
         assert!(told.try_iter().next().is_none());
         park(9999);
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), [Outcome::GiveUp]);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [WaitEnd::GiveUp]);
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn at(_: Point) -> Result<(), VaultError> {
 /// What happens at a point.
 #[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fault {
+pub(super) enum Injected {
     /// An error.
     Error(Point),
     /// The end of the process, as by a kill.
@@ -56,17 +56,17 @@ pub(super) enum Fault {
 
 #[cfg(test)]
 thread_local! {
-    pub(super) static NEXT: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+    pub(super) static NEXT: std::cell::Cell<Option<Injected>> = const { std::cell::Cell::new(None) };
 }
 
 #[cfg(test)]
 pub(super) fn at(point: Point) -> Result<(), VaultError> {
     match NEXT.get() {
-        Some(Fault::Error(p)) if p == point => {
+        Some(Injected::Error(p)) if p == point => {
             NEXT.set(None);
             Err(VaultError::Failed(format!("the test ends it: {point:?}")))
         }
-        Some(Fault::Kill(p)) if p == point => {
+        Some(Injected::Kill(p)) if p == point => {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
             unreachable!("SIGKILL cannot be withstood")
         }

@@ -17,7 +17,7 @@ pub(super) const MAX_TRIES: u32 = 64;
 
 /// Which version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum WhichVersion {
     /// The one readers get now.
     Current,
     /// The one with this content, whatever its number is by now.
@@ -28,13 +28,17 @@ pub(super) enum Wanted {
     Nothing,
 }
 
-impl Wanted {
+impl WhichVersion {
     fn of(self, node: &Node) -> Result<Option<&Version>, VaultError> {
         match self {
-            Wanted::Current => Ok(node.current()),
-            Wanted::Blob(key) => node.versions.iter().find(|v| v.blob == key).map(Some).ok_or(VaultError::NotFound),
-            Wanted::Number(n) => node.versions.iter().find(|v| v.number.0 == n).map(Some).ok_or(VaultError::NotFound),
-            Wanted::Nothing => Ok(None),
+            WhichVersion::Current => Ok(node.current()),
+            WhichVersion::Blob(key) => {
+                node.versions.iter().find(|v| v.blob == key).map(Some).ok_or(VaultError::NotFound)
+            }
+            WhichVersion::Number(n) => {
+                node.versions.iter().find(|v| v.number.0 == n).map(Some).ok_or(VaultError::NotFound)
+            }
+            WhichVersion::Nothing => Ok(None),
         }
     }
 }
@@ -78,7 +82,7 @@ impl Vault {
     /// [`VaultError::Denied`] with the reason; [`VaultError::Damaged`] if the blob is not what was committed;
     /// [`VaultError::NotRecorded`].
     pub fn open_read(&self, caller: &impl Caller, ino: Ino) -> Result<Opened, VaultError> {
-        self.open_as(caller, ino, Wanted::Current, audit::Operation::Open)
+        self.open_as(caller, ino, WhichVersion::Current, audit::Operation::Open)
     }
 
     /// As [`Vault::open_read`], for one who came through the mount: also the way there is asked, as without capabilities.
@@ -86,7 +90,7 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open_read`].
     pub fn open_there(&self, caller: &impl Caller, ino: Ino) -> Result<Opened, VaultError> {
-        self.open_reached(caller, ino, Wanted::Current)
+        self.open_reached(caller, ino, WhichVersion::Current)
     }
 
     /// As [`Vault::open_there`], of the version with this content; `None` for a file that was never written.
@@ -94,10 +98,10 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open_blob`].
     pub fn open_blob_there(&self, caller: &impl Caller, ino: Ino, blob: Option<BlobKey>) -> Result<Opened, VaultError> {
-        self.open_reached(caller, ino, blob.map_or(Wanted::Nothing, Wanted::Blob))
+        self.open_reached(caller, ino, blob.map_or(WhichVersion::Nothing, WhichVersion::Blob))
     }
 
-    fn open_reached(&self, caller: &impl Caller, ino: Ino, wanted: Wanted) -> Result<Opened, VaultError> {
+    fn open_reached(&self, caller: &impl Caller, ino: Ino, wanted: WhichVersion) -> Result<Opened, VaultError> {
         self.open_granted(caller, ino, wanted, audit::Operation::Open, |node| {
             let granted = self.grant(caller, ino, node, Operation::Read)?;
             match self.reach(caller, ino, node, Stands::InItsScope) {
@@ -112,7 +116,7 @@ impl Vault {
         &self,
         caller: &impl Caller,
         ino: Ino,
-        wanted: Wanted,
+        wanted: WhichVersion,
         op: audit::Operation,
     ) -> Result<Opened, VaultError> {
         self.open_granted(caller, ino, wanted, op, |node| self.grant(caller, ino, node, Operation::Read))
@@ -123,7 +127,7 @@ impl Vault {
         &self,
         caller: &impl Caller,
         ino: Ino,
-        wanted: Wanted,
+        wanted: WhichVersion,
         op: audit::Operation,
         grant: impl Fn(&Node) -> Result<(Grant, Holder, Kek), (Denial, Holder)>,
     ) -> Result<Opened, VaultError> {
@@ -177,7 +181,7 @@ impl Vault {
         blob: Option<BlobKey>,
         instance: Option<Ino>,
     ) -> Result<Opened, VaultError> {
-        let wanted = blob.map_or(Wanted::Nothing, Wanted::Blob);
+        let wanted = blob.map_or(WhichVersion::Nothing, WhichVersion::Blob);
         self.open_granted(caller, ino, wanted, audit::Operation::Read, |node| {
             let holder = Holder { scope: node.scope.clone(), instance };
             self.with_key(holder, |state| access::resume(ino, &node.meta.conditions(), state, &self.world()))
@@ -189,7 +193,7 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open_read`]; [`VaultError::NotFound`] if that version is not kept any more.
     pub fn open_blob(&self, caller: &impl Caller, ino: Ino, blob: Option<BlobKey>) -> Result<Opened, VaultError> {
-        self.open_as(caller, ino, blob.map_or(Wanted::Nothing, Wanted::Blob), audit::Operation::Open)
+        self.open_as(caller, ino, blob.map_or(WhichVersion::Nothing, WhichVersion::Blob), audit::Operation::Open)
     }
 
     /// As [`Vault::open_read`], of the version with this number; 0 for a file that was never written.
@@ -197,7 +201,7 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open_read`]; [`VaultError::NotFound`] if that version is not kept any more.
     pub fn open_version(&self, caller: &impl Caller, ino: Ino, number: u64) -> Result<Opened, VaultError> {
-        let wanted = if number == 0 { Wanted::Nothing } else { Wanted::Number(number) };
+        let wanted = if number == 0 { WhichVersion::Nothing } else { WhichVersion::Number(number) };
         self.open_as(caller, ino, wanted, audit::Operation::Open)
     }
 
@@ -224,7 +228,12 @@ impl Vault {
     /// Whether the version that was looked for is another one by now, or sealed anew: then its blob is rightly gone, and
     /// nothing is damaged. Waits for a commit that may be under way: the disk has the new version before the tree shows
     /// it.
-    pub(super) fn was_replaced(&self, ino: Ino, wanted: Wanted, version: Option<&Version>) -> Result<bool, VaultError> {
+    pub(super) fn was_replaced(
+        &self,
+        ino: Ino,
+        wanted: WhichVersion,
+        version: Option<&Version>,
+    ) -> Result<bool, VaultError> {
         drop(self.lock_writer());
         Ok(wanted.of(&*self.node(ino)?).ok() != Some(version))
     }

@@ -13,7 +13,7 @@ use crate::caller::Daemon;
 use crate::model::{Gid, Ino, Kind, Meta, Scope, Uid};
 use crate::seal::{self, RecoverySet};
 use crate::store::{Batch, BlobKey, Store};
-use crate::stream::{Place, Recipient};
+use crate::stream::{Recipient, RecipientUse};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -63,7 +63,7 @@ impl Vault {
         change: RecoveryChange,
     ) -> Result<u64, VaultError> {
         let invalid = |e: crate::stream::RecipientError| VaultError::Invalid(e.to_string());
-        let recipient = Recipient::parse(text, Place::Recovery).map_err(invalid)?.to_string();
+        let recipient = Recipient::parse(text, RecipientUse::Recovery).map_err(invalid)?.to_string();
         let _alone = self.sealing_anew();
         // One that was added and does not open everything yet must not be what is left.
         if change != RecoveryChange::Add && self.lock_writer().facts()?.resealing {

@@ -2,7 +2,7 @@
 
 use super::cached_instance::Placed;
 use super::node::Node;
-use super::open::{MAX_TRIES, Wanted, denial_of};
+use super::open::{MAX_TRIES, WhichVersion, denial_of};
 use super::scopes::Holder;
 use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Grant, Operation, ScopeState};
@@ -144,7 +144,9 @@ impl Vault {
             let kek = self.kek(&right.holder).map_err(|state| VaultError::Denied(denial_of(state)))?;
             let version = node.current();
             match self.decrypt(grant, &kek, version) {
-                Err(_) if tries < MAX_TRIES && self.was_replaced(grant.ino(), Wanted::Current, version)? => tries += 1,
+                Err(_) if tries < MAX_TRIES && self.was_replaced(grant.ino(), WhichVersion::Current, version)? => {
+                    tries += 1
+                }
                 result => return Ok((result?, version.map_or(0, |v| v.number.0))),
             }
         }

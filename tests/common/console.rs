@@ -7,7 +7,7 @@ use pinfold::bundle::{
 };
 use pinfold::model::{ConsoleName, HostName, SecretPath, Timestamp};
 use pinfold::secret::Secret;
-use pinfold::stream::{Place, Recipient};
+use pinfold::stream::{Recipient, RecipientUse};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -100,7 +100,7 @@ impl Console {
             admins: parcel.admins.clone(),
         };
         let recipient = self.recipient.as_deref().expect("a host that was joined");
-        let recipients = [Recipient::parse(recipient, Place::Host).expect("a recipient")];
+        let recipients = [Recipient::parse(recipient, RecipientUse::Host).expect("a recipient")];
         let (chain, revoked) = (Chain::default(), &self.revoked);
         let plan = Plan { head: &head, recipients: &recipients, index: &index, chain: &chain, revoked };
         let file = tempfile::tempfile().expect("a temporary file");

@@ -9,7 +9,7 @@ mod recipient;
 mod recipient_test;
 
 pub use file_key::{Capture, FileKey, Tap};
-pub use recipient::{Kind, POSTQUANTUM, Place, Recipient, RecipientError, ssh_identity};
+pub use recipient::{Kind, POSTQUANTUM, Recipient, RecipientError, RecipientUse, ssh_identity};
 
 use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
 use thiserror::Error;

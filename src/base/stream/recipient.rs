@@ -37,7 +37,7 @@ const fn edge(first: u8, middle: u8, last: u8) -> [u8; 32] {
 
 /// Where a recipient is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum RecipientUse {
     /// As a recovery recipient: every version of every secret is sealed to it, by the daemon.
     Recovery,
     /// As what protects the store's identity: sealed to it once, by the daemon.
@@ -76,7 +76,7 @@ pub enum RecipientError {
     Kind(String),
     /// A good one, in the wrong place.
     #[error("{0} {reason}", reason = reason(*.1))]
-    Misplaced(Kind, Place),
+    Misplaced(Kind, RecipientUse),
     /// Recovery recipients of which some resist a quantum computer and some do not.
     #[error(
         "age1tagpq1… and other recovery recipients cannot be mixed: who breaks one of the others opens what age1tagpq1… was to keep \
@@ -89,16 +89,16 @@ pub enum RecipientError {
 }
 
 /// Why a kind is not taken somewhere, and what is instead.
-fn reason(place: Place) -> &'static str {
+fn reason(place: RecipientUse) -> &'static str {
     match place {
-        Place::Recovery => {
+        RecipientUse::Recovery => {
             "cannot be a recovery recipient: its program would have to run for every version of every secret; use the \
              age1tag1… or age1tagpq1… of the token, age1… or ssh-ed25519, or let it open the identity: pinfold identity add \
              NAME --plugin RECIPIENT"
         }
-        Place::Identity => "is encrypted to by its program: pinfold identity add NAME --plugin RECIPIENT",
-        Place::Program => "is not encrypted to by the program age",
-        Place::Host => {
+        RecipientUse::Identity => "is encrypted to by its program: pinfold identity add NAME --plugin RECIPIENT",
+        RecipientUse::Program => "is not encrypted to by the program age",
+        RecipientUse::Host => {
             "cannot be a host's: a host opens its bundles with nobody there to touch a token; use what pinfold join prints on \
              it, age1… or ssh-ed25519"
         }
@@ -122,11 +122,11 @@ pub enum Kind {
 
 impl Kind {
     /// Whether this kind is taken there.
-    pub fn goes(self, place: Place) -> bool {
+    pub fn goes(self, place: RecipientUse) -> bool {
         match place {
-            Place::Recovery | Place::Identity => self != Kind::Plugin,
-            Place::Program => true,
-            Place::Host => matches!(self, Kind::X25519 | Kind::Ssh),
+            RecipientUse::Recovery | RecipientUse::Identity => self != Kind::Plugin,
+            RecipientUse::Program => true,
+            RecipientUse::Host => matches!(self, Kind::X25519 | Kind::Ssh),
         }
     }
 }
@@ -162,7 +162,7 @@ impl Recipient {
     ///
     /// # Errors
     /// [`RecipientError`].
-    pub fn parse(text: &str, place: Place) -> Result<Self, RecipientError> {
+    pub fn parse(text: &str, place: RecipientUse) -> Result<Self, RecipientError> {
         let recipient = parse(text.trim())?;
         if recipient.kind().goes(place) {
             Ok(recipient)

@@ -1,12 +1,13 @@
 //! Each kind of recipient, in each place; and everything that looks like one.
 
-use super::{Kind, POSTQUANTUM, Place, Recipient, RecipientError};
+use super::{Kind, POSTQUANTUM, Recipient, RecipientError, RecipientUse};
 use age::Recipient as _;
 use age_core::format::FileKey;
 use std::collections::HashSet;
 use std::process::Command;
 
-const PLACES: [Place; 4] = [Place::Recovery, Place::Identity, Place::Program, Place::Host];
+const PLACES: [RecipientUse; 4] =
+    [RecipientUse::Recovery, RecipientUse::Identity, RecipientUse::Program, RecipientUse::Host];
 /// The base point of P-256: the key whose private half is 1.
 const TAG: &str = "age1tag1qd43050juykyy3lchnnw2caygre8wqmasyk7kvaq7jsnj3wcnrpfvt5hxye";
 const PLUGIN: &str = "age1yubikey1qgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqy8rymap";
@@ -63,7 +64,7 @@ fn each_kind_is_taken_in_its_places_and_refused_elsewhere_with_what_to_use_inste
         }
     }
     let one_word = ed25519.trim().replacen(' ', ":", 1);
-    assert_eq!(Recipient::parse(&one_word, Place::Host).unwrap().kind(), Kind::Ssh);
+    assert_eq!(Recipient::parse(&one_word, RecipientUse::Host).unwrap().kind(), Kind::Ssh);
 }
 
 #[test]
@@ -150,13 +151,13 @@ fn a_label_is_what_age_says_too() {
         (TAG, None, "p256tag"),
         (&*tagpq(), Some(POSTQUANTUM), "mlkem768p256tag"),
     ] {
-        let recipient = Recipient::parse(text, Place::Recovery).unwrap();
+        let recipient = Recipient::parse(text, RecipientUse::Recovery).unwrap();
         let (stanzas, labels) = recipient.wrap_file_key(&FileKey::new(Box::new([7; 16]))).unwrap();
         assert_eq!(recipient.label(), label);
         assert_eq!(labels, label.into_iter().map(String::from).collect::<HashSet<_>>());
         assert_eq!(stanzas.iter().map(|s| &*s.tag).collect::<Vec<_>>(), [tag]);
     }
-    let plugin = Recipient::parse(PLUGIN, Place::Program).unwrap();
+    let plugin = Recipient::parse(PLUGIN, RecipientUse::Program).unwrap();
     assert!(plugin.wrap_file_key(&FileKey::new(Box::new([7; 16]))).is_err());
 }
 

@@ -31,7 +31,7 @@ const KILL: c_long = libc::SIGKILL as c_long;
 
 /// Whose keyring.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct UserKeyring<'a> {
     /// The user namespace, `None` for the daemon's own.
     pub namespace: Option<BorrowedFd<'a>>,
     /// The uid, as that namespace counts.
@@ -86,7 +86,7 @@ struct Patience {
 ///
 /// # Errors
 /// [`ErrandError`]; then the key is gone.
-pub fn give(place: Place<'_>, new: &NewKey<'_>) -> Result<KeyId, ErrandError> {
+pub fn give(place: UserKeyring<'_>, new: &NewKey<'_>) -> Result<KeyId, ErrandError> {
     let at = |step| move |source| ErrandError::Refused { step, source };
     on_errand(place, PATIENCE, |child| {
         let key = keyctl::add_user_key_to_thread(new.description, new.payload).map_err(at("making the key"))?;
@@ -107,13 +107,13 @@ pub fn give(place: Place<'_>, new: &NewKey<'_>) -> Result<KeyId, ErrandError> {
 ///
 /// # Errors
 /// [`ErrandError`] if nobody could look.
-pub fn look(place: Place<'_>, descriptions: &[&CStr]) -> Result<Vec<Option<KeyId>>, ErrandError> {
+pub fn look(place: UserKeyring<'_>, descriptions: &[&CStr]) -> Result<Vec<Option<KeyId>>, ErrandError> {
     look_within(PATIENCE, place, descriptions)
 }
 
 fn look_within(
     patience: Patience,
-    place: Place<'_>,
+    place: UserKeyring<'_>,
     descriptions: &[&CStr],
 ) -> Result<Vec<Option<KeyId>>, ErrandError> {
     let mut found = vec![0; descriptions.len()];
@@ -125,7 +125,7 @@ fn look_within(
 ///
 /// # Errors
 /// [`ErrandError`] if nobody could go there.
-pub fn take(place: Place<'_>, keys: &[KeyId]) -> Result<(), ErrandError> {
+pub fn take(place: UserKeyring<'_>, keys: &[KeyId]) -> Result<(), ErrandError> {
     on_errand(place, PATIENCE, |child| child.run(Todo::Unlink(keys)))
 }
 
@@ -138,13 +138,13 @@ enum Todo<'a> {
 
 /// The thread that has the child: it sleeps while the child runs, and ends with the errand.
 struct Child<'a> {
-    place: Place<'a>,
+    place: UserKeyring<'a>,
     pidfd: &'a AtomicI32,
 }
 
 /// Runs `errand` in a thread of its own, whose thread keyring ends with it, and kills a child that takes too long.
 fn on_errand<R: Send>(
-    place: Place<'_>,
+    place: UserKeyring<'_>,
     patience: Patience,
     errand: impl FnOnce(&Child<'_>) -> Result<R, ErrandError> + Send,
 ) -> Result<R, ErrandError> {
@@ -333,8 +333,8 @@ mod tests {
         100_000_000 + 16 * std::process::id() + n
     }
 
-    fn host(uid: u32) -> Place<'static> {
-        Place { namespace: None, uid }
+    fn host(uid: u32) -> UserKeyring<'static> {
+        UserKeyring { namespace: None, uid }
     }
 
     fn new<'a>(description: &'a CStr, payload: &'a [u8], gid: u32) -> NewKey<'a> {
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn this_process_keeps_its_uid_and_failures_name_their_step() {
         let nobody = std::fs::File::open("/dev/null").unwrap();
-        let place = Place { namespace: Some(std::os::fd::AsFd::as_fd(&nobody)), uid: 0 };
+        let place = UserKeyring { namespace: Some(std::os::fd::AsFd::as_fd(&nobody)), uid: 0 };
         let error = give(place, &new(c"pinfold:x", b"x", 0)).unwrap_err();
         assert!(error.to_string().starts_with("entering the user namespace"), "{error}");
         let error = give(host(unique(3)), &new(c"pinfold:x", b"", 0)).unwrap_err();

@@ -26,7 +26,7 @@ pub trait Ledger {
 
 /// What came of one rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RotationOutcome {
     /// The far side takes the new password, and it is the one that is stored.
     Rotated,
     /// It goes on with the old one; the next is kept, pending.
@@ -37,20 +37,23 @@ pub enum Outcome {
     NotStored(Fault),
 }
 
-impl From<Fault> for Outcome {
+impl From<Fault> for RotationOutcome {
     fn from(fault: Fault) -> Self {
-        Outcome::NotStored(fault)
+        RotationOutcome::NotStored(fault)
     }
 }
 
 /// Rotates a password to `next`.
-pub fn rotate(ledger: &mut dyn Ledger, far: &dyn FarSide, name: &PasswordName, next: Secret) -> Outcome {
+pub fn rotate(ledger: &mut dyn Ledger, far: &dyn FarSide, name: &PasswordName, next: Secret) -> RotationOutcome {
     let begun = ledger.begin(name, next).and_then(|()| ledger.open(name));
-    begun.map_err(Outcome::from).and_then(|opened| change(ledger, far, name, &opened)).unwrap_or_else(|outcome| outcome)
+    begun
+        .map_err(RotationOutcome::from)
+        .and_then(|opened| change(ledger, far, name, &opened))
+        .unwrap_or_else(|outcome| outcome)
 }
 
 /// Goes on with one that was begun, from wherever it was left.
-pub fn resume(ledger: &mut dyn Ledger, far: &dyn FarSide, name: &PasswordName) -> Outcome {
+pub fn resume(ledger: &mut dyn Ledger, far: &dyn FarSide, name: &PasswordName) -> RotationOutcome {
     let go_on = |ledger: &mut dyn Ledger| {
         let opened = ledger.open(name)?;
         if opened.state == RotationState::Pending {
@@ -58,7 +61,7 @@ pub fn resume(ledger: &mut dyn Ledger, far: &dyn FarSide, name: &PasswordName) -
         }
         match settle(ledger, far, name, &opened, opened.state, "the last attempt did not say how it ended")? {
             // The far side was not changed after all: it is told again, once.
-            Outcome::StillOld(_) => change(ledger, far, name, &opened),
+            RotationOutcome::StillOld(_) => change(ledger, far, name, &opened),
             other => Ok(other),
         }
     };
@@ -71,7 +74,7 @@ fn change(
     far: &dyn FarSide,
     name: &PasswordName,
     both: &RotationOpened,
-) -> Result<Outcome, Outcome> {
+) -> Result<RotationOutcome, RotationOutcome> {
     // Before it is touched: whatever ends this process now, it is on disk that either may be valid.
     ledger.mark(name, RotationState::Pending, RotationState::Changing)?;
     match far.change(name, &both.old, &both.new) {
@@ -81,7 +84,7 @@ fn change(
         }
         Changed::No(why) => {
             ledger.mark(name, RotationState::Changing, RotationState::Pending)?;
-            Ok(Outcome::StillOld(why))
+            Ok(RotationOutcome::StillOld(why))
         }
         Changed::Unknown(why) => settle(ledger, far, name, both, RotationState::Changing, &why),
     }
@@ -95,21 +98,25 @@ fn settle(
     both: &RotationOpened,
     state: RotationState,
     before: &str,
-) -> Result<Outcome, Outcome> {
+) -> Result<RotationOutcome, RotationOutcome> {
     match far.verify(name, &both.new) {
         Accepted::Yes => {
             ledger.end(name, Keep::New, true)?;
-            Ok(Outcome::Rotated)
+            Ok(RotationOutcome::Rotated)
         }
         Accepted::No(why) => match far.verify(name, &both.old) {
             Accepted::Yes => {
                 ledger.mark(name, state, RotationState::Pending)?;
-                Ok(Outcome::StillOld(format!("{before}; it takes the old password")))
+                Ok(RotationOutcome::StillOld(format!("{before}; it takes the old password")))
             }
-            Accepted::No(_) => Ok(Outcome::Undecided(state, format!("{before}; it refuses both passwords: {why}"))),
-            Accepted::Unknown(why) => Ok(Outcome::Undecided(state, format!("{before}; {why}"))),
+            Accepted::No(_) => {
+                Ok(RotationOutcome::Undecided(state, format!("{before}; it refuses both passwords: {why}")))
+            }
+            Accepted::Unknown(why) => Ok(RotationOutcome::Undecided(state, format!("{before}; {why}"))),
         },
-        Accepted::Unknown(why) => Ok(Outcome::Undecided(state, format!("{before}; it could not be verified: {why}"))),
+        Accepted::Unknown(why) => {
+            Ok(RotationOutcome::Undecided(state, format!("{before}; it could not be verified: {why}")))
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub use account::Account;
 pub use control::{Control, Daemon};
 pub use instances::{AttachError, Held, Marks, Registry, hold, hold_again};
 pub use known::Known;
-pub use place::{Instances, NoInstances, NsId, Place};
+pub use place::{Instances, NoInstances, NsId, Whereabouts};
 pub use process::{Process, SystemCall};
 
 use crate::model::{FileId, Gid, Uid};

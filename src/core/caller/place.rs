@@ -57,7 +57,7 @@ pub(super) fn is_below(path: &str, top: &str) -> bool {
 }
 
 /// Where a process is, question by question, since some cost more; every answer is of the same thread, or a [`Doubt`].
-pub trait Place {
+pub trait Whereabouts {
     /// Its cgroup, v2 path.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ pub trait Instances: Send + Sync {
     /// # Errors
     /// [`Doubt`] if two claim it, or if only a part agrees: a process in the container's cgroup with the host's
     /// namespaces was moved there.
-    fn holding(&self, place: &dyn Place) -> Result<Option<InstanceId>, Doubt>;
+    fn holding(&self, place: &dyn Whereabouts) -> Result<Option<InstanceId>, Doubt>;
 }
 
 /// Nothing is attached.
@@ -108,7 +108,7 @@ impl Instances for NoInstances {
         false
     }
 
-    fn holding(&self, _place: &dyn Place) -> Result<Option<InstanceId>, Doubt> {
+    fn holding(&self, _place: &dyn Whereabouts) -> Result<Option<InstanceId>, Doubt> {
         Ok(None)
     }
 }

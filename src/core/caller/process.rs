@@ -3,7 +3,7 @@
 use super::cache::{Cgroup, PidNs, Seen};
 use super::handle::{Handle, field};
 use super::place::is_below;
-use super::{NsId, Place, Shared, unit};
+use super::{NsId, Shared, Whereabouts, unit};
 use crate::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
 use crate::sys::mount;
 use std::borrow::Cow;
@@ -292,7 +292,7 @@ impl Subject for Process {
     }
 }
 
-impl Place for Process {
+impl Whereabouts for Process {
     fn cgroup(&self) -> Result<Arc<str>, Doubt> {
         Ok(self.cgroup_of(self.handle()?)?.path)
     }

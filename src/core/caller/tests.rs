@@ -207,7 +207,7 @@ impl Instances for Everything {
         true
     }
 
-    fn holding(&self, place: &dyn Place) -> Result<Option<InstanceId>, Doubt> {
+    fn holding(&self, place: &dyn Whereabouts) -> Result<Option<InstanceId>, Doubt> {
         assert!(place.cgroup()?.starts_with('/'));
         Ok(Some(InstanceId { scope: Scope::Container("web".into()), id: "0123".into() }))
     }

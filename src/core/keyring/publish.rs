@@ -66,27 +66,27 @@ impl Namespace {
 
 /// Whose user keyring: a uid in a user namespace.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct KeyringOwner {
     /// `None` for the daemon's own.
     pub namespace: Option<Arc<Namespace>>,
     /// The uid, as that namespace counts.
     pub uid: u32,
 }
 
-impl Place {
+impl KeyringOwner {
     /// Whether it is that of root itself.
     fn is_root(&self) -> bool {
         self.uid == 0 && self.namespace.is_none()
     }
 
     /// Whether both are one keyring.
-    pub fn same(&self, other: &Place) -> bool {
-        let id = |place: &Place| place.namespace.as_ref().map(|n| n.id);
+    pub fn same(&self, other: &KeyringOwner) -> bool {
+        let id = |place: &KeyringOwner| place.namespace.as_ref().map(|n| n.id);
         self.uid == other.uid && id(self) == id(other)
     }
 
-    fn errand(&self) -> keyring_child::Place<'_> {
-        keyring_child::Place { namespace: self.namespace.as_ref().map(|n| n.fd.as_fd()), uid: self.uid }
+    fn errand(&self) -> keyring_child::UserKeyring<'_> {
+        keyring_child::UserKeyring { namespace: self.namespace.as_ref().map(|n| n.fd.as_fd()), uid: self.uid }
     }
 }
 
@@ -94,7 +94,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Order<'a> {
     /// Where.
-    pub place: &'a Place,
+    pub place: &'a KeyringOwner,
     /// Its description, 1 to 4095 bytes without NUL.
     pub description: &'a str,
     /// The group that may read it, as this machine counts; it must be the uid's alone.
@@ -107,7 +107,7 @@ pub struct Order<'a> {
 #[derive(Debug, Clone)]
 pub struct PublishedKey {
     key: KeyId,
-    place: Place,
+    place: KeyringOwner,
     description: CString,
 }
 
@@ -173,7 +173,7 @@ impl PublishedKey {
     }
 
     /// Whose keyring it is in.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &KeyringOwner {
         &self.place
     }
 
@@ -191,7 +191,7 @@ impl PublishedKey {
 ///
 /// # Errors
 /// [`PublishError::Errand`] if nobody could look.
-pub fn found(place: &Place, keys: &[&PublishedKey]) -> Result<Vec<bool>, PublishError> {
+pub fn found(place: &KeyringOwner, keys: &[&PublishedKey]) -> Result<Vec<bool>, PublishError> {
     let descriptions: Vec<_> = keys.iter().map(|k| k.description.as_c_str()).collect();
     let serials = keyring_child::look(place.errand(), &descriptions)?;
     Ok(serials.into_iter().zip(keys).map(|(found, key)| found == Some(key.key)).collect())

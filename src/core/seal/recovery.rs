@@ -2,7 +2,7 @@
 //!
 //! Owns age's rule that recipients of different labels are not mixed, and what is said of tomorrow's quantum computer.
 
-use crate::stream::{POSTQUANTUM, Place, Recipient, RecipientError};
+use crate::stream::{POSTQUANTUM, Recipient, RecipientError, RecipientUse};
 
 /// Recovery recipients that may be together.
 #[derive(Debug, Clone, Default)]
@@ -14,8 +14,10 @@ impl RecoverySet {
     /// # Errors
     /// [`RecipientError`] for one that cannot be one, or [`RecipientError::Mixed`].
     pub fn parse<T: AsRef<str>>(texts: &[T]) -> Result<Self, RecipientError> {
-        let set: Vec<_> =
-            texts.iter().map(|text| Recipient::parse(text.as_ref(), Place::Recovery)).collect::<Result<_, _>>()?;
+        let set: Vec<_> = texts
+            .iter()
+            .map(|text| Recipient::parse(text.as_ref(), RecipientUse::Recovery))
+            .collect::<Result<_, _>>()?;
         match set.first() {
             Some(first) if set.iter().any(|other| other.label() != first.label()) => Err(RecipientError::Mixed),
             _ => Ok(RecoverySet(set)),

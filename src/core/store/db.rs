@@ -31,7 +31,7 @@ const WHOLE: u8 = 0;
 const PARTED: u8 = 1;
 
 /// Done, or why not.
-pub(super) type Outcome = Result<(), StoreError>;
+pub(super) type StoreResult = Result<(), StoreError>;
 
 /// The trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl Db {
     }
 
     /// Calls `f` with every record of a tree, in the order of keys.
-    pub(super) fn each(&self, tree: Tree, f: &mut dyn FnMut(&[u8], &[u8]) -> Outcome) -> Outcome {
+    pub(super) fn each(&self, tree: Tree, f: &mut dyn FnMut(&[u8], &[u8]) -> StoreResult) -> StoreResult {
         self.each_of(tree, self.tree(tree as usize).iter(), f)
     }
 
@@ -232,13 +232,18 @@ impl Db {
         &self,
         tree: Tree,
         (from, to): (&[u8], Option<&[u8]>),
-        f: &mut dyn FnMut(&[u8], &[u8]) -> Outcome,
-    ) -> Outcome {
+        f: &mut dyn FnMut(&[u8], &[u8]) -> StoreResult,
+    ) -> StoreResult {
         let to = to.map_or(Bound::Unbounded, Bound::Excluded);
         self.each_of(tree, self.tree(tree as usize).range::<&[u8], _>((Bound::Included(from), to)), f)
     }
 
-    fn each_of(&self, tree: Tree, mut records: sled::Iter, f: &mut dyn FnMut(&[u8], &[u8]) -> Outcome) -> Outcome {
+    fn each_of(
+        &self,
+        tree: Tree,
+        mut records: sled::Iter,
+        f: &mut dyn FnMut(&[u8], &[u8]) -> StoreResult,
+    ) -> StoreResult {
         while let Some((key, head)) = guarded("reading", || records.next().transpose().map_err(StoreError::from))? {
             let value = guarded("reading", || self.whole(tree, &key, head))?;
             f(&key, &value)?;
@@ -252,7 +257,7 @@ impl Db {
     }
 
     /// Calls `f` with every key of a tree, in order.
-    pub(super) fn each_key(&self, tree: Tree, f: &mut dyn FnMut(&[u8]) -> Outcome) -> Outcome {
+    pub(super) fn each_key(&self, tree: Tree, f: &mut dyn FnMut(&[u8]) -> StoreResult) -> StoreResult {
         let mut keys = self.tree(tree as usize).iter().keys();
         while let Some(key) = guarded("reading", || keys.next().transpose().map_err(StoreError::from))? {
             f(&key)?;

@@ -270,7 +270,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Io`]; whatever `f` returns.
-    pub fn each_node(&self, f: &mut dyn FnMut(Ino, &[u8]) -> db::Outcome) -> Result<(), StoreError> {
+    pub fn each_node(&self, f: &mut dyn FnMut(Ino, &[u8]) -> db::StoreResult) -> Result<(), StoreError> {
         self.checkpoint()?;
         self.db()?.each(Tree::Nodes, &mut |key, value| f(ledger::ino_of(key)?, value))
     }

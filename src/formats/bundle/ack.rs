@@ -22,7 +22,7 @@ pub const ACK_MAX: usize = JSON_MAX + SIGNATURE_MAX + 8 * BLOCK;
 /// What became of a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum AckOutcome {
     /// All of it is there.
     Applied,
     /// Some entries were refused.
@@ -47,7 +47,7 @@ pub struct Ack {
     #[serde(with = "crate::times::text")]
     pub applied: Timestamp,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: AckOutcome,
     /// Why, if not all of it was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -60,7 +60,7 @@ impl Ack {
         host: HostName,
         serial: u64,
         applied: Timestamp,
-        outcome: Outcome,
+        outcome: AckOutcome,
         reason: Option<String>,
     ) -> Self {
         let applied = Timestamp { nanos: applied.nanos / 1000 * 1000, ..applied };

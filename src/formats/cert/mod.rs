@@ -23,7 +23,7 @@ pub use issue::{Authority, Revoked, self_signed};
 pub use key::{Key, type_like};
 pub use keyfile::{Pile, Unread};
 pub use name::{AltName, Subject};
-pub use place::{AUTHORITIES, FOLDER, Part, Place, host_of, name_of};
+pub use place::{AUTHORITIES, CertFolder, FOLDER, Part, host_of, name_of};
 pub use public::{Curve, PublicKey};
 pub use renewal::{Due, Tried, due, retry_after};
 pub use request::{Asked, request};

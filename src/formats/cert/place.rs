@@ -33,20 +33,20 @@ pub enum Part {
 
 /// Where the things of one host, or of one authority, are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct CertFolder {
     folder: &'static str,
     name: HostName,
 }
 
-impl Place {
+impl CertFolder {
     /// A host's.
     pub fn host(name: HostName) -> Self {
-        Place { folder: FOLDER, name }
+        CertFolder { folder: FOLDER, name }
     }
 
     /// An authority's.
     pub fn authority(name: HostName) -> Self {
-        Place { folder: AUTHORITIES, name }
+        CertFolder { folder: AUTHORITIES, name }
     }
 
     /// Whose.
@@ -92,7 +92,7 @@ impl Place {
             [FOLDER, name, NEXT, "state.json"] => (FOLDER, name, Part::State),
             _ => return None,
         };
-        Some((Place { folder, name: HostName::parse(name).ok()? }, part))
+        Some((CertFolder { folder, name: HostName::parse(name).ok()? }, part))
     }
 
     fn below(&self, rest: &str) -> SecretPath {
@@ -112,7 +112,7 @@ fn used(file: &str) -> Option<Part> {
 /// Whose a path is by itself, without a line of policy: what was made for a host is that host's alone. `None` for anything
 /// else, also for a key whose certificate is still asked for.
 pub fn host_of(path: &SecretPath) -> Option<HostName> {
-    let (place, part) = Place::of(path)?;
+    let (place, part) = CertFolder::of(path)?;
     let handed_on = matches!(part, Part::Key | Part::Cert | Part::Chain);
     (place.folder == FOLDER && handed_on).then_some(place.name)
 }
@@ -171,10 +171,10 @@ mod tests {
         let name = HostName::parse("web").unwrap();
         let parts = [Part::Key, Part::Cert, Part::Chain, Part::NextKey, Part::Request, Part::State];
         for part in parts {
-            let place = Place::host(name.clone());
-            assert_eq!(Place::of(&place.part(part)), Some((place, part)));
+            let place = CertFolder::host(name.clone());
+            assert_eq!(CertFolder::of(&place.part(part)), Some((place, part)));
         }
-        let ca = Place::authority(name);
-        assert_eq!(Place::of(&ca.part(Part::Key)), Some((ca, Part::Key)));
+        let ca = CertFolder::authority(name);
+        assert_eq!(CertFolder::of(&ca.part(Part::Key)), Some((ca, Part::Key)));
     }
 }

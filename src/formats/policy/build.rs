@@ -2,8 +2,8 @@
 //!
 //! Owns the rules between lines. Lines come in any order: what is declared is collected before anything is looked up.
 
-use super::fault::{Fault, Faults};
-use super::names::{DEPTH_MAX, Id, Names};
+use super::fault::{Faults, PolicyFault};
+use super::names::{DEPTH_MAX, GroupNames, Id};
 use super::parse::{Line, Of, Statement, Word, is_user, short};
 use super::{Because, Host, Manage, Policy, Share};
 use crate::model::{Glob, HostName, Reserved, SecretPath};
@@ -65,7 +65,7 @@ enum Role {
 }
 
 impl<'a, 't> Builder<'a, 't> {
-    fn names(&mut self, of: Of) -> &mut Names {
+    fn names(&mut self, of: Of) -> &mut GroupNames {
         match of {
             Of::Hosts => &mut self.policy.machines,
             Of::Users => &mut self.policy.people,
@@ -206,7 +206,7 @@ impl<'a, 't> Builder<'a, 't> {
             let before = line.text.find(glob.as_str()).map_or(0, |at| line.text[..at].chars().count());
             let column = u32::try_from(before + 1).unwrap_or(u32::MAX);
             let message = || format!("no host takes what lies in {path}: '{}' sends nothing", short(glob.as_str()));
-            self.policy.warnings.push(|| Fault::at(line.number, column, line.text, message()));
+            self.policy.warnings.push(|| PolicyFault::at(line.number, column, line.text, message()));
         }
     }
 
@@ -248,6 +248,6 @@ impl<'a, 't> Builder<'a, 't> {
     }
 }
 
-fn fault(line: &Line<'_>, word: Word<'_>, message: String) -> Fault {
-    Fault::at(line.number, word.column, line.text, message)
+fn fault(line: &Line<'_>, word: Word<'_>, message: String) -> PolicyFault {
+    PolicyFault::at(line.number, word.column, line.text, message)
 }

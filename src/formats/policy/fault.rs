@@ -45,7 +45,7 @@ pub enum PolicyError {
 
 /// One thing that is wrong, or doubtful, at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct PolicyFault {
     /// The line, from 1.
     pub line: u32,
     /// The character in it, from 1.
@@ -64,12 +64,12 @@ pub struct Fault {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
     /// The first hundred, in the file's order.
-    pub told: Vec<Fault>,
+    pub told: Vec<PolicyFault>,
     /// How many more there are.
     pub untold: usize,
 }
 
-impl Fault {
+impl PolicyFault {
     /// At this character (from 1) of this line.
     pub fn at(line: u32, column: u32, text: &str, message: impl Into<String>) -> Self {
         let before = usize::try_from(column).map_or(0, |c| c.saturating_sub(1));
@@ -81,7 +81,7 @@ impl Fault {
         if rest.next().is_some() {
             shown.push('…');
         }
-        Fault { line, column, message: message.into(), hint: None, text: shown, caret }
+        PolicyFault { line, column, message: message.into(), hint: None, text: shown, caret }
     }
 
     /// With something to do.
@@ -104,7 +104,7 @@ fn harmless(c: char) -> char {
     if hidden && c != '\t' { '\u{fffd}' } else { c }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for PolicyFault {
     /// `LINE:COLUMN: message`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.line, self.column, self.message)
@@ -123,12 +123,12 @@ impl Faults {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let mut faults = Faults::default();
         let text = String::from_utf8_lossy(&bytes[start..end]);
-        faults.push(|| Fault::at(number(line), number(column), &text, "these bytes are not UTF-8"));
+        faults.push(|| PolicyFault::at(number(line), number(column), &text, "these bytes are not UTF-8"));
         faults
     }
 
     /// One more; it is made only if it will be told, since each costs about what its line is long.
-    pub fn push(&mut self, fault: impl FnOnce() -> Fault) {
+    pub fn push(&mut self, fault: impl FnOnce() -> PolicyFault) {
         if self.told.len() < FAULTS_MAX {
             self.told.push(fault());
         } else {
@@ -170,11 +170,11 @@ mod tests {
 
     #[test]
     fn the_caret_is_below_what_it_means() {
-        let fault = Fault::at(3, 9, "manage\thx : u1", "no");
+        let fault = PolicyFault::at(3, 9, "manage\thx : u1", "no");
         assert_eq!(fault.picture(), "  manage\thx : u1\n        \t ^\n");
         assert_eq!(fault.to_string(), "3:9: no");
         let long = format!("{}X{}", "a".repeat(500), "b".repeat(500));
-        let shown = Fault::at(1, 501, &long, "no").picture();
+        let shown = PolicyFault::at(1, 501, &long, "no").picture();
         let (line, caret) = shown.trim_end().split_once('\n').unwrap();
         assert_eq!(line.chars().position(|c| c == 'X'), caret.chars().position(|c| c == '^'));
         assert!(line.chars().count() < 130 && line.contains('…'));
@@ -182,14 +182,14 @@ mod tests {
 
     #[test]
     fn nothing_that_is_shown_drives_a_terminal() {
-        let shown = Fault::at(1, 1, "\u{1b}[2J\u{202e}x", "no").picture();
+        let shown = PolicyFault::at(1, 1, "\u{1b}[2J\u{202e}x", "no").picture();
         assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'));
     }
 
     #[test]
     fn faults_are_bounded() {
         let mut faults = Faults::default();
-        (0..250).for_each(|n| faults.push(|| Fault::at(n, 1, "x", "no")));
+        (0..250).for_each(|n| faults.push(|| PolicyFault::at(n, 1, "x", "no")));
         assert_eq!((faults.told.len(), faults.untold, faults.count()), (100, 150, 250));
         assert!(told("p".as_ref(), &faults).ends_with("and 150 more"));
     }

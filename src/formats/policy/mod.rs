@@ -9,11 +9,11 @@ mod host;
 mod names;
 mod parse;
 
-pub use fault::{Fault, Faults, PolicyError};
+pub use fault::{Faults, PolicyError, PolicyFault};
 pub use host::Host;
 
 use crate::model::{Glob, HostName};
-use names::{Id, Names};
+use names::{GroupNames, Id};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -34,8 +34,8 @@ pub struct Because {
 pub struct Policy {
     hosts: Vec<Host>,
     host_at: HashMap<HostName, usize>,
-    machines: Names,
-    people: Names,
+    machines: GroupNames,
+    people: GroupNames,
     manages: Vec<Manage>,
     shares: Vec<Share>,
     /// Which lines name a machine or a group of them.
@@ -159,7 +159,7 @@ impl Policy {
     }
 
     /// The lines that name this, or a group that it is in, however deep; in the file's order.
-    fn lines(&self, names: &Names, index: &HashMap<Id, Vec<usize>>, name: &str) -> Vec<usize> {
+    fn lines(&self, names: &GroupNames, index: &HashMap<Id, Vec<usize>>, name: &str) -> Vec<usize> {
         // What is a group itself is nobody.
         let Some(id) = names.find(name).filter(|id| !names.is_group(*id)) else { return Vec::new() };
         let above = names.above(id);

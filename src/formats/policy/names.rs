@@ -16,7 +16,7 @@ pub type Id = u32;
 
 /// Who there is, and who is in what.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
+pub struct GroupNames {
     names: Vec<Box<str>>,
     ids: HashMap<Box<str>, Id>,
     /// Of each name, what is in it if it is a group.
@@ -36,7 +36,7 @@ pub struct Cycle {
     pub shown: String,
 }
 
-impl Names {
+impl GroupNames {
     /// The name's number; a new one if it is new.
     pub fn id(&mut self, name: &str) -> Id {
         if let Some(id) = self.ids.get(name) {
@@ -176,8 +176,8 @@ impl Names {
 mod tests {
     use super::*;
 
-    fn names(groups: &[(&str, &[&str])]) -> Names {
-        let mut names = Names::default();
+    fn names(groups: &[(&str, &[&str])]) -> GroupNames {
+        let mut names = GroupNames::default();
         for (group, members) in groups {
             let group = names.id(group);
             let members = members.iter().map(|m| names.id(m)).collect();
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn depth_counts_the_longest_way() {
         let chain = |n: usize| {
-            let mut names = Names::default();
+            let mut names = GroupNames::default();
             for i in 0..n {
                 let (group, next) = (names.id(&format!("g{i}")), names.id(&format!("g{}", i + 1)));
                 names.set_members(group, vec![next]);
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn what_would_multiply_is_not_expanded() {
         // 2^40 ways lead from the top to the one at the bottom.
-        let mut names = Names::default();
+        let mut names = GroupNames::default();
         for i in 0..40 {
             for side in ["l", "r"] {
                 let group = names.id(&format!("{side}{i}"));

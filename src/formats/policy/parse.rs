@@ -4,7 +4,7 @@
 //! names are looked up, since a group may be used above its declaration.
 
 use super::FILE_MAX;
-use super::fault::{Fault, Faults};
+use super::fault::{Faults, PolicyFault};
 use super::{Because, Host, Policy, build, host};
 use crate::model::{Glob, GlobError, HostName};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub(super) fn parse(text: &str) -> Result<Policy, Faults> {
     let mut reader = Reader::default();
     let mut statements = Vec::new();
     if text.len() as u64 > FILE_MAX {
-        reader.faults.push(|| Fault::at(1, 1, "", format!("the policy is longer than {FILE_MAX} bytes")));
+        reader.faults.push(|| PolicyFault::at(1, 1, "", format!("the policy is longer than {FILE_MAX} bytes")));
         return Err(reader.faults);
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -84,8 +84,8 @@ impl Reader {
         }
     }
 
-    fn statement<'t>(line: &Line<'t>, said: &'t str) -> Result<Option<Statement<'t>>, Vec<Fault>> {
-        let fault = |column, message: String| Fault::at(line.number, column, line.text, message);
+    fn statement<'t>(line: &Line<'t>, said: &'t str) -> Result<Option<Statement<'t>>, Vec<PolicyFault>> {
+        let fault = |column, message: String| PolicyFault::at(line.number, column, line.text, message);
         if line.text.len() > LINE_MAX {
             return Err(vec![fault(1, format!("the line is longer than {LINE_MAX} bytes"))]);
         }
@@ -112,8 +112,8 @@ impl Reader {
 }
 
 /// `hostgroup NAME : …`, `usergroup NAME : …`, `manage … : …`, `share … : …`
-fn two_sides<'t>(line: &Line<'t>, said: &'t str, kind: &str) -> Result<Statement<'t>, Fault> {
-    let fault = |column, message: String| Fault::at(line.number, column, line.text, message);
+fn two_sides<'t>(line: &Line<'t>, said: &'t str, kind: &str) -> Result<Statement<'t>, PolicyFault> {
+    let fault = |column, message: String| PolicyFault::at(line.number, column, line.text, message);
     let end = column(said.trim_end().chars().count());
     let Some((left, right)) = said.split_once(':') else {
         return Err(fault(end, format!("expected ':' and {}", if kind == "share" { "patterns" } else { "names" })));
@@ -161,8 +161,8 @@ fn two_sides<'t>(line: &Line<'t>, said: &'t str, kind: &str) -> Result<Statement
 }
 
 /// `host NAME RECIPIENT [key=value…]`
-fn host_line(line: &Line<'_>, rest: &[Word<'_>]) -> Result<Host, Vec<Fault>> {
-    let fault = |column, message: String| Fault::at(line.number, column, line.text, message);
+fn host_line(line: &Line<'_>, rest: &[Word<'_>]) -> Result<Host, Vec<PolicyFault>> {
+    let fault = |column, message: String| PolicyFault::at(line.number, column, line.text, message);
     let end = column(line.text.split('#').next().unwrap_or_default().trim_end().chars().count());
     let Some((name, rest)) = rest.split_first() else {
         return Err(vec![fault(end, "expected a host's name and its recipient".into())]);

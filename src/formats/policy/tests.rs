@@ -96,7 +96,7 @@ fn hosts_have_recipients_and_options() {
     assert_eq!(shared("h1"), ["5:svc/*", "5:**/*.pem", "6:passwords/db", "6:svc:x/y"]);
     assert_eq!(shared("h2"), ["5:svc/*", "5:**/*.pem"]);
     assert!(shared("all").is_empty());
-    let warned: Vec<String> = policy.warnings().told.iter().map(Fault::to_string).collect();
+    let warned: Vec<String> = policy.warnings().told.iter().map(PolicyFault::to_string).collect();
     assert_eq!(warned, ["6:11: no host takes what lies in passwords/db: 'passwords/db' sends nothing"]);
     assert_eq!(policy.machines(), ["h1", "h2"]);
 }
@@ -184,7 +184,8 @@ fn all_faults_are_told_each_with_its_line_and_a_caret() {
 
 #[test]
 fn what_is_doubtful_is_a_warning() {
-    let warned = |text: &str| -> Vec<String> { policy(text).warnings().told.iter().map(Fault::to_string).collect() };
+    let warned =
+        |text: &str| -> Vec<String> { policy(text).warnings().told.iter().map(PolicyFault::to_string).collect() };
     assert_eq!(
         warned("manage h1 h1 : u\nhostgroup g : h1 h2\nmanage g : u\nhost h2 age1\n"),
         ["2:15: 'h1' has no host line, and gets no bundle"]

@@ -120,7 +120,7 @@ pub struct Import {
 /// How an import came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum ImportOutcome {
     /// All of it is in the tree.
     Applied,
     /// All but what is listed as refused.
@@ -131,14 +131,14 @@ pub enum Outcome {
     Pretended,
 }
 
-impl Outcome {
+impl ImportOutcome {
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
-            Outcome::Applied => "applied",
-            Outcome::Partial => "partial",
-            Outcome::Refused => "refused",
-            Outcome::Pretended => "pretended",
+            ImportOutcome::Applied => "applied",
+            ImportOutcome::Partial => "partial",
+            ImportOutcome::Refused => "refused",
+            ImportOutcome::Pretended => "pretended",
         }
     }
 }
@@ -147,7 +147,7 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportReport {
     /// How it came out.
-    pub outcome: Outcome,
+    pub outcome: ImportOutcome,
     /// The console; null if the bundle is none's that was joined.
     #[serde(default)]
     pub console: Option<String>,

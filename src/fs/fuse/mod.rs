@@ -19,7 +19,7 @@ mod unmappable;
 
 pub use session::{Connect, Mounted, SOURCE};
 
-use super::wait::{Outcome, Waiting};
+use super::wait::{WaitEnd, Waiting};
 use super::{Asked, Fs, FsError, Node, Seen};
 use crate::audit;
 use crate::caller::Process;
@@ -91,8 +91,8 @@ impl Adapter {
         let (uid, gid, tid, ino) = (Uid(req.uid()), Gid(req.gid()), req.pid(), path.0);
         let job = move |outcome| {
             let again = match outcome {
-                Outcome::Unlocked => act(&fs),
-                Outcome::GiveUp => Err(VaultError::Locked.into()),
+                WaitEnd::Unlocked => act(&fs),
+                WaitEnd::GiveUp => Err(VaultError::Locked.into()),
             };
             if matches!(again, Err(FsError::Vault(VaultError::Locked))) {
                 let caller = fs.vault().callers().identify(uid, gid, tid);
@@ -103,8 +103,8 @@ impl Adapter {
         };
         match (self.patience, since) {
             (Some(patience), Some(since)) => self.waiting.park(uid.0, since, patience, Box::new(job)),
-            (Some(_), None) => job(Outcome::Unlocked),
-            (None, _) => job(Outcome::GiveUp),
+            (Some(_), None) => job(WaitEnd::Unlocked),
+            (None, _) => job(WaitEnd::GiveUp),
         }
     }
 

@@ -76,7 +76,7 @@ pub(super) struct Elsewhere;
 
 /// Where an open was let in: counted until it is taken back or released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Admitted {
     pub node: Node,
     /// Nothing is ever mapped through it.
     pub plain: bool,
@@ -86,16 +86,16 @@ pub(super) struct Place {
     counted: bool,
 }
 
-impl Place {
+impl Admitted {
     /// Of a file of pinfold's own.
     pub fn own(node: Node) -> Self {
-        Place { node, plain: true, instead: None, counted: true }
+        Admitted { node, plain: true, instead: None, counted: true }
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Open {
-    place: Place,
+    place: Admitted,
     instance: Option<Ino>,
     filled: bool,
 }
@@ -131,7 +131,8 @@ impl Nodes {
         }
         for (number, entry) in register.entries() {
             let Entry { node, plain, filled, instance, blob, .. } = entry;
-            let place = Place { node, plain, instead: None, counted: plain || !crate::fs::handle::is_writer(number) };
+            let place =
+                Admitted { node, plain, instead: None, counted: plain || !crate::fs::handle::is_writer(number) };
             if !place.counted || node.ino < Ino::FIRST {
                 continue;
             }
@@ -186,7 +187,7 @@ impl Nodes {
     }
 
     /// Lets an open in under the number it came by, or sends this thread elsewhere.
-    pub fn place(&self, register: &Register, asked: Node, tid: u32, want: Want) -> Result<Place, Elsewhere> {
+    pub fn place(&self, register: &Register, asked: Node, tid: u32, want: Want) -> Result<Admitted, Elsewhere> {
         let mut inner = self.lock();
         let sent = inner.sent.remove(&(tid, asked.ino)).filter(|sent| sent.when.elapsed() < MEMORY);
         let spread = inner.spread(asked.ino);
@@ -224,12 +225,12 @@ impl Nodes {
     }
 
     /// It came to nothing.
-    pub fn take_back(&self, place: Place) {
+    pub fn take_back(&self, place: Admitted) {
         self.lock().leave(place);
     }
 
     /// It has this number from now on.
-    pub fn keep(&self, number: u64, place: Place, instance: Option<Ino>) {
+    pub fn keep(&self, number: u64, place: Admitted, instance: Option<Ino>) {
         if place.counted {
             self.lock().open.insert(number, Open { place, instance, filled: false });
         }
@@ -302,7 +303,7 @@ impl Inner {
         self.secrets.entry(ino).or_insert_with(|| Spread { current: base, last: base, had_pages, ..Spread::default() })
     }
 
-    fn enter(&mut self, node: Node, want: Want, instead: Option<Option<BlobKey>>) -> Place {
+    fn enter(&mut self, node: Node, want: Want, instead: Option<Option<BlobKey>>) -> Admitted {
         let spread = self.spread(node.ino);
         let held = spread.nodes.entry(node.counter).or_default();
         let plain = held.plain > 0 || want == Want::Plain;
@@ -313,7 +314,7 @@ impl Inner {
             held.readers += 1;
             held.shown = instead.unwrap_or(what);
         }
-        let place = Place { node, plain, instead, counted };
+        let place = Admitted { node, plain, instead, counted };
         if !counted {
             self.tidy(node);
         }
@@ -322,7 +323,7 @@ impl Inner {
 
     /// The kernel came by this number again, or by the one it was sent to, which is another's by now. `first` is what it came for then: what was
     /// current when it began is as good.
-    fn without_choice(&mut self, asked: Node, want: Want, first: Want) -> Result<Place, Elsewhere> {
+    fn without_choice(&mut self, asked: Node, want: Want, first: Want) -> Result<Admitted, Elsewhere> {
         let held = self.spread(asked.ino).at(asked.counter);
         match want {
             _ if held.lost => Err(Elsewhere),
@@ -337,7 +338,7 @@ impl Inner {
         }
     }
 
-    fn leave(&mut self, place: Place) {
+    fn leave(&mut self, place: Admitted) {
         if !place.counted {
             return;
         }

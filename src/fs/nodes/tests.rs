@@ -17,7 +17,7 @@ impl Rig {
     }
 
     /// What the kernel does: one try, another look, one more try. The number of the handle, and where it is.
-    fn open(&mut self, tid: u32, want: Want) -> Result<(u64, Place), Elsewhere> {
+    fn open(&mut self, tid: u32, want: Want) -> Result<(u64, Admitted), Elsewhere> {
         let first = self.nodes.named(SECRET, 0);
         let place = self.nodes.place(&self.register, first, tid, want).or_else(|_| {
             let second = self.nodes.named(SECRET, tid);
@@ -27,14 +27,14 @@ impl Rig {
     }
 
     /// A name that cannot lead elsewhere.
-    fn reopen(&mut self, node: Node, tid: u32, want: Want) -> Result<(u64, Place), Elsewhere> {
+    fn reopen(&mut self, node: Node, tid: u32, want: Want) -> Result<(u64, Admitted), Elsewhere> {
         let place = self.nodes.place(&self.register, node, tid, want);
         let place = place.or_else(|_| self.nodes.place(&self.register, node, tid, want))?;
         Ok((self.keep(place, want != Want::Show(None)), place))
     }
 
-    fn keep(&self, place: Place, writes: bool) -> u64 {
-        let Place { node, plain, .. } = place;
+    fn keep(&self, place: Admitted, writes: bool) -> u64 {
+        let Admitted { node, plain, .. } = place;
         let (blob, instance) = (None, None);
         let entry = Entry { node, blob, instance, locked_since: false, plain, filled: false };
         let number = self.register.add(entry, writes);

@@ -5,7 +5,7 @@ use super::super::{Vault, VaultError};
 use super::{PRIVATE, PUBLIC, VERSION};
 use crate::audit;
 use crate::caller::Control;
-use crate::cert::{Asked, Authority, Certificate, Key, Part, Place, Revoked, Subject};
+use crate::cert::{Asked, Authority, CertFolder, Certificate, Key, Part, Revoked, Subject};
 use crate::model::{HostName, Timestamp};
 use crate::wire::{CaCrl, CaInit, CaMade, CaSign, CertStored};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ struct One {
 
 impl Vault {
     pub(super) fn init_authority(&self, caller: &Control, asked: &CaInit) -> Result<CertStored, VaultError> {
-        let place = Place::authority(asked.name.clone());
+        let place = CertFolder::authority(asked.name.clone());
         if self.find(&place.part(Part::Key)).is_ok() {
             return Err(VaultError::Exists);
         }
@@ -115,14 +115,14 @@ impl Vault {
         Ok(CaMade { pem, serial: number.to_string() })
     }
 
-    fn authority(&self, name: &HostName) -> Result<(Place, Certificate, Key), VaultError> {
-        let place = Place::authority(name.clone());
+    fn authority(&self, name: &HostName) -> Result<(CertFolder, Certificate, Key), VaultError> {
+        let place = CertFolder::authority(name.clone());
         let certificate = self.certificate_at(&place.part(Part::Cert))?.ok_or(VaultError::NotFound)?;
         let key = self.key_at(&place.part(Part::Key))?.ok_or(VaultError::NotFound)?;
         Ok((place, certificate, key))
     }
 
-    fn issued(&self, place: &Place) -> Result<Issued, VaultError> {
+    fn issued(&self, place: &CertFolder) -> Result<Issued, VaultError> {
         let text = self.text_at(&place.issued())?.ok_or(VaultError::NotFound)?;
         let issued: Issued = serde_json::from_slice(text.expose())
             .map_err(|_| VaultError::Invalid(format!("{} is not a list of this program's", place.issued())))?;

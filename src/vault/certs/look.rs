@@ -2,7 +2,7 @@
 
 use super::super::{Vault, VaultError};
 use crate::caller::Daemon;
-use crate::cert::{Certificate, Chain, Part, Pile, Place, PublicKey, Tried};
+use crate::cert::{CertFolder, Certificate, Chain, Part, Pile, PublicKey, Tried};
 use crate::config::Half;
 use crate::model::{Ino, Kind, SecretPath, Timestamp};
 use crate::wire::{CertInfo, CertList, CertListing, CertRenewal, CertShown, CertStatus, CertUnread};
@@ -32,7 +32,7 @@ impl Vault {
         let mut certificates = Vec::new();
         let now = Timestamp::now();
         for one in &looked {
-            if matches!(Place::of(&one.path), Some((_, Part::Chain))) {
+            if matches!(CertFolder::of(&one.path), Some((_, Part::Chain))) {
                 continue;
             }
             if let Some(info) = self.info(one, &looked, now)? {
@@ -64,7 +64,7 @@ impl Vault {
             Kind::File | Kind::Symlink => Some(path.clone()),
         };
         let file = file.ok_or(VaultError::NotFound)?;
-        let request = match Place::of(&file) {
+        let request = match CertFolder::of(&file) {
             Some((place, Part::Cert | Part::Request | Part::Key | Part::Chain)) => {
                 self.text_at(&place.part(Part::Request))?
             }
@@ -143,8 +143,8 @@ impl Vault {
     /// What one file's first certificate says; `None` if it has none.
     fn info(&self, one: &Looked, all: &[Looked], now: Timestamp) -> Result<Option<CertInfo>, VaultError> {
         let Some(leaf) = one.certificates.first() else { return Ok(None) };
-        let place = Place::of(&one.path).map(|(place, _)| place);
-        let host = place.as_ref().filter(|p| **p == Place::host(p.name().clone()));
+        let place = CertFolder::of(&one.path).map(|(place, _)| place);
+        let host = place.as_ref().filter(|p| **p == CertFolder::host(p.name().clone()));
         let pool: Vec<Certificate> = one.certificates.iter().chain(self.above(one, all)).cloned().collect();
         let chain = Chain::order(leaf, &pool).and_then(|chain| chain.check_time(now.secs).map(|()| chain));
         let (key, key_path) = self.key_of(one, leaf, all);
@@ -174,7 +174,7 @@ impl Vault {
 
     /// The certificates beside a host's own that are above it.
     fn above<'l>(&self, one: &Looked, all: &'l [Looked]) -> &'l [Certificate] {
-        let chain = match Place::of(&one.path) {
+        let chain = match CertFolder::of(&one.path) {
             Some((place, Part::Cert)) => place.part(Part::Chain),
             _ => return &[],
         };
@@ -197,7 +197,7 @@ impl Vault {
 
     /// Where the key to a certificate's file is to be.
     fn partner(&self, path: &SecretPath) -> Option<SecretPath> {
-        if let Some((place, Part::Cert)) = Place::of(path) {
+        if let Some((place, Part::Cert)) = CertFolder::of(path) {
             return Some(place.part(Part::Key));
         }
         self.other_half(path).filter(|(half, ..)| *half == Half::Cert).map(|(_, key, _)| key)

@@ -1,6 +1,6 @@
 //! Certificates as an admin asks for them: requests, answers, pairs, an own authority.
 //!
-//! Owns where the parts lie (with `cert::Place`) and the order of a use case: look, check, commit all as one. Keys are made
+//! Owns where the parts lie (with `cert::CertFolder`) and the order of a use case: look, check, commit all as one. Keys are made
 //! here and go nowhere but into the tree. Who is right about keys and chains is `cert`'s.
 
 mod authority;
@@ -12,7 +12,8 @@ use super::{Caller, Change, NewNode, Vault, VaultError};
 use crate::audit;
 use crate::caller::{Control, Daemon};
 use crate::cert::{
-    self, AltName, Asked, CertError, Certificate, Chain, Key, Part, Pile, Place, Subject, Tried, request, type_like,
+    self, AltName, Asked, CertError, CertFolder, Certificate, Chain, Key, Part, Pile, Subject, Tried, request,
+    type_like,
 };
 use crate::config::Half;
 use crate::model::{HostName, Ino, KeyType, Kind, SecretPath, Timestamp};
@@ -42,7 +43,7 @@ struct Answer {
 
 impl Vault {
     fn request_certificate(&self, caller: &Control, asked: &CertRequest) -> Result<CertRequested, VaultError> {
-        let place = Place::host(asked.host.clone());
+        let place = CertFolder::host(asked.host.clone());
         let current = self.certificate_at(&place.part(Part::Cert))?;
         let next = place.part(Part::NextKey);
         // What was taken into use already asks for nothing any more.
@@ -91,8 +92,8 @@ impl Vault {
             return Err(VaultError::Invalid(why));
         }
         let keys = self.keys_of_the_tree()?;
-        let wanted = |path: &SecretPath| match (&asked.host, Place::of(path)) {
-            (Some(host), Some((place, _))) => place.name() == host && place == Place::host(host.clone()),
+        let wanted = |path: &SecretPath| match (&asked.host, CertFolder::of(path)) {
+            (Some(host), Some((place, _))) => place.name() == host && place == CertFolder::host(host.clone()),
             (Some(_), None) => false,
             (None, _) => true,
         };
@@ -102,7 +103,7 @@ impl Vault {
                 let fits = keys.iter().find(|(path, public)| {
                     *public == certificate.public
                         && wanted(path)
-                        && matches!(Place::of(path), Some((_, Part::NextKey))) == waiting
+                        && matches!(CertFolder::of(path), Some((_, Part::NextKey))) == waiting
                 })?;
                 Some((certificate, fits.0.clone()))
             })
@@ -116,7 +117,7 @@ impl Vault {
             )));
         };
         if asked.whole.unwrap_or(false)
-            && let Some((place, Part::NextKey)) = Place::of(&key_path)
+            && let Some((place, Part::NextKey)) = CertFolder::of(&key_path)
         {
             // What has expired is said to have, whatever else is wrong with it.
             leaf.check_time(Timestamp::now().secs)?;
@@ -126,12 +127,12 @@ impl Vault {
                 return Err(VaultError::Invalid(format!("it does not name {missing}, which was asked for")));
             }
         }
-        match Place::of(&key_path) {
+        match CertFolder::of(&key_path) {
             Some((place, Part::NextKey)) => {
                 let key = self.key_at(&key_path)?.filter(|k| *k.public() == leaf.public).ok_or(VaultError::NotFound)?;
                 self.take_into_use(caller, &place, Some(&key), leaf, &pile.certificates, true)
             }
-            Some((place, _)) if place == Place::host(place.name().clone()) => {
+            Some((place, _)) if place == CertFolder::host(place.name().clone()) => {
                 if self.certificate_at(&place.part(Part::Cert))?.as_ref() == Some(leaf) {
                     return Err(VaultError::NothingToDo("this certificate is in use already"));
                 }
@@ -172,13 +173,13 @@ impl Vault {
             return Err(why.into());
         };
         let leaf = pile.certificates.iter().find(|c| c.public == *key.public()).ok_or(CertError::Mismatch)?;
-        let place = Place::host(asked.host.clone());
+        let place = CertFolder::host(asked.host.clone());
         self.not_over(&place, asked.replace)?;
         self.take_into_use(caller, &place, Some(&key), leaf, &pile.certificates, false)
     }
 
     fn self_sign(&self, caller: &Control, asked: &CertSelfsign) -> Result<CertStored, VaultError> {
-        let place = Place::host(asked.host.clone());
+        let place = CertFolder::host(asked.host.clone());
         self.not_over(&place, asked.replace)?;
         let current = self.certificate_at(&place.part(Part::Cert))?;
         let subject = match (&asked.subject, &current) {
@@ -193,7 +194,7 @@ impl Vault {
     }
 
     /// Refuses to put a pair over one that is there, unless that is meant.
-    fn not_over(&self, place: &Place, replace: Option<bool>) -> Result<(), VaultError> {
+    fn not_over(&self, place: &CertFolder, replace: Option<bool>) -> Result<(), VaultError> {
         let there = self.find(&place.part(Part::Key)).is_ok() || self.find(&place.part(Part::Cert)).is_ok();
         match there && !replace.unwrap_or(false) {
             true => Err(VaultError::Invalid(format!(
@@ -208,7 +209,7 @@ impl Vault {
     fn take_into_use(
         &self,
         caller: &Control,
-        place: &Place,
+        place: &CertFolder,
         key: Option<&Key>,
         leaf: &Certificate,
         pool: &[Certificate],
@@ -250,7 +251,7 @@ impl Vault {
     }
 
     /// The names that were asked for and are not in the answer.
-    fn missing_names(&self, place: &Place, leaf: &Certificate) -> Result<Vec<String>, VaultError> {
+    fn missing_names(&self, place: &CertFolder, leaf: &Certificate) -> Result<Vec<String>, VaultError> {
         let Some(text) = self.text_at(&place.part(Part::Request))? else { return Ok(Vec::new()) };
         let asked = match Asked::read(text.expose()) {
             Ok(asked) if asked.public == leaf.public => asked,
@@ -260,7 +261,7 @@ impl Vault {
     }
 
     fn note_renewal(&self, caller: &Control, note: &CertNote) -> Result<(), VaultError> {
-        let place = Place::host(note.host.clone());
+        let place = CertFolder::host(note.host.clone());
         let path = place.part(Part::State);
         let tried = match &note.reason {
             Some(reason) => self.tried(&place)?.unwrap_or_default().failed(note.at.secs, reason),
@@ -279,7 +280,7 @@ impl Vault {
     }
 
     /// How renewing goes. What cannot be read counts as nothing tried.
-    fn tried(&self, place: &Place) -> Result<Option<Tried>, VaultError> {
+    fn tried(&self, place: &CertFolder) -> Result<Option<Tried>, VaultError> {
         let Some(text) = self.text_at(&place.part(Part::State))? else { return Ok(None) };
         let kept = serde_json::from_slice::<Kept>(text.expose()).ok().filter(|kept| kept.version == VERSION);
         Ok(kept.map(|kept| kept.tried))

@@ -31,17 +31,17 @@ pub(super) struct Live {
 
 /// When a bundle that was just made is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum DeliverWhen {
     /// At once.
     Now,
     /// Nobody brings it.
     Never,
 }
 
-impl Wanted {
+impl DeliverWhen {
     /// At once, if somebody brings bundles to it.
     pub fn now(host: &Host) -> Self {
-        if host.deliver.is_some() { Wanted::Now } else { Wanted::Never }
+        if host.deliver.is_some() { DeliverWhen::Now } else { DeliverWhen::Never }
     }
 }
 
@@ -99,11 +99,11 @@ impl Board {
     }
 
     /// A bundle is in the outbox.
-    pub fn made(&mut self, host: &Host, notes: Vec<String>, wanted: Wanted) {
+    pub fn made(&mut self, host: &Host, notes: Vec<String>, wanted: DeliverWhen) {
         let live = self.live(&host.name);
         (live.error, live.notes, live.unsigned) = (None, notes, false);
         (live.tries, live.remakes, live.remake_at, live.unmade) = (0, 0, None, false);
-        live.deliver_at = (wanted == Wanted::Now).then(Instant::now);
+        live.deliver_at = (wanted == DeliverWhen::Now).then(Instant::now);
         (live.ack_at, live.ack_tries) = (None, 0);
     }
 

@@ -3,7 +3,7 @@
 //! Owns the reading: through `access` as the daemon's own work, recorded secret by secret, each content for as long as it
 //! is hashed or encrypted and no longer.
 
-use super::list::{self, AdminItem, Item, List, Names};
+use super::list::{self, AdminItem, Item, List, OwnerNames};
 use crate::access::{Denial, Operation};
 use crate::audit;
 use crate::bundle::{Admin, Entry, EntryKind, Index, NamedAcl, NamedAclEntry, NamedTag, Sha256Hex, is_key_line};
@@ -54,7 +54,7 @@ impl Vault {
         list: &List,
         host: &Host,
         serial: u64,
-        names: &mut Names,
+        names: &mut OwnerNames,
     ) -> Result<Contents, VaultError> {
         let purpose = format!("for {}, serial {serial}", host.name);
         let mut contents = Contents { index: Index::default(), sources: Vec::new(), notes: Vec::new() };
@@ -246,7 +246,7 @@ fn about(item: &Item, error: VaultError) -> VaultError {
     }
 }
 
-fn entry(item: &Item, kind: EntryKind, host: &Host, names: &mut Names) -> Result<Entry, VaultError> {
+fn entry(item: &Item, kind: EntryKind, host: &Host, names: &mut OwnerNames) -> Result<Entry, VaultError> {
     let node: &Node = &item.node;
     let meta = &node.meta;
     let mut named = |acl: &Acl| {

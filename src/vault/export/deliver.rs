@@ -2,7 +2,7 @@
 //!
 //! Owns the errands, and what is noted of them: numbers delivered and acknowledged. It carries nothing itself.
 
-use super::make::Fault;
+use super::make::ExportPoint;
 use super::outbox::Outbox;
 use crate::audit;
 use crate::bundle::{PublicKey, ack};
@@ -102,7 +102,7 @@ impl Vault {
 
     /// A bundle was delivered, or not: then when it is tried again.
     pub fn delivered(&self, host: &HostName, serial: u64, outcome: Result<(), (String, Option<Duration>)>) {
-        if self.fault(Fault::Delivered).is_err() {
+        if self.fault(ExportPoint::Delivered).is_err() {
             return;
         }
         let noted = match &outcome {
@@ -197,12 +197,12 @@ impl Vault {
         let console = &self.exporter.settings().map_err(|e| e.to_string())?.console;
         let ack = ack::check(bytes, &key, console, &host.name).map_err(|e| e.to_string())?;
         let word = match ack.outcome {
-            ack::Outcome::Applied => "applied",
-            ack::Outcome::Partial => "partial",
-            ack::Outcome::Refused => "refused",
+            ack::AckOutcome::Applied => "applied",
+            ack::AckOutcome::Partial => "partial",
+            ack::AckOutcome::Refused => "refused",
         };
         let outcome = ack.reason.as_ref().map_or_else(|| word.to_owned(), |reason| format!("{word}: {reason}"));
-        let (serial, at, took) = (ack.serial, ack.applied, ack.outcome != ack::Outcome::Refused);
+        let (serial, at, took) = (ack.serial, ack.applied, ack.outcome != ack::AckOutcome::Refused);
         self.change_host(&host.name, |record| {
             // Only of what it can have seen, and nothing older than what it said before.
             if serial <= record.acked || serial > record.serial {

@@ -74,12 +74,12 @@ pub struct List {
 
 /// Names of users and groups, looked up once.
 #[derive(Default)]
-pub struct Names {
+pub struct OwnerNames {
     users: HashMap<u32, Option<Arc<str>>>,
     groups: HashMap<u32, Option<Arc<str>>>,
 }
 
-impl Names {
+impl OwnerNames {
     /// A user's name; `#1234` where there is none: the host refuses that entry and says so, and what it has stays.
     pub fn user(&mut self, uid: u32) -> Arc<str> {
         let found = self
@@ -130,7 +130,7 @@ impl List {
     }
 
     /// What is to be compared with another list: each entry's digest, by path.
-    pub fn digests(&self, host: &Host, names: &mut Names) -> Vec<(String, EntryDigest)> {
+    pub fn digests(&self, host: &Host, names: &mut OwnerNames) -> Vec<(String, EntryDigest)> {
         let mut all: Vec<_> =
             self.items.iter().map(|item| (item.path.to_string(), digest_of(&Shown::of(item, host, names)))).collect();
         let prefix = host.user_prefix.as_deref();
@@ -223,7 +223,7 @@ fn content_of(item: &Item) -> Option<Content> {
 }
 
 impl<'a> Shown<'a> {
-    fn of(item: &'a Item, host: &Host, names: &mut Names) -> Self {
+    fn of(item: &'a Item, host: &Host, names: &mut OwnerNames) -> Self {
         let node = &item.node;
         let meta = &node.meta;
         let mut list = |acl: &Option<crate::model::Acl>| {

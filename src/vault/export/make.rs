@@ -4,8 +4,8 @@
 //! a byte of its bundle is; a bundle that a crash kept from being finished is missed at the next start and made under the
 //! next number. So no number is ever that of two bundles.
 
-use super::board::Wanted;
-use super::list::{self, List, Names};
+use super::board::DeliverWhen;
+use super::list::{self, List, OwnerNames};
 use super::outbox::{self, Draft, Outbox};
 use super::plan::{HostNo, Plan};
 use super::record::{EntryDigest, ExportRecord, HostRecord};
@@ -17,7 +17,7 @@ use crate::lock::Mutex;
 use crate::model::{HostName, Ino, Timestamp};
 use crate::policy::Host;
 use crate::store::Batch;
-use crate::stream::{Place, Recipient};
+use crate::stream::{Recipient, RecipientUse};
 use crate::vault::node::Record;
 use crate::vault::{State, Vault, VaultError};
 use crate::wire::{ExportState, ExportedHost};
@@ -67,7 +67,7 @@ impl Job {
 
 /// Where a test ends the making of a bundle, as a crash would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum ExportPoint {
     /// Nothing is on the disk.
     BeforeSerial,
     /// The serial number is.
@@ -93,7 +93,7 @@ impl Vault {
         signing: Option<&Signing>,
     ) -> Result<Vec<ExportedHost>, VaultError> {
         let _alone = self.exporter.making();
-        let mut names = Names::default();
+        let mut names = OwnerNames::default();
         let mut all = Vec::new();
         for some in hosts.chunks(AT_ONCE) {
             let (jobs, done) = self.prepare(some, again, signing, &mut names)?;
@@ -111,7 +111,7 @@ impl Vault {
         hosts: &[HostName],
         again: Again,
         signing: Option<&Signing>,
-        names: &mut Names,
+        names: &mut OwnerNames,
     ) -> Result<(Vec<Job>, Vec<ExportedHost>), VaultError> {
         let guard = self.exporter.plan();
         let Some(plan) = guard.as_ref() else { return Ok(Default::default()) };
@@ -137,7 +137,7 @@ impl Vault {
                 done.push(outcome(ExportState::Failed, newest, Some(error)));
                 continue;
             }
-            let recipient = match Recipient::parse(&host.recipient, Place::Host) {
+            let recipient = match Recipient::parse(&host.recipient, RecipientUse::Host) {
                 Ok(recipient) => recipient,
                 Err(error) => {
                     let error = format!("line {} of the policy: its recipient: {error}", host.because.line);
@@ -170,7 +170,7 @@ impl Vault {
 
     /// Gives each job the next number of its host, on the disk when this returns. The plan's lock is held.
     fn reserve(&self, jobs: &mut [Job], signer: &str) -> Result<(), VaultError> {
-        self.fault(Fault::BeforeSerial)?;
+        self.fault(ExportPoint::BeforeSerial)?;
         let mut writer = self.lock_writer();
         let now = Timestamp::now();
         let clock = now.millis();
@@ -213,7 +213,7 @@ impl Vault {
                 tracing::warn!(%host, %error, "bundles whose numbers were ahead of the clock stay in the outbox");
             }
         }
-        self.fault(Fault::Reserved)
+        self.fault(ExportPoint::Reserved)
     }
 
     /// Writes the bundles, two at a time, and makes all of them visible together: waiting for the disk for each would be
@@ -223,7 +223,7 @@ impl Vault {
         let next = AtomicUsize::new(0);
         let written: Mutex<Vec<_>> = Mutex::new(Vec::new());
         let work = || {
-            let mut names = Names::default();
+            let mut names = OwnerNames::default();
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let draft = self.write_draft(job, signing, &mut names);
                 written.lock().push((job, draft));
@@ -249,7 +249,7 @@ impl Vault {
         let notes: Vec<(&Job, Vec<String>)> = drafts.iter().map(|(job, _, notes)| (*job, notes.clone())).collect();
         let visible = outbox::finish_all(outbox, drafts.into_iter().map(|(_, draft, _)| draft).collect());
         let visible = visible.map_err(|e| VaultError::Failed(format!("the outbox: {e}")));
-        let visible = visible.and_then(|()| if notes.is_empty() { Ok(()) } else { self.fault(Fault::Finished) });
+        let visible = visible.and_then(|()| if notes.is_empty() { Ok(()) } else { self.fault(ExportPoint::Finished) });
         done.extend(notes.into_iter().map(|(job, notes)| match &visible {
             Ok(()) => self.made(job, notes),
             Err(error) => self.unmade(job, &error.to_string()),
@@ -259,7 +259,7 @@ impl Vault {
     }
 
     fn made(&self, job: &Job, notes: Vec<String>) -> ExportedHost {
-        self.exporter.board().made(&job.host, notes, Wanted::now(&job.host));
+        self.exporter.board().made(&job.host, notes, DeliverWhen::now(&job.host));
         self.tidy_outbox(&job.host.name);
         job.became(ExportState::Made, None)
     }
@@ -283,7 +283,12 @@ impl Vault {
     }
 
     /// Writes a bundle under another name.
-    fn write_draft(&self, job: &Job, signing: &Signing, names: &mut Names) -> Result<(Draft, Vec<String>), VaultError> {
+    fn write_draft(
+        &self,
+        job: &Job,
+        signing: &Signing,
+        names: &mut OwnerNames,
+    ) -> Result<(Draft, Vec<String>), VaultError> {
         let settings = self.exporter.settings()?;
         let contents = self.contents(&job.list, &job.host, job.serial, names)?;
         let lasts = job.host.expires().unwrap_or(settings.export.expires);
@@ -309,7 +314,7 @@ impl Vault {
         let mut content = |entry: usize| self.content_again(&contents, entry).map_err(Into::into);
         let sealed = bundle::seal(draft.file(), &plan, &mut content, &*signing.signer);
         let sealed = sealed.map_err(|e| VaultError::Failed(e.to_string()))?;
-        if let Err(end) = self.fault(Fault::Written) {
+        if let Err(end) = self.fault(ExportPoint::Written) {
             // A crash removes no draft.
             std::mem::forget(draft);
             return Err(end);
@@ -346,12 +351,12 @@ impl Vault {
 
     #[cfg(not(test))]
     #[expect(clippy::unnecessary_wraps, reason = "in tests it fails")]
-    pub(super) fn fault(&self, _: Fault) -> Result<(), VaultError> {
+    pub(super) fn fault(&self, _: ExportPoint) -> Result<(), VaultError> {
         Ok(())
     }
 
     #[cfg(test)]
-    pub(super) fn fault(&self, point: Fault) -> Result<(), VaultError> {
+    pub(super) fn fault(&self, point: ExportPoint) -> Result<(), VaultError> {
         let next = *self.exporter.fault.lock();
         if next == Some(point) { Err(VaultError::Failed(format!("the test ends it: {point:?}"))) } else { Ok(()) }
     }

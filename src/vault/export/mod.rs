@@ -91,7 +91,7 @@ pub(super) struct Exporter {
     /// Something on the board is another, for whoever delivers.
     due: Condvar,
     #[cfg(test)]
-    fault: Mutex<Option<make::Fault>>,
+    fault: Mutex<Option<make::ExportPoint>>,
 }
 
 /// What the thread is to look at.

@@ -4,7 +4,7 @@
 //! Patterns are found by the names they begin with, not tried one after the other. It reads no content.
 
 use super::touched::ExportTouched;
-use crate::cert::{self, Part, Place};
+use crate::cert::{self, CertFolder, Part};
 use crate::model::{Glob, HostName, Ino, Kind, Reserved, SecretPath};
 use crate::policy::{Host, Policy};
 use crate::vault::tree::Tree;
@@ -187,7 +187,7 @@ impl Plan {
 
     /// Whether a `share` line may give a path to its hosts.
     fn may_share(&self, rule: &Rule, path: &SecretPath) -> bool {
-        match Place::of(path) {
+        match CertFolder::of(path) {
             None => true,
             // It is not in use yet.
             Some((_, Part::NextKey | Part::Request | Part::State)) => false,

@@ -1,10 +1,10 @@
 //! What would change for a host against its last bundle, and which line of the policy says so.
 
-use super::list::{ADMIN, List, Names};
+use super::list::{ADMIN, List, OwnerNames};
 use super::plan::{HostNo, Plan};
 use super::record::{EntryDigest, HostRecord};
 use crate::model::SecretPath;
-use crate::stream::{Place, Recipient};
+use crate::stream::{Recipient, RecipientUse};
 use crate::vault::{Vault, VaultError};
 use crate::wire::{Difference, PreviewChange, PreviewHost};
 
@@ -17,18 +17,18 @@ impl Vault {
         self.bring_up_to_date()?;
         let guard = self.exporter.plan();
         let plan = guard.as_ref().ok_or_else(|| self.no_plan())?;
-        let mut names = Names::default();
+        let mut names = OwnerNames::default();
         let numbers = Self::chosen(plan, hosts)?;
         numbers.iter().map(|no| self.preview_host(plan, *no, &mut names)).collect()
     }
 
-    fn preview_host(&self, plan: &Plan, no: HostNo, names: &mut Names) -> Result<PreviewHost, VaultError> {
+    fn preview_host(&self, plan: &Plan, no: HostNo, names: &mut OwnerNames) -> Result<PreviewHost, VaultError> {
         let host = plan.host(no);
         let mut list = self.with_tree(|tree| List::of(tree, plan, no))?;
         let known = self.add_home_keys(&mut list);
         let now = list.digests(host, names);
         let record = self.host_record(&host.name)?;
-        let error = Recipient::parse(&host.recipient, Place::Host)
+        let error = Recipient::parse(&host.recipient, RecipientUse::Host)
             .map_err(|e| format!("line {} of the policy: its recipient: {e}", host.because.line))
             .and(known)
             .err();

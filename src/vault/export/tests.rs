@@ -1,6 +1,6 @@
 //! A console with a policy, its outbox looked at with the eyes of a host.
 
-use super::make::{Again, Fault};
+use super::make::{Again, ExportPoint};
 use super::*;
 use crate::audit::{Log, Settings, WhenFull};
 use crate::bundle::{Contents, EntryKind, PublicKey, Refusal, Trust, check};
@@ -408,7 +408,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn ended_at_each_step_no_number_is_given_twice_and_the_bundle_comes_after_all() {
-    for point in [Fault::BeforeSerial, Fault::Reserved, Fault::Written, Fault::Finished] {
+    for point in [ExportPoint::BeforeSerial, ExportPoint::Reserved, ExportPoint::Written, ExportPoint::Finished] {
         let rig = Rig::new();
         let vault = filled(&rig);
         export(&vault);
@@ -428,7 +428,7 @@ fn ended_at_each_step_no_number_is_given_twice_and_the_bundle_comes_after_all() 
         let there = rig.serials("h1");
         let newest = *there.last().unwrap();
         assert!(newest > first[0] && newest >= given, "{point:?}");
-        assert_eq!(again.is_empty(), point == Fault::Finished, "{point:?}: made again unless it was there");
+        assert_eq!(again.is_empty(), point == ExportPoint::Finished, "{point:?}: made again unless it was there");
         assert_eq!(again.is_empty(), newest == given, "{point:?}: never under the number of before");
         assert!(rig.content(&vault, "h1").contains(&("nut/pin".into(), "changed".into())), "{point:?}");
         let errand = vault.next_errand(std::time::Duration::from_secs(5));
@@ -643,7 +643,7 @@ fn deliveries_are_tried_until_they_succeed_and_only_of_the_newest() {
     assert!(vault.next_errand(std::time::Duration::from_millis(20)).is_none());
     // Ended between a delivery and the note of it: it is brought again, the same one.
     let serial = rig.serials("h2").last().copied().unwrap();
-    *vault.exporter.fault.lock() = Some(Fault::Delivered);
+    *vault.exporter.fault.lock() = Some(ExportPoint::Delivered);
     vault.delivered(&host("h2"), serial, Ok(()));
     drop(vault);
     let vault = rig.vault();
@@ -674,7 +674,7 @@ fn acknowledgements_count_if_the_host_signed_them_and_are_of_something_it_was_se
     assert_eq!((ask.kind, ask.serial), (ErrandKind::FetchAck, errand.serial));
     let make = |serial: u64, name: &str, signer: &KeySigner| {
         let console = ConsoleName::parse(CONSOLE).unwrap();
-        let said = ack::Ack::new(console, host(name), serial, Timestamp::now(), ack::Outcome::Applied, None);
+        let said = ack::Ack::new(console, host(name), serial, Timestamp::now(), ack::AckOutcome::Applied, None);
         ack::make(&said, signer).unwrap()
     };
     let info = || vault.serve(&root(), crate::wire::GetHosts {}).unwrap().hosts.remove(0);

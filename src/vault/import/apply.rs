@@ -4,8 +4,8 @@
 //! the tree that the draft was made of stays as it is.
 
 use super::draft::Draft;
-use super::place::{self, Lies, Place};
-use super::prepare::{Content, Prepared, Wanted, What};
+use super::place::{self, Lies, Occupant};
+use super::prepare::{Content, Prepared, WantedMeta, What};
 use super::record::{ConsoleRecord, Consoles};
 use crate::access::{Operation, ScopeState};
 use crate::audit;
@@ -149,9 +149,9 @@ impl Applying<'_> {
         }
         let kind = entry.kind();
         match place::place(&self.draft.tree, self.consoles, self.ours, &entry.path, kind).map_err(Why::Entry)? {
-            Place::Shared(_) => Ok(Done::Nobodys),
-            Place::Free => self.make(entry),
-            Place::Ours(ino) => {
+            Occupant::Shared(_) => Ok(Done::Nobodys),
+            Occupant::Free => self.make(entry),
+            Occupant::Ours(ino) => {
                 let node = self.draft.tree.get(ino).cloned().ok_or(VaultError::NotFound)?;
                 if node.kind == kind {
                     return self.change(ino, (*node).clone(), entry);
@@ -177,7 +177,7 @@ impl Applying<'_> {
             Some((_, node)) if node.kind == Kind::Directory && !ours && lies == Lies::Kept => return Ok(Done::Nobodys),
             Some((ino, node)) if node.kind == Kind::Directory => {
                 let mut next = node.clone();
-                let Wanted { uid, gid, mode, acl, default_acl, .. } = entry.meta;
+                let WantedMeta { uid, gid, mode, acl, default_acl, .. } = entry.meta;
                 let meta = &mut next.meta;
                 (meta.uid, meta.gid, meta.mode, meta.acl, meta.default_acl) = (uid, gid, mode, acl, default_acl);
                 if next != node {
@@ -307,7 +307,7 @@ fn halves(prepared: &[Prepared]) -> HashMap<SecretPath, PublicKey> {
 }
 
 /// Owner, mode and the rest as they are to be. Symlinks have a mode that means nothing.
-fn set(node: &mut Node, wanted: Wanted) {
+fn set(node: &mut Node, wanted: WantedMeta) {
     let meta = &mut node.meta;
     let told = meta.xattrs.remove(ON_CHANGE).filter(|_| wanted.keep_on_change);
     meta.uid = wanted.uid;

@@ -14,7 +14,7 @@ use crate::seal;
 use crate::stream::ssh_identity;
 use crate::vault::node::Record;
 use crate::vault::{Caller, Vault, VaultError, fault};
-use crate::wire::{Import, ImportReport, Outcome};
+use crate::wire::{Import, ImportOutcome, ImportReport};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -252,9 +252,9 @@ impl Vault {
         report: &ImportReport,
     ) -> Result<PathBuf, VaultError> {
         let outcome = match report.outcome {
-            Outcome::Applied => ack::Outcome::Applied,
-            Outcome::Partial => ack::Outcome::Partial,
-            Outcome::Refused | Outcome::Pretended => ack::Outcome::Refused,
+            ImportOutcome::Applied => ack::AckOutcome::Applied,
+            ImportOutcome::Partial => ack::AckOutcome::Partial,
+            ImportOutcome::Refused | ImportOutcome::Pretended => ack::AckOutcome::Refused,
         };
         let reason = report.reason.clone().or_else(|| {
             let first = report.refused.first()?;

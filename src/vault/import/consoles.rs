@@ -12,7 +12,7 @@ use crate::caller::Daemon;
 use crate::meter::Resource;
 use crate::model::{ConsoleName, HostName, Kind, Reserved, SecretPath, Timestamp, ack_file};
 use crate::seal;
-use crate::stream::{Place, Recipient};
+use crate::stream::{Recipient, RecipientUse};
 use crate::vault::node::Record;
 use crate::vault::{Caller, Vault, VaultError};
 use crate::wire::{ConsoleInfo, Join, Joined, Left};
@@ -260,6 +260,6 @@ fn public_half(file: &Path) -> Result<String, VaultError> {
     let mut text = String::new();
     let opened = std::fs::File::open(&name).map_err(|e| failed(&e))?;
     opened.take(PUBLIC_MAX).read_to_string(&mut text).map_err(|e| failed(&e))?;
-    let recipient = Recipient::parse(&text, Place::Host).map_err(|e| failed(&e))?.to_string();
+    let recipient = Recipient::parse(&text, RecipientUse::Host).map_err(|e| failed(&e))?.to_string();
     Ok(recipient)
 }

@@ -31,7 +31,7 @@ use crate::audit;
 use crate::bundle::{self, Checked, Refusal};
 use crate::meter::Resource;
 use crate::model::{ConsoleName, Ino, SecretPath, Timestamp};
-use crate::wire::{ImportReport, Listed, Outcome};
+use crate::wire::{ImportOutcome, ImportReport, Listed};
 use apply::{Applying, Plan};
 use draft::{Draft, Finished};
 use prepare::Prepared;
@@ -169,14 +169,14 @@ impl Vault {
         let key = arrived.trust.key.fingerprint();
         arrived.led.iter().chain([&key]).for_each(|key| remembered.saw(&arrived.console, *key, 0));
         let outcome = match (plan.refused.is_empty(), mode) {
-            (_, Mode::Pretend) => return Ok(report(arrived, Outcome::Pretended, plan)),
-            (false, Mode::Whole) => Outcome::Refused,
-            (false, Mode::Partial) => Outcome::Partial,
-            (true, Mode::Whole | Mode::Partial) => Outcome::Applied,
+            (_, Mode::Pretend) => return Ok(report(arrived, ImportOutcome::Pretended, plan)),
+            (false, Mode::Whole) => ImportOutcome::Refused,
+            (false, Mode::Partial) => ImportOutcome::Partial,
+            (true, Mode::Whole | Mode::Partial) => ImportOutcome::Applied,
         };
         let last = LastImport { time: Timestamp::now(), serial: arrived.serial, outcome: outcome.as_str().into() };
         next.last = Some(last);
-        if outcome == Outcome::Refused {
+        if outcome == ImportOutcome::Refused {
             // Which keys are not to be trusted any more holds whatever becomes of the content.
             self.keep_console(&mut writer, ino, next, Some(remembered))?;
             return Ok(report(arrived, outcome, plan));
@@ -236,12 +236,12 @@ impl Vault {
     }
 }
 
-fn report(arrived: &Arrived, outcome: Outcome, plan: Plan) -> ImportReport {
+fn report(arrived: &Arrived, outcome: ImportOutcome, plan: Plan) -> ImportReport {
     let reason = match outcome {
-        Outcome::Refused => {
+        ImportOutcome::Refused => {
             Some(format!("{} of its entries are refused; nothing of it was applied", plan.refused.len()))
         }
-        Outcome::Applied | Outcome::Partial | Outcome::Pretended => None,
+        ImportOutcome::Applied | ImportOutcome::Partial | ImportOutcome::Pretended => None,
     };
     let refused_count = plan.refused.len() as u64;
     let mut refused = plan.refused;
@@ -250,7 +250,7 @@ fn report(arrived: &Arrived, outcome: Outcome, plan: Plan) -> ImportReport {
         outcome,
         console: Some(arrived.console.to_string()),
         serial: Some(arrived.serial),
-        code: (outcome == Outcome::Refused).then(|| "entries".to_owned()),
+        code: (outcome == ImportOutcome::Refused).then(|| "entries".to_owned()),
         reason,
         added: plan.added,
         changed: plan.changed,
@@ -265,7 +265,7 @@ fn report(arrived: &Arrived, outcome: Outcome, plan: Plan) -> ImportReport {
 /// A bundle that was refused as a whole.
 fn refused(console: Option<&ConsoleName>, refusal: &Refusal) -> ImportReport {
     ImportReport {
-        outcome: Outcome::Refused,
+        outcome: ImportOutcome::Refused,
         console: console.map(ToString::to_string),
         serial: None,
         code: Some(refusal.code().into()),

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 
 /// The names that were looked up.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct IdsByName {
     users: HashMap<String, Option<Uid>>,
     groups: HashMap<String, Option<Gid>>,
 }
 
-impl Names {
+impl IdsByName {
     /// The user of a name.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub(super) enum Lies {
 
 /// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Occupant {
     /// It came from this console.
     Ours(Ino),
     /// A directory of somebody else's, and one is wanted: both use it.
@@ -110,14 +110,14 @@ pub(super) fn place(
     ours: &ConsoleRecord,
     path: &SecretPath,
     kind: Kind,
-) -> Result<Place, String> {
+) -> Result<Occupant, String> {
     let (folder, name) = path.split_last().ok_or("it is the root of the tree")?;
     let found = tree.find(path).and_then(|ino| Some((ino, tree.get(ino)?)));
     if ours.owned.contains(path) {
-        return Ok(found.map_or(Place::Free, |(ino, _)| Place::Ours(ino)));
+        return Ok(found.map_or(Occupant::Free, |(ino, _)| Occupant::Ours(ino)));
     }
     match found {
-        Some((ino, node)) if node.kind == Kind::Directory && kind == Kind::Directory => Ok(Place::Shared(ino)),
+        Some((ino, node)) if node.kind == Kind::Directory && kind == Kind::Directory => Ok(Occupant::Shared(ino)),
         Some(_) => Err(match consoles.owner(path) {
             Some(other) => format!("it clashes with a secret of the console {other}"),
             None => "it clashes with a secret of this host".into(),
@@ -125,7 +125,7 @@ pub(super) fn place(
         None if folder.names().len() == 1 && folder.names()[0].as_str() == CONTAINERS => {
             Err(format!("there is no container's scope {name} here (pinfold scope add)"))
         }
-        None => Ok(Place::Free),
+        None => Ok(Occupant::Free),
     }
 }
 

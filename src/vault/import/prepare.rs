@@ -5,7 +5,7 @@
 //! is about.
 
 use super::draft::Sealed;
-use super::names::Names;
+use super::names::IdsByName;
 use super::place::{self, Lies};
 use super::record::{ConsoleRecord, Consoles};
 use super::remembered::Remembered;
@@ -32,7 +32,7 @@ pub(super) struct Prepared {
     pub path: SecretPath,
     pub lies: Lies,
     pub what: What,
-    pub meta: Wanted,
+    pub meta: WantedMeta,
     /// What is to be compared of it, if a rule of this host says that it is half of a pair.
     pub half: Option<NewHalf>,
 }
@@ -54,7 +54,7 @@ pub(super) enum Content {
 
 /// Owner, mode and the rest, as they are to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct WantedMeta {
     pub uid: Uid,
     pub gid: Gid,
     pub mode: u16,
@@ -66,10 +66,10 @@ pub(super) struct Wanted {
     pub keep_on_change: bool,
 }
 
-impl Wanted {
+impl WantedMeta {
     /// A folder of this machine's: root's, and everybody may look into it.
     fn of_folder() -> Self {
-        Wanted {
+        WantedMeta {
             uid: Uid::ROOT,
             gid: Gid(0),
             mode: 0o755,
@@ -103,7 +103,7 @@ pub(super) struct Preparing<'a> {
     consoles: &'a Consoles,
     ours: &'a ConsoleRecord,
     keys: Arc<Keys>,
-    names: Names,
+    names: IdsByName,
     /// The folder that units' credentials are served from.
     credentials: Option<&'a SecretPath>,
     /// Whether a bundle may say which units are told of a change.
@@ -129,7 +129,7 @@ impl<'a> Preparing<'a> {
             consoles,
             ours,
             keys: vault.keys()?,
-            names: Names::default(),
+            names: IdsByName::default(),
             credentials,
             on_change,
             keks: HashMap::new(),
@@ -170,7 +170,7 @@ impl<'a> Preparing<'a> {
     pub fn own(&mut self, path: &SecretPath, content: Option<&Secret>) -> Result<(), VaultError> {
         let kind = if content.is_some() { Kind::File } else { Kind::Directory };
         let mode = if content.is_some() { 0o644 } else { 0o755 };
-        let meta = Wanted { mode, ..Wanted::of_folder() };
+        let meta = WantedMeta { mode, ..WantedMeta::of_folder() };
         let lies = if content.is_some() { Lies::Within } else { Lies::Served };
         let judged =
             self.content_of(path, content).map(|what| Prepared { path: path.clone(), lies, what, meta, half: None });
@@ -221,7 +221,7 @@ impl<'a> Preparing<'a> {
                 path: path.clone(),
                 lies,
                 what: What::Directory,
-                meta: Wanted::of_folder(),
+                meta: WantedMeta::of_folder(),
                 half: None,
             });
         }
@@ -240,7 +240,7 @@ impl<'a> Preparing<'a> {
         Ok(Prepared { path: path.clone(), lies, what, meta, half })
     }
 
-    fn wanted(&mut self, entry: &bundle::Entry) -> Result<Wanted, Why> {
+    fn wanted(&mut self, entry: &bundle::Entry) -> Result<WantedMeta, Why> {
         let uid = self.names.uid(&entry.owner).map_err(Why::Entry)?;
         let gid = self.names.gid(&entry.group).map_err(Why::Entry)?;
         let acl = entry.acl.as_ref().map(|acl| self.names.acl(acl)).transpose().map_err(Why::Entry)?;
@@ -263,7 +263,7 @@ impl<'a> Preparing<'a> {
             publish::check_recipients(name, value)?;
             xattr::set_checked(&mut node, name, value)?;
         }
-        Ok(Wanted {
+        Ok(WantedMeta {
             uid,
             gid,
             mode,

@@ -11,8 +11,8 @@ use crate::model::HostName;
 use crate::seal::Protection;
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::stream::{Place, Recipient};
-use crate::vault::fault::{Fault, NEXT, Point};
+use crate::stream::{Recipient, RecipientUse};
+use crate::vault::fault::{Injected, NEXT, Point};
 use crate::vault::{Limits, NextIdentity, Recovery, UnlockBy, create_store};
 use crate::wire::{AccountState, Actor, Fsck, Import, Join, Joined, Leave, Listed, NoteAccount, Put, Reveal, Serve};
 use sha2::{Digest, Sha256};
@@ -193,7 +193,7 @@ impl Console {
         };
         let contents: Vec<Option<&Vec<u8>>> = tree.entries.values().map(|(_, content)| content.as_ref()).collect();
         let file = tempfile::tempfile().unwrap();
-        let recipients = [Recipient::parse(&self.recipient, Place::Host).unwrap()];
+        let recipients = [Recipient::parse(&self.recipient, RecipientUse::Host).unwrap()];
         let plan =
             Sealing { head: &head, recipients: &recipients, index: &index, chain: &self.chain, revoked: &self.revoked };
         let mut content = |n: usize| Ok(Secret::copy_of(contents[n].unwrap()).unwrap());
@@ -272,7 +272,7 @@ fn what_a_console_has_comes_changes_and_goes() {
     let acl = acl.map(|text| text.to_owned().try_into().unwrap()).to_vec();
     entry.acl = Some(NamedAcl::from_entries(acl).unwrap());
     let report = take(&vault, &console.send(&host, &tree));
-    assert_eq!((report.outcome, reasons(&report)), (Outcome::Applied, vec![]));
+    assert_eq!((report.outcome, reasons(&report)), (ImportOutcome::Applied, vec![]));
     assert_eq!(
         paths(&report.added),
         ["empty", "nut/pin", "tls", "tls/guarded", "tls/key", "tls/link"],
@@ -347,7 +347,7 @@ fn one_bad_entry_refuses_all_unless_it_is_asked_for_the_rest() {
     tree.file("badacl", "10").acl = Some(NamedAcl::from_entries(acl).unwrap());
     let bundle = console.send(&host, &tree);
     let report = take(&vault, &bundle);
-    assert_eq!((report.outcome, report.code.as_deref()), (Outcome::Refused, Some("entries")));
+    assert_eq!((report.outcome, report.code.as_deref()), (ImportOutcome::Refused, Some("entries")));
     let said: Vec<String> = reasons(&report).iter().map(|(p, why)| format!("{p}: {why}")).collect();
     for (at, why) in [
         ("mine", "clashes with a secret of this host"),
@@ -370,7 +370,7 @@ fn one_bad_entry_refuses_all_unless_it_is_asked_for_the_rest() {
     assert_eq!(vault.consoles().unwrap()[0].outcome.as_deref(), Some("refused"));
     // Not used up: once what was wrong is mended, or the rest is asked for, the same bundle is taken.
     let report = take_as(&vault, &bundle, None, Some(true));
-    assert_eq!((report.outcome, report.refused_count), (Outcome::Partial, 12));
+    assert_eq!((report.outcome, report.refused_count), (ImportOutcome::Partial, 12));
     assert_eq!(paths(&report.added), ["dir", "dir/x", "good"]);
     assert_eq!(shown(&vault, "mine").unwrap(), "of this host");
     assert_eq!(shown(&vault, "good").unwrap(), "1");
@@ -386,7 +386,7 @@ fn pretending_changes_nothing() {
     let before = vault.consoles().unwrap();
     let bundle = console.send(&host, &of(&[("a", "other"), ("c/d", "3")]));
     let report = take_as(&vault, &bundle, Some(true), None);
-    assert_eq!(report.outcome, Outcome::Pretended);
+    assert_eq!(report.outcome, ImportOutcome::Pretended);
     assert_eq!(
         (paths(&report.added), paths(&report.changed), paths(&report.removed)),
         (vec!["c", "c/d"], vec!["a"], vec!["b"])
@@ -394,7 +394,7 @@ fn pretending_changes_nothing() {
     assert_eq!(report.ack, None);
     assert_eq!((shown(&vault, "a").unwrap().as_str(), shown(&vault, "c/d")), ("1", None));
     assert_eq!(vault.consoles().unwrap(), before);
-    assert_eq!(take(&vault, &bundle).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &bundle).outcome, ImportOutcome::Applied);
     assert_eq!(shown(&vault, "c/d").unwrap(), "3");
 }
 
@@ -480,17 +480,17 @@ fn trust_is_kept_over_restarts_and_rekeying_and_goes_forward_only() {
     vault
         .rekey(&Daemon, &UnlockBy::Passphrase(&secret("pass")), &NextIdentity::Passphrase(&secret("pass")), true)
         .unwrap();
-    assert_eq!(take(&vault, &rotated).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &rotated).outcome, ImportOutcome::Applied);
     drop(vault);
     let vault = host.vault();
     assert_eq!(shown(&vault, "pin").unwrap(), "2");
     assert_eq!(take(&vault, &rotated).code.as_deref(), Some("replayed"));
-    assert_eq!(take(&vault, &console.send(&host, &of(&[("pin", "3")]))).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &console.send(&host, &of(&[("pin", "3")]))).outcome, ImportOutcome::Applied);
     // The thief of the first key.
     let thief = Console { signer: first, chain: Chain::default(), serial: 1000, revoked: Vec::new(), ..console };
     let mut thief = thief;
     let report = take(&vault, &thief.send(&host, &of(&[("pin", "stolen")])));
-    assert_eq!(report.outcome, Outcome::Refused);
+    assert_eq!(report.outcome, ImportOutcome::Refused);
     assert_eq!(shown(&vault, "pin").unwrap(), "3");
 }
 
@@ -508,13 +508,13 @@ fn what_was_done_is_acknowledged_with_the_host_s_key() {
         let ack = ack::check(&bytes, &key, &names.0, &names.1).unwrap();
         (ack.serial, ack.outcome, ack.reason)
     };
-    assert_eq!(said(&take(&vault, &console.send(&host, &of(&[("a", "1")])))), (1, ack::Outcome::Applied, None));
+    assert_eq!(said(&take(&vault, &console.send(&host, &of(&[("a", "1")])))), (1, ack::AckOutcome::Applied, None));
     let bundle = console.send(&host, &of(&[("a", "1"), ("mine", "2")]));
     let (serial, outcome, reason) = said(&take(&vault, &bundle));
-    assert_eq!((serial, outcome), (2, ack::Outcome::Refused));
+    assert_eq!((serial, outcome), (2, ack::AckOutcome::Refused));
     assert!(reason.unwrap().contains("1 of its entries"));
     let (_, outcome, reason) = said(&take_as(&vault, &bundle, None, Some(true)));
-    assert_eq!(outcome, ack::Outcome::Partial);
+    assert_eq!(outcome, ack::AckOutcome::Partial);
     assert!(reason.unwrap().contains("mine"));
 }
 
@@ -539,7 +539,7 @@ fn the_copy_must_be_root_s_own() {
     assert!(try_it(&good).contains("no copy"));
     std::fs::remove_file(folder.join("second.pfb")).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10));
-    assert_eq!(take(&vault, &good).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &good).outcome, ImportOutcome::Applied);
     // Larger than it may be, and nothing of it is read.
     let sparse = File::create(folder.join("sparse.pfb")).unwrap();
     sparse.set_len(10 << 30).unwrap();
@@ -694,7 +694,7 @@ fn a_fault_before_the_transaction_leaves_everything_as_it_was() {
     take(&vault, &console.send(&host, &of(&[("a", "1"), ("b", "2")])));
     let bundle = console.send(&host, &of(&[("a", "other"), ("c", "3")]));
     for point in &ALL[..4] {
-        NEXT.set(Some(Fault::Error(*point)));
+        NEXT.set(Some(Injected::Error(*point)));
         let import = Import { file: bundle.clone(), pretend: None, partial: None };
         assert!(vault.serve(&root(), import).is_err(), "{point:?}");
         assert_eq!((shown(&vault, "a").unwrap().as_str(), shown(&vault, "c")), ("1", None), "{point:?}");
@@ -706,7 +706,7 @@ fn a_fault_before_the_transaction_leaves_everything_as_it_was() {
     assert!(vault.serve(&root(), import).is_err());
     assert_eq!((shown(&vault, "a").unwrap().as_str(), shown(&vault, "c")), ("1", None));
     put(&vault, "unrelated", "goes on");
-    assert_eq!(take(&vault, &bundle).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &bundle).outcome, ImportOutcome::Applied);
     assert_eq!((shown(&vault, "a").unwrap().as_str(), shown(&vault, "b")), ("other", None));
     sound(&vault);
 }
@@ -768,7 +768,7 @@ fn the_child_that_is_killed() {
     let (home, file, at) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
     let vault = Host::at(home.into()).vault();
     let point = at.parse::<usize>().ok().and_then(|at| ALL.get(at));
-    NEXT.set(point.map(|point| Fault::Kill(*point)));
+    NEXT.set(point.map(|point| Injected::Kill(*point)));
     println!("importing");
     take(&vault, file);
     println!("imported");
@@ -815,7 +815,7 @@ fn a_kill_at_any_point_leaves_all_or_nothing() {
         assert_eq!(came, n >= 4, "{point:?}: what was not durable is not there, what was is");
         // Whatever became of it, the next bundle is taken.
         let vault = host.vault();
-        assert_eq!(take(&vault, &console.send(&host, &of(&[("next", "3")]))).outcome, Outcome::Applied);
+        assert_eq!(take(&vault, &console.send(&host, &of(&[("next", "3")]))).outcome, ImportOutcome::Applied);
     }
 }
 

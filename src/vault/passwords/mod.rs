@@ -6,7 +6,7 @@
 mod bound;
 mod rotation;
 
-use super::open::{Opened, Wanted};
+use super::open::{Opened, WhichVersion};
 use super::{Change, Content, NewNode, SetAttr, Vault, VaultError};
 use crate::access::Operation;
 use crate::audit;
@@ -123,7 +123,7 @@ impl Vault {
 
     /// Opens a password for the admin who asked; on record before it returns.
     fn open_for_admin(&self, caller: &Control, ino: Ino) -> Result<Opened, VaultError> {
-        self.open_granted(caller, ino, Wanted::Current, audit::Operation::Reveal, |node| {
+        self.open_granted(caller, ino, WhichVersion::Current, audit::Operation::Reveal, |node| {
             self.grant(caller, ino, node, Operation::ShowPassword)
         })
     }

@@ -250,7 +250,7 @@ fn a_rotation_is_durable_at_each_step_and_says_which_is_valid() {
 
     let vault = rig.vault();
     assert_eq!(listed(&vault, "ui-1")[0].2, Some(ChangedUnverified));
-    fault::NEXT.set(Some(fault::Fault::Error(fault::Point::NewIsCurrent)));
+    fault::NEXT.set(Some(fault::Injected::Error(fault::Point::NewIsCurrent)));
     assert!(end(&vault, "ui-1", Keep::New).is_err());
     drop(vault);
 

@@ -7,7 +7,7 @@ use super::target::Room;
 use crate::access::{self, Denial, Grant};
 use crate::audit;
 use crate::caller::Account;
-use crate::keyring::publish::{Order, Place, PublishError, PublishedKey};
+use crate::keyring::publish::{KeyringOwner, Order, PublishError, PublishedKey};
 use crate::model::{
     DescribedBy, Ino, InstanceId, Kind, PUBLISH_XATTR, Publication, Recipient, Scope, Subject, Timestamp, Who,
     parse_publications,
@@ -30,7 +30,7 @@ pub(super) struct Board {
     /// The serial numbers that were noted last.
     pub noted: BTreeSet<i32>,
     /// Keyrings whose uid kills or stops who looks: not looked at again before this.
-    pub shunned: Vec<(Place, Instant)>,
+    pub shunned: Vec<(KeyringOwner, Instant)>,
 }
 
 /// One publication to one keyring.
@@ -68,7 +68,7 @@ impl Board {
     }
 
     /// The path of another publication whose key is described so in the same keyring: it would displace this one.
-    fn taken(&self, ino: Ino, slot: &Slot, place: &Place, description: &str) -> Option<String> {
+    fn taken(&self, ino: Ino, slot: &Slot, place: &KeyringOwner, description: &str) -> Option<String> {
         let same = |other: &Slot| {
             let key = other.key.as_ref()?;
             let same = key.place().same(place) && other.description.as_deref() == Some(description);
@@ -144,11 +144,11 @@ impl Why {
 }
 
 /// What a slot is to be, found out without touching a key.
-pub(super) struct Wanted {
+pub(super) struct WantedKey {
     account: Account,
     grant: Grant,
     kek: Kek,
-    place: Place,
+    place: KeyringOwner,
     description: String,
     until: Option<Timestamp>,
 }
@@ -231,7 +231,7 @@ impl Vault {
     }
 
     /// Decides.
-    fn want(&self, ino: Ino, node: &Node, slot: &mut Slot, room: &Room) -> Result<Wanted, Why> {
+    fn want(&self, ino: Ino, node: &Node, slot: &mut Slot, room: &Room) -> Result<WantedKey, Why> {
         if self.publisher.stopped() {
             return Err(Why::waiting("the daemon ends"));
         }
@@ -276,7 +276,7 @@ impl Vault {
         let path = path_inside(&slot.path, &node.scope);
         let facts = DescribedBy { path, uid, user: &user, container: inside };
         let description = publication.description(&facts).map_err(|e| Why::failed(e.to_string()))?;
-        Ok(Wanted { account, grant, kek, place: Place { namespace, uid }, description, until })
+        Ok(WantedKey { account, grant, kek, place: KeyringOwner { namespace, uid }, description, until })
     }
 
     /// Every directory on the way must let him through, as the kernel would ask: a container sees its own folder as the
@@ -299,8 +299,8 @@ impl Vault {
     }
 
     /// Does it: a key that is there is updated, a missing one made. What is to be known about it, if anything.
-    fn bring(&self, node: &Node, slot: &mut Slot, wanted: Wanted) -> Result<Option<String>, Why> {
-        let Wanted { account, grant, kek, place, description, until } = wanted;
+    fn bring(&self, node: &Node, slot: &mut Slot, wanted: WantedKey) -> Result<Option<String>, Why> {
+        let WantedKey { account, grant, kek, place, description, until } = wanted;
         let moved = slot.key.as_ref().is_some_and(|key| !key.place().same(&place))
             || slot.description.as_ref().is_some_and(|old| *old != description);
         if moved {

@@ -6,7 +6,7 @@ use crate::model::{Scope, SecretPath, Subject, Timestamp};
 use crate::secret::Secret;
 use crate::sys::keyctl::{KeyId, PAYLOAD_MAX};
 use crate::sys::requested;
-use crate::vault::open::Wanted;
+use crate::vault::open::WhichVersion;
 use crate::vault::{Vault, VaultError};
 use crate::wire::{Actor, Fault, KeyRequest};
 
@@ -59,7 +59,7 @@ impl Vault {
             self.refuse(audit::Operation::Open, &path, None, &waiting.who(), &reason);
             return Err(Fault::Refused(reason));
         }
-        let opened = self.open_as(&waiting, ino, Wanted::Current, audit::Operation::Open)?;
+        let opened = self.open_as(&waiting, ino, WhichVersion::Current, audit::Operation::Open)?;
         if opened.content.is_empty() || opened.content.len() > PAYLOAD_MAX {
             return Err(Fault::Refused(format!("a key has 1 to {PAYLOAD_MAX} bytes")));
         }

@@ -3,7 +3,7 @@
 use super::board::Board;
 use crate::access::ScopeState;
 use crate::audit;
-use crate::keyring::publish::{self, Place, PublishedKey};
+use crate::keyring::publish::{self, KeyringOwner, PublishedKey};
 use crate::model::{Ino, Scope};
 use crate::vault::Vault;
 use crate::wire::PublicationState;
@@ -101,7 +101,7 @@ impl Vault {
 
     /// Every key must be what its uid finds under that description: one child for each keyring.
     fn look_for_keys(&self, board: &mut Board) -> BTreeSet<Ino> {
-        let mut places: Vec<(Place, Vec<(Ino, usize)>)> = Vec::new();
+        let mut places: Vec<(KeyringOwner, Vec<(Ino, usize)>)> = Vec::new();
         for (ino, slots) in &board.slots {
             for (at, slot) in slots.iter().enumerate() {
                 let Some(key) = &slot.key else { continue };

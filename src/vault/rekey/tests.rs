@@ -216,7 +216,7 @@ fn ended_at_any_step_it_opens_with_the_old_or_the_new_and_nothing_is_lost() {
         let rig = Rig::new();
         let vault = rig.unlocked("old");
         fill(&vault, 70);
-        fault::NEXT.set(ours.map(fault::Fault::Error));
+        fault::NEXT.set(ours.map(fault::Injected::Error));
         // The store's points are passed by every commit: it is the one of the turning that is to fail.
         AT_TURNING.set(stores);
         let ended = rekey(&vault, "old", "new");
@@ -251,7 +251,7 @@ fn an_identity_that_the_caller_keeps_leaves_no_file_behind() {
         vault.rekey(&Daemon, &UnlockBy::Passphrase(&old), &NextIdentity::KeptByCaller(&next), drop_others)
     };
     assert!(matches!(try_it(false), Err(VaultError::Invalid(why)) if why.contains("main")));
-    fault::NEXT.set(Some(fault::Fault::Error(fault::Point::TurnedOver)));
+    fault::NEXT.set(Some(fault::Injected::Error(fault::Point::TurnedOver)));
     assert!(try_it(true).is_err());
     drop(vault);
     let vault = rig.locked();
@@ -289,7 +289,7 @@ fn the_daemon_that_takes_over_in_the_middle_asks_nobody() {
         Vault::unlock(&vault, &Daemon, &UnlockBy::Passphrase(&secret("old"))).unwrap();
         fill(&vault, 3);
         AT_TURNING.set(of_store);
-        fault::NEXT.set(ours.map(fault::Fault::Error));
+        fault::NEXT.set(ours.map(fault::Injected::Error));
         assert_eq!(rekey(&vault, "old", "new").is_ok(), (of_store, ours) == (None, None));
         drop(vault);
         let left = Secret::copy_of(&kept.0.lock()).unwrap();

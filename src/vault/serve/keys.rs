@@ -2,7 +2,7 @@
 
 use crate::seal::{OpenedBy, Protection};
 use crate::secret::Secret;
-use crate::stream::{Place, Recipient};
+use crate::stream::{Recipient, RecipientUse};
 use crate::vault::Vault;
 use crate::vault::protectors::MAIN;
 use crate::vault::recovery::RecoveryChange;
@@ -45,7 +45,7 @@ impl Serve<IdentityAdd> for Vault {
         let caller = self.admin(actor)?;
         let current = current(&add.old_passphrase, &add.old_identity)?;
         let name = add.name.as_deref().unwrap_or(MAIN);
-        let recipient = add.recipient.as_deref().map(|text| Recipient::parse(text, Place::Identity)).transpose();
+        let recipient = add.recipient.as_deref().map(|text| Recipient::parse(text, RecipientUse::Identity)).transpose();
         let recipient = recipient.map_err(|e| Fault::Usage(e.to_string()))?;
         let with = match (&add.passphrase, &recipient) {
             (Some(passphrase), None) => Protection::Passphrase(passphrase),

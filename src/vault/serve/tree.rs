@@ -4,7 +4,7 @@ use crate::audit;
 use crate::model::{Kind, SecretPath};
 use crate::vault::listed::{entry, happened};
 use crate::vault::node::Version;
-use crate::vault::open::Wanted;
+use crate::vault::open::WhichVersion;
 use crate::vault::remove::removed_by_scope;
 use crate::vault::{Vault, VaultError};
 use crate::wire::{
@@ -81,7 +81,7 @@ impl Serve<Reveal> for Vault {
                 "content is shown only where the configuration says allow_reveal = true".into(),
             ));
         }
-        let wanted = reveal.version.map_or(Wanted::Current, Wanted::Number);
+        let wanted = reveal.version.map_or(WhichVersion::Current, WhichVersion::Number);
         Ok(Revealed { content: self.open_as(&caller, ino, wanted, audit::Operation::Reveal)?.content })
     }
 }

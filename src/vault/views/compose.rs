@@ -1,7 +1,7 @@
 //! Opening a view: the decision on the view, the sources at one moment, the record of both, and only then the content.
 
 use super::super::node::Node;
-use super::super::open::{Opened, Wanted};
+use super::super::open::{Opened, WhichVersion};
 use super::super::scopes::Holder;
 use super::super::{Caller, Vault, VaultError};
 use super::sources::{Snapshot, Source};
@@ -44,7 +44,7 @@ impl Vault {
         caller: &impl Caller,
         ino: Ino,
         (node, path): (&Node, &str),
-        wanted: Wanted,
+        wanted: WhichVersion,
         op: audit::Operation,
         grant: impl Fn(&Node) -> Result<(Grant, Holder, Kek), (Denial, Holder)>,
     ) -> Result<Opened, VaultError> {
@@ -64,10 +64,12 @@ impl Vault {
             }
         };
         let same = match wanted {
-            Wanted::Current => true,
+            WhichVersion::Current => true,
             // A handle goes on only with what it had.
-            Wanted::Blob(mark) => mark == composed.mark && node.view.as_ref().is_some_and(|v| v.is_deterministic()),
-            Wanted::Number(_) | Wanted::Nothing => false,
+            WhichVersion::Blob(mark) => {
+                mark == composed.mark && node.view.as_ref().is_some_and(|v| v.is_deterministic())
+            }
+            WhichVersion::Number(_) | WhichVersion::Nothing => false,
         };
         if !same {
             return Err(VaultError::NotFound);

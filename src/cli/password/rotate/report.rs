@@ -6,7 +6,7 @@
 use super::super::args::{Rotate, Which};
 use super::super::remote::{self, FarSide};
 use super::super::{Failure, checked, generate, selected, typed, with_stdout};
-use super::{Ledger, Outcome, resume, rotate};
+use super::{Ledger, RotationOutcome, resume, rotate};
 use crate::cli::show;
 use crate::config::Config;
 use crate::control::client::{Client, ClientError};
@@ -109,12 +109,12 @@ impl Line {
         Line { reason: Some(reason), done: false, exit, ..Line::new(name, "failed", valid) }
     }
 
-    fn of(name: PasswordName, outcome: Outcome) -> Self {
+    fn of(name: PasswordName, outcome: RotationOutcome) -> Self {
         match outcome {
-            Outcome::Rotated => Line::new(name, "rotated", Some("new")),
-            Outcome::StillOld(why) => Line::failed(name, Some("old"), Exit::Failed, why),
-            Outcome::Undecided(state, why) => Line::failed(name, Some(state.valid()), Exit::Failed, why),
-            Outcome::NotStored(fault) => Line::failed(name, None, fault.exit(), fault.reason().to_owned()),
+            RotationOutcome::Rotated => Line::new(name, "rotated", Some("new")),
+            RotationOutcome::StillOld(why) => Line::failed(name, Some("old"), Exit::Failed, why),
+            RotationOutcome::Undecided(state, why) => Line::failed(name, Some(state.valid()), Exit::Failed, why),
+            RotationOutcome::NotStored(fault) => Line::failed(name, None, fault.exit(), fault.reason().to_owned()),
         }
     }
 
@@ -280,9 +280,12 @@ mod tests {
     #[test]
     fn a_line_says_which_password_is_valid() {
         let text = |outcome| Line::of(name("ui-1"), outcome).text();
-        assert_eq!(text(Outcome::Rotated), "rotated root@ui-1:ssh");
-        assert_eq!(text(Outcome::StillOld("no route".into())), "failed root@ui-1:ssh, the old one is valid: no route");
-        let undecided = text(Outcome::Undecided(RotationState::Changing, "x\u{1b}".into()));
+        assert_eq!(text(RotationOutcome::Rotated), "rotated root@ui-1:ssh");
+        assert_eq!(
+            text(RotationOutcome::StillOld("no route".into())),
+            "failed root@ui-1:ssh, the old one is valid: no route"
+        );
+        let undecided = text(RotationOutcome::Undecided(RotationState::Changing, "x\u{1b}".into()));
         assert_eq!(undecided, "failed root@ui-1:ssh, either may be valid: x\\u{1b}");
     }
 

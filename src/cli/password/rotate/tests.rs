@@ -175,16 +175,20 @@ fn wherever_it_ends_the_state_says_which_is_valid_and_it_can_be_resumed() {
             Some(RotationState::ChangedUnverified) => assert_eq!(has, "new", "after {steps} steps"),
         }
         if outcome.is_ok() {
-            assert_eq!((outcome.ok(), kept.as_str(), state), (Some(Outcome::Rotated), "new", None));
+            assert_eq!((outcome.ok(), kept.as_str(), state), (Some(RotationOutcome::Rotated), "new", None));
             break;
         }
         ended_early += 1;
         let far = Far { has: RefCell::new(has), ..Far::new(&never) };
         let mut ledger = Stored { vault: &vault, crash: &never };
         if state.is_some() {
-            assert_eq!(resume(&mut ledger, &far, &ui()), Outcome::Rotated, "after {steps} steps");
+            assert_eq!(resume(&mut ledger, &far, &ui()), RotationOutcome::Rotated, "after {steps} steps");
         } else if kept == "old" {
-            assert_eq!(rotate(&mut ledger, &far, &ui(), secret("new")), Outcome::Rotated, "after {steps} steps");
+            assert_eq!(
+                rotate(&mut ledger, &far, &ui(), secret("new")),
+                RotationOutcome::Rotated,
+                "after {steps} steps"
+            );
         }
         assert_eq!((stored(&vault), far.has.take()), (("new".into(), None), "new".into()), "after {steps} steps");
     }
@@ -198,12 +202,12 @@ fn a_far_side_that_says_no_keeps_the_old_one_and_is_told_again() {
     let mut ledger = Stored { vault: &vault, crash: &crash };
     far.says.replace(Some(Changed::No("too short".into())));
     far.changes.set(false);
-    assert_eq!(rotate(&mut ledger, &far, &ui(), secret("new")), Outcome::StillOld("too short".into()));
+    assert_eq!(rotate(&mut ledger, &far, &ui(), secret("new")), RotationOutcome::StillOld("too short".into()));
     assert_eq!(stored(&vault), ("old".into(), Some(RotationState::Pending)));
     let again = rotate(&mut ledger, &far, &ui(), secret("newer"));
-    assert!(matches!(again, Outcome::NotStored(Fault::Refused(_))), "{again:?}");
+    assert!(matches!(again, RotationOutcome::NotStored(Fault::Refused(_))), "{again:?}");
     far.changes.set(true);
-    assert_eq!(resume(&mut ledger, &far, &ui()), Outcome::Rotated);
+    assert_eq!(resume(&mut ledger, &far, &ui()), RotationOutcome::Rotated);
     assert_eq!((stored(&vault), far.has.take()), (("new".into(), None), "new".into()));
 }
 
@@ -217,9 +221,12 @@ fn a_far_side_that_does_not_say_is_asked_by_a_login() {
         far.changes.set(changes);
         let outcome = rotate(&mut ledger, &far, &ui(), secret("new"));
         if changes {
-            assert_eq!((outcome, stored(&vault)), (Outcome::Rotated, ("new".into(), None)));
+            assert_eq!((outcome, stored(&vault)), (RotationOutcome::Rotated, ("new".into(), None)));
         } else {
-            assert!(matches!(&outcome, Outcome::StillOld(why) if why.contains("connection lost")), "{outcome:?}");
+            assert!(
+                matches!(&outcome, RotationOutcome::StillOld(why) if why.contains("connection lost")),
+                "{outcome:?}"
+            );
             assert_eq!(stored(&vault), ("old".into(), Some(RotationState::Pending)));
         }
     }
@@ -232,7 +239,10 @@ fn a_far_side_that_lies_is_found_out() {
     let mut ledger = Stored { vault: &vault, crash: &crash };
     far.changes.set(false);
     let outcome = rotate(&mut ledger, &far, &ui(), secret("new"));
-    assert!(matches!(&outcome, Outcome::StillOld(why) if why.contains("said that it had changed")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, RotationOutcome::StillOld(why) if why.contains("said that it had changed")),
+        "{outcome:?}"
+    );
     assert_eq!(stored(&vault), ("old".into(), Some(RotationState::Pending)));
 }
 
@@ -243,16 +253,16 @@ fn what_cannot_be_verified_keeps_both_until_it_can() {
     let mut ledger = Stored { vault: &vault, crash: &crash };
     far.reachable.set(false);
     let outcome = rotate(&mut ledger, &far, &ui(), secret("new"));
-    assert!(matches!(outcome, Outcome::Undecided(RotationState::ChangedUnverified, _)), "{outcome:?}");
+    assert!(matches!(outcome, RotationOutcome::Undecided(RotationState::ChangedUnverified, _)), "{outcome:?}");
     assert_eq!(stored(&vault), ("old".into(), Some(RotationState::ChangedUnverified)));
-    assert!(matches!(resume(&mut ledger, &far, &ui()), Outcome::Undecided(..)));
+    assert!(matches!(resume(&mut ledger, &far, &ui()), RotationOutcome::Undecided(..)));
     far.reachable.set(true);
-    assert_eq!(resume(&mut ledger, &far, &ui()), Outcome::Rotated);
+    assert_eq!(resume(&mut ledger, &far, &ui()), RotationOutcome::Rotated);
 
     // Somebody else changed it meanwhile: neither is taken, and nothing is thrown away.
     ledger.begin(&ui(), secret("third")).unwrap();
     *far.has.borrow_mut() = "elsewhere".into();
     let outcome = resume(&mut ledger, &far, &ui());
-    assert!(matches!(&outcome, Outcome::Undecided(_, why) if why.contains("both")), "{outcome:?}");
+    assert!(matches!(&outcome, RotationOutcome::Undecided(_, why) if why.contains("both")), "{outcome:?}");
     assert_eq!(stored(&vault), ("new".into(), Some(RotationState::ChangedUnverified)));
 }

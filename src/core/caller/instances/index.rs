@@ -1,9 +1,9 @@
 //! Which instance a place is in: the comparison of a caller's cgroup and namespaces with those of all attached.
 //!
-//! Pure but for what it asks of the [`Place`]. An index never changes: attaching makes a new one.
+//! Pure but for what it asks of the [`Whereabouts`]. An index never changes: attaching makes a new one.
 
 use super::Held;
-use crate::caller::place::{NsId, Own, Place, is_below};
+use crate::caller::place::{NsId, Own, Whereabouts, is_below};
 use crate::model::{Doubt, InstanceId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -97,7 +97,7 @@ impl Index {
     }
 
     /// The instance that holds this place.
-    pub fn holding(&self, place: &dyn Place) -> Result<Option<InstanceId>, Doubt> {
+    pub fn holding(&self, place: &dyn Whereabouts) -> Result<Option<InstanceId>, Doubt> {
         let Some(own) = self.own else { return Ok(None) };
         let (cgroup, pid, user) = (place.cgroup()?, place.pid_ns()?, place.user_ns()?);
         // The deepest cgroup on the way to the caller's that belongs to an instance.
@@ -233,7 +233,7 @@ mod tests {
         user: usize,
     }
 
-    impl Place for At {
+    impl Whereabouts for At {
         fn cgroup(&self) -> Result<Arc<str>, Doubt> {
             Ok(CGROUPS[self.cgroup].into())
         }

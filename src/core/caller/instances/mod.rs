@@ -11,7 +11,7 @@ mod tests;
 
 pub use pinned::{Held, Marks, hold, hold_again};
 
-use super::place::{Instances, Place};
+use super::place::{Instances, Whereabouts};
 use crate::lock::{Mutex, RwLock};
 use crate::model::{Doubt, InstanceId};
 use index::{Attached, Index};
@@ -183,7 +183,7 @@ impl Instances for Registry {
         self.any.load(Ordering::Acquire)
     }
 
-    fn holding(&self, place: &dyn Place) -> Result<Option<InstanceId>, Doubt> {
+    fn holding(&self, place: &dyn Whereabouts) -> Result<Option<InstanceId>, Doubt> {
         self.index().holding(place)
     }
 }

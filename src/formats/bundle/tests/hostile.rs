@@ -33,7 +33,7 @@ proptest! {
         let text = String::from_utf8_lossy(&bytes);
         prop_assert!(SshSig::parse(&text).is_err());
         prop_assert!(PublicKey::parse(&text).is_err());
-        prop_assert!(Recipient::parse(&text, Place::Host).is_err());
+        prop_assert!(Recipient::parse(&text, RecipientUse::Host).is_err());
         prop_assert!(NamedAclEntry::try_from(text.to_string()).is_err());
     }
 
@@ -92,7 +92,7 @@ fn the_unchanged_bundle_is_taken() {
 fn acks_are_signed_by_the_host_for_this_console() {
     let (world, key) = (World::new(), KeySigner::generate().unwrap());
     let (console, host) = (world.console.clone(), world.host.clone());
-    let said = ack::Ack::new(console.clone(), host.clone(), 10, NOW, ack::Outcome::Partial, Some("ü".repeat(1500)));
+    let said = ack::Ack::new(console.clone(), host.clone(), 10, NOW, ack::AckOutcome::Partial, Some("ü".repeat(1500)));
     assert_eq!(said.reason.as_ref().unwrap().len(), 2000);
     let bytes = ack::make(&said, &key).unwrap();
     assert_eq!(ack::check(&bytes, key.public(), &console, &host).unwrap(), said);

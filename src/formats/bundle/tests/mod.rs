@@ -9,7 +9,7 @@ mod signers;
 use super::*;
 use crate::model::{ConsoleName, HostName, SecretPath, Timestamp};
 use crate::secret::Secret;
-use crate::stream::{Place, Recipient, RecipientError, ssh_identity};
+use crate::stream::{Recipient, RecipientError, RecipientUse, ssh_identity};
 use age_core::format::{FileKey, Stanza};
 use sha2::{Digest, Sha256};
 use std::cell::Cell;

@@ -114,7 +114,7 @@ fn keys_recipients_and_fingerprints_are_taken_in_few_forms() {
     assert_eq!(Fingerprint::parse(&fingerprint.to_string()), Ok(fingerprint));
     for bad in ["", "ssh-ed25519", "ssh-ed25519 AAAA", "AAAA", &line[..40], &"x".repeat(5000)] {
         assert_eq!(PublicKey::parse(bad), Err(KeyError::NotAKey), "{bad}");
-        assert!(Recipient::parse(bad, Place::Host).is_err(), "{bad}");
+        assert!(Recipient::parse(bad, RecipientUse::Host).is_err(), "{bad}");
         assert!(Fingerprint::parse(bad).is_err(), "{bad}");
     }
     let folder = tempfile::tempdir().unwrap();
@@ -124,7 +124,7 @@ fn keys_recipients_and_fingerprints_are_taken_in_few_forms() {
         assert!(made.unwrap().success());
         let text = std::fs::read_to_string(path.with_extension("pub")).unwrap();
         assert_eq!(PublicKey::parse(&text), Err(KeyError::Kind), "{kind}");
-        assert!(matches!(Recipient::parse(&text, Place::Host), Err(RecipientError::Kind(_))), "{kind}");
+        assert!(matches!(Recipient::parse(&text, RecipientUse::Host), Err(RecipientError::Kind(_))), "{kind}");
         let private = std::fs::read(&path).unwrap();
         assert!(ssh_identity(&private).is_err_and(|e| e != RecipientError::NotARecipient), "{kind}");
     }
@@ -136,12 +136,12 @@ fn keys_recipients_and_fingerprints_are_taken_in_few_forms() {
     }
     assert!(ssh_identity(b"").is_err());
     // A host's own key opens what was encrypted to it.
-    assert_eq!(Recipient::parse(&format!("{line} root@h1"), Place::Host).unwrap().to_string(), line);
-    assert_eq!(Recipient::parse(&key.one_word(), Place::Host).unwrap().to_string(), line);
+    assert_eq!(Recipient::parse(&format!("{line} root@h1"), RecipientUse::Host).unwrap().to_string(), line);
+    assert_eq!(Recipient::parse(&key.one_word(), RecipientUse::Host).unwrap().to_string(), line);
     let age1 = age::x25519::Identity::generate().to_public().to_string();
-    assert_eq!(Recipient::parse(&age1, Place::Host).unwrap().to_string(), age1);
+    assert_eq!(Recipient::parse(&age1, RecipientUse::Host).unwrap().to_string(), age1);
     assert!(
-        Recipient::parse("age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t", Place::Host)
+        Recipient::parse("age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t", RecipientUse::Host)
             .is_err()
     );
 }

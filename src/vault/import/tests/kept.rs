@@ -15,7 +15,7 @@ fn what_pinfold_serves_from_is_this_host_s_whatever_a_console_sends() {
         tree.entry(served, EntryKind::Symlink { target: "evil".into() }, None);
     }
     let bundle = console.send(&host, &tree);
-    assert_eq!(take(&vault, &bundle).outcome, Outcome::Refused);
+    assert_eq!(take(&vault, &bundle).outcome, ImportOutcome::Refused);
     assert_eq!(shown(&vault, "good"), None);
     let report = take_as(&vault, &bundle, None, Some(true));
     let refused: Vec<&str> = report.refused.iter().map(|r| r.path.as_str()).collect();
@@ -96,7 +96,7 @@ fn a_confined_console_leaves_its_folder_by_no_link() {
     let mut tree = Tree::default();
     tree.entry("site/a", EntryKind::Symlink { target: "b".into() }, None);
     let report = take(&vault, &site.send(&host, &tree));
-    assert_eq!(report.outcome, Outcome::Refused);
+    assert_eq!(report.outcome, ImportOutcome::Refused);
     assert!(report.refused[0].reason.contains("directory and nothing else"), "{:?}", report.refused);
     assert!(vault.find(&path("site/a")).is_err());
 
@@ -113,7 +113,7 @@ fn a_confined_console_leaves_its_folder_by_no_link() {
     }
     link(&mut tree, "site/a/d/out", "../../b/pin");
     let bundle = site.send(&host, &tree);
-    assert_eq!(take(&vault, &bundle).outcome, Outcome::Refused);
+    assert_eq!(take(&vault, &bundle).outcome, ImportOutcome::Refused);
     let report = take_as(&vault, &bundle, None, Some(true));
     assert_eq!(report.refused_count, 7, "{:?}", report.refused);
     assert!(report.refused.iter().all(|r| r.reason.contains("leads out of site/a")), "{:?}", report.refused);
@@ -124,7 +124,7 @@ fn a_confined_console_leaves_its_folder_by_no_link() {
     let mut hq = Console::join(&vault, "hq", None);
     let mut tree = of(&[("hq/pin", "1"), ("beside", "2")]);
     tree.entry("hq/out", EntryKind::Symlink { target: "../beside".into() }, None);
-    assert_eq!(take(&vault, &hq.send(&host, &tree)).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &hq.send(&host, &tree)).outcome, ImportOutcome::Applied);
     join(&vault, "hq", &hq.signer, Some("hq"));
     let report = take_as(&vault, &hq.send(&host, &tree), None, Some(true));
     assert_eq!(paths(&report.removed), ["hq/out", "beside"]);
@@ -139,7 +139,7 @@ fn a_thief_s_numbers_and_revocations_end_with_a_key_that_somebody_compared() {
     let mut console = Console::join(&vault, "hq", None);
     take(&vault, &console.send(&host, &of(&[("pin", "0")])));
     let old = console.send(&host, &of(&[("pin", "1")]));
-    assert_eq!(take(&vault, &old).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &old).outcome, ImportOutcome::Applied);
     // The thief has the key that signs now.
     let mut thief = Console { signer: again(&console.signer), ..console };
     thief.serial = u64::MAX - 1;
@@ -153,7 +153,7 @@ fn a_thief_s_numbers_and_revocations_end_with_a_key_that_somebody_compared() {
         if !vault.consoles().unwrap()[0].revoked.contains(&next.public().fingerprint().to_string()) {
             thief.revoked[7] = next.public().fingerprint();
         }
-        assert_eq!(take(&vault, &thief.send(&host, &of(&[("pin", "stolen")]))).outcome, Outcome::Applied);
+        assert_eq!(take(&vault, &thief.send(&host, &of(&[("pin", "stolen")]))).outcome, ImportOutcome::Applied);
     }
     let listed = || vault.consoles().unwrap().remove(0);
     assert_eq!((listed().revoked.len(), listed().serial), (2048, thief.serial));
@@ -162,21 +162,21 @@ fn a_thief_s_numbers_and_revocations_end_with_a_key_that_somebody_compared() {
     let own = KeySigner::generate().unwrap();
     thief.chain.rotate(&ConsoleName::parse("hq").unwrap(), &thief.signer, own.public(), Timestamp::now()).unwrap();
     (thief.signer, thief.revoked) = (own, vec![]);
-    assert_eq!(take(&vault, &thief.send(&host, &of(&[("pin", "led away")]))).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &thief.send(&host, &of(&[("pin", "led away")]))).outcome, ImportOutcome::Applied);
     // Another key, as the console shows it; its numbers and its revocations are taken.
     let mut console = Console { signer: next, chain: Chain::default(), serial: 0, ..thief };
     console.revoked = vec![stolen];
     let joined = join(&vault, "hq", &console.signer, None);
     assert_eq!((joined.again, joined.console.serial, joined.console.revoked), (true, 0, vec![]));
-    assert_eq!(take(&vault, &console.send(&host, &of(&[("pin", "2")]))).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &console.send(&host, &of(&[("pin", "2")]))).outcome, ImportOutcome::Applied);
     assert_eq!(shown(&vault, "pin").unwrap(), "2");
     assert_eq!(listed().revoked, [stolen.to_string()]);
     // What matters stays: a key that this host trusted once, and that was revoked.
     let mut third = Console { signer: KeySigner::generate().unwrap(), serial: 0, revoked: vec![], ..console };
     let joined = join(&vault, "hq", &third.signer, None);
     assert_eq!(joined.console.revoked, [stolen.to_string()]);
-    assert_eq!(take(&vault, &third.send(&host, &of(&[("pin", "3")]))).outcome, Outcome::Applied);
-    assert_eq!(take(&vault, &old).outcome, Outcome::Refused);
+    assert_eq!(take(&vault, &third.send(&host, &of(&[("pin", "3")]))).outcome, ImportOutcome::Applied);
+    assert_eq!(take(&vault, &old).outcome, ImportOutcome::Refused);
     sound(&vault);
 }
 
@@ -196,7 +196,7 @@ fn a_key_that_comes_back_has_its_numbers_again() {
     };
     second.serial = 0;
     join(&vault, "hq", &second.signer, None);
-    assert_eq!(take(&vault, &second.send(&host, &of(&[("pin", "second")]))).outcome, Outcome::Applied);
+    assert_eq!(take(&vault, &second.send(&host, &of(&[("pin", "second")]))).outcome, ImportOutcome::Applied);
     join(&vault, "hq", &first.signer, None);
     assert_eq!(take(&vault, &old).code.as_deref(), Some("older"), "what was taken or passed over is not taken now");
     vault.serve(&root(), Leave { console: "hq".into(), keep: true }).unwrap();
@@ -213,7 +213,7 @@ fn more_than_there_may_be_is_refused_as_a_whole() {
     (0..30).for_each(|n| tree.add(&format!("d/{n}"), "x"));
     let bundle = console.send(&host, &tree);
     let report = take(&vault, &bundle);
-    assert_eq!(report.outcome, Outcome::Refused);
+    assert_eq!(report.outcome, ImportOutcome::Refused);
     assert!(report.refused.iter().all(|r| r.reason.contains("max_secrets")), "{:?}", report.refused);
     assert!(vault.find(&path("d")).is_err(), "nothing of it came");
     assert!(take_as(&vault, &bundle, None, Some(true)).added.count < 20);
