@@ -5,7 +5,7 @@ use crate::Result;
 use crate::guard::Folder;
 use crate::measure::median;
 use pinfold::audit::{Decision, Event, Log, Operation, Settings, WhenFull};
-use pinfold::model::Who;
+use pinfold::model::CallerInfo;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::Instant;
@@ -30,7 +30,7 @@ pub fn cost(folder: &Folder, rounds: usize) -> Result<Cost> {
     };
     let path = settings.path.clone();
     let log = Log::open(settings, None)?;
-    let who = Who {
+    let who = CallerInfo {
         uid: 118,
         gid: 125,
         pid: 4711,
@@ -39,7 +39,7 @@ pub fn cost(folder: &Folder, rounds: usize) -> Result<Cost> {
         cgroup: Some("/system.slice/nut-server.service".into()),
         unit: Some("nut-server.service".into()),
         container: None,
-        ..Who::default()
+        ..CallerInfo::default()
     };
     let event = Event {
         op: Operation::Open,
