@@ -61,7 +61,7 @@ impl Rig {
         vault.unlock(&Daemon, &UnlockBy::Passphrase(&passphrase)).unwrap();
         let vault = Arc::new(vault);
         let (tell, changes) = channel();
-        vault.tell_units(tell);
+        vault.notify_units(tell);
         let config = Config { control: dir.path().join("run/control.sock"), ..Config::default() };
         let admin = Arc::clone(&vault) as Arc<dyn pinfold::control::Core>;
         // As if whoever runs the tests were root.

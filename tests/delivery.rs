@@ -379,7 +379,7 @@ fn sftp_never_shows_half_a_file_under_its_name() {
     let outcome = std::thread::scope(|scope| {
         let sending = scope.spawn(|| deliver(&job, &rig.settings, &cancel));
         begun(&part);
-        cancel.tell();
+        cancel.cancel();
         sending.join().unwrap()
     });
     assert!(matches!(outcome, Err(DeliveryError::Cancelled)), "{outcome:?}");
@@ -434,7 +434,7 @@ fn many_are_delivered_some_at_once_and_each_failure_is_its_own() {
     let begun = Instant::now();
     assert!(deliver_all(&jobs, 4, &rig.settings, &cancel, &|_, _, _| ()).iter().all(Result::is_ok));
     assert!(begun.elapsed() < Duration::from_millis(3500), "{:?}", begun.elapsed());
-    cancel.tell();
+    cancel.cancel();
     let outcomes = deliver_all(&jobs, 2, &rig.settings, &cancel, &|_, _, _| ());
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(DeliveryError::Cancelled))));
     assert!(deliver_all(&[], 0, &rig.settings, &cancel, &|_, _, _| ()).is_empty());

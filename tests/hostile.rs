@@ -7,7 +7,7 @@ use pinfold::audit::{Log, Settings, WhenFull};
 use pinfold::caller::Callers;
 use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError, OpenMode, Opened};
-use pinfold::model::{Doubt, FileId, Gid, Ino, InstanceId, Kind, Label, Name, SecretPath, Subject, Uid, Who};
+use pinfold::model::{CallerInfo, Doubt, FileId, Gid, Ino, InstanceId, Kind, Label, Name, SecretPath, Subject, Uid};
 use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
@@ -61,8 +61,8 @@ impl Subject for User {
 }
 
 impl Caller for User {
-    fn who(&self) -> Who {
-        Who { uid: self.0, gid: self.0, ..Who::default() }
+    fn who(&self) -> CallerInfo {
+        CallerInfo { uid: self.0, gid: self.0, ..CallerInfo::default() }
     }
 }
 

@@ -749,7 +749,7 @@ fn a_view_is_published_and_followed_as_a_secret_is() {
     until("the key does not follow", || content() == "Internal (Software) Token:0815\n");
     // A unit hears of it.
     let (tell, told) = std::sync::mpsc::channel::<Touched>();
-    rig.vault().tell_units(tell);
+    rig.vault().notify_units(tell);
     let on_change = ("user.pinfold.on-change", b"reload:x.service");
     rig.vault().set_xattr(&rig.somebody(0), rig.ino("v"), on_change.0, on_change.1, XattrMode::Set).unwrap();
     rig.put("pin", "1\n");

@@ -130,7 +130,7 @@ fn finish(client: &mut Client, mut exported: Exported, wait: Option<Duration>, j
             }
         }
     }
-    with_stdout(|out| if json { show::json(out, &exported.hosts) } else { tell(out, &exported.hosts) })?;
+    with_stdout(|out| if json { show::json(out, &exported.hosts) } else { print(out, &exported.hosts) })?;
     let is = |state| exported.hosts.iter().any(|host| host.state == state);
     if is(ExportState::Failed) || !undelivered.is_empty() {
         return Ok(Exit::Failed);
@@ -141,7 +141,7 @@ fn finish(client: &mut Client, mut exported: Exported, wait: Option<Duration>, j
     Ok(if is(ExportState::Made) || wait.is_some() { Exit::Ok } else { Exit::NothingToDo })
 }
 
-fn tell(out: &mut dyn Write, hosts: &[ExportedHost]) -> Result<(), Failure> {
+fn print(out: &mut dyn Write, hosts: &[ExportedHost]) -> Result<(), Failure> {
     let row = |host: &ExportedHost| {
         let state = match host.state {
             ExportState::Made => "made",
@@ -237,13 +237,13 @@ fn pretend(config: &Config, args: ExportRun) -> Result<Exit, Failure> {
         if args.json {
             return show::json(out, &hosts);
         }
-        hosts.iter().try_for_each(|host| tell_preview(out, host))
+        hosts.iter().try_for_each(|host| print_preview(out, host))
     })?;
     let nothing = hosts.iter().all(|host| host.changes.is_empty());
     Ok(if nothing { Exit::NothingToDo } else { Exit::Ok })
 }
 
-fn tell_preview(out: &mut dyn Write, host: &PreviewHost) -> Result<(), Failure> {
+fn print_preview(out: &mut dyn Write, host: &PreviewHost) -> Result<(), Failure> {
     let entries = if host.entries == 1 { "1 entry".into() } else { format!("{} entries", host.entries) };
     let what = if host.changes.is_empty() { "nothing changes" } else { "would change" };
     writeln!(out, "{}: {entries}, {what}", visible(&host.host))?;
@@ -308,7 +308,7 @@ mod tests {
             ],
         };
         let mut out = Vec::new();
-        tell_preview(&mut out, &host).unwrap();
+        print_preview(&mut out, &host).unwrap();
         let expected =
             "h1: 3 entries, would change\n  +  nut/pin      line 4: nut/*\n  ~  admin alice  line 5\n  -  x\\u{1b}y\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

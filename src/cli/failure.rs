@@ -64,7 +64,7 @@ impl Failure {
     }
 
     /// Says it on stderr.
-    pub fn tell(self) -> Exit {
+    pub fn print(self) -> Exit {
         if !self.silent {
             let mut text = format!("pinfold: error: {}\n", visible(&self.message));
             if let Some(hint) = &self.hint {
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(Failure::from(gone).exit(), Exit::Unreachable);
         let locked = Failure::from(Fault::Locked("the store is locked".into()));
         assert_eq!(locked.hint.as_deref(), Some("pinfold unlock"));
-        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).tell(), Exit::Ok);
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).print(), Exit::Ok);
         assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).exit(), Exit::Failed);
     }
 

@@ -45,7 +45,7 @@ pub fn import(config: &Config, args: Import) -> Result<Exit, Failure> {
         if args.json {
             return show::json(out, &report);
         }
-        tell(out, &report)?;
+        print(out, &report)?;
         accounts.iter().try_for_each(|line| Ok(writeln!(out, "account {}", visible(line))?))
     })?;
     outcome(&report)
@@ -72,7 +72,7 @@ fn inbox(config: &Config, args: &Import, partial: Option<bool>) -> Result<Exit, 
         told = None;
         with_stdout(|out| {
             for report in &reports {
-                if args.json { show::json(out, report)? } else { tell(out, report)? }
+                if args.json { show::json(out, report)? } else { print(out, report)? }
             }
             Ok(())
         })?;
@@ -101,7 +101,7 @@ pub fn after(config: &Config, client: &mut Client, report: &ImportReport) -> Vec
 }
 
 /// What was done, a line each.
-pub fn tell(out: &mut dyn Write, report: &ImportReport) -> Result<(), Failure> {
+pub fn print(out: &mut dyn Write, report: &ImportReport) -> Result<(), Failure> {
     let from = match (&report.console, report.serial) {
         (Some(console), Some(serial)) => format!("bundle {serial} of {}", visible(console)),
         (Some(console), None) => format!("a bundle of {}", visible(console)),
@@ -181,7 +181,7 @@ mod tests {
             ack: None,
         };
         let mut out = Vec::new();
-        tell(&mut out, &report).unwrap();
+        print(&mut out, &report).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "bundle 7 of hq: partial: 1002 added, 1 changed, 0 removed, 4 unchanged, 3 refused");

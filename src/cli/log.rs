@@ -49,7 +49,7 @@ pub fn log(config: &Config, args: Log) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
     let mut show = |line: &str| -> Result<(), Failure> {
         match Record::parse(line.as_bytes()) {
-            Some(record) if !args.json => writeln!(out, "{}", tell(&record, &mut names))?,
+            Some(record) if !args.json => writeln!(out, "{}", print(&record, &mut names))?,
             // As it is in the file, so that it can be checked; JSON escapes control characters by itself.
             Some(_) => writeln!(out, "{line}")?,
             None => writeln!(out, "{}", visible(line))?,
@@ -110,7 +110,7 @@ fn through(
 }
 
 /// One line: when, what, by whom, and why.
-fn tell(record: &Record, names: &mut Names) -> String {
+fn print(record: &Record, names: &mut Names) -> String {
     let mut line = record.time.clone();
     let mut add = |text: &str| {
         line.push(' ');
@@ -220,7 +220,7 @@ mod tests {
             "errno":"EACCES","hash":"00"}"#;
         let record = Record::parse(json.as_bytes()).unwrap();
         assert_eq!(
-            tell(&record, &mut Names::default()),
+            print(&record, &mut Names::default()),
             "2026-01-02T03:04:05.000006Z denied open svc/pi\\u{1b}n v3 uid=root pid=12 exe=/usr/sbin/nginx EACCES \
              (not the owner)"
         );

@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
     let exit = match Cli::try_parse() {
         Ok(cli) => match run(cli) {
             Ok(exit) => exit,
-            Err(failure) => failure.tell(),
+            Err(failure) => failure.print(),
         },
         Err(error) => args::explain(&error),
     };

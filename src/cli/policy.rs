@@ -62,8 +62,8 @@ fn check(config: &Config, args: PolicyCheck) -> Result<Exit, Failure> {
         });
         with_stdout(|out| show::json(out, &all))?;
     } else {
-        tell("warning", &path, warnings);
-        tell("error", &path, &hosts);
+        print("warning", &path, warnings);
+        print("error", &path, &hosts);
     }
     let Some((policy, _)) = policy else { return Err(wrong(&path, &faults, args.json)) };
     if !hosts.is_empty() {
@@ -250,14 +250,14 @@ fn unreadable(error: PolicyError) -> Failure {
 /// Tells all that is wrong, and ends so.
 fn wrong(path: &Path, faults: &Faults, told: bool) -> Failure {
     if !told {
-        tell("error", path, faults);
+        print("error", path, faults);
     }
     let path = path.display();
     Failure::new(Exit::Usage, format!("{path}: {}, so it is not in force", counted(faults.count(), "error")))
 }
 
 /// Each with its line and a caret, on stderr.
-fn tell(kind: &str, path: &Path, faults: &Faults) {
+fn print(kind: &str, path: &Path, faults: &Faults) {
     let path = path.display().to_string();
     let mut text = String::new();
     for fault in &faults.told {

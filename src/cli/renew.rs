@@ -65,10 +65,10 @@ pub fn renew(config: &Config, args: Renew) -> Result<Exit, Failure> {
         all.push(Renewal { host, did });
     }
     if config.certs.submit == Submit::None && all.iter().any(|o| o.did == Did::Would) {
-        tell(&all, args.json)?;
+        print(&all, args.json)?;
         return Err(nobody());
     }
-    tell(&all, args.json)?;
+    print(&all, args.json)?;
     let failed = all.iter().any(|o| matches!(o.did, Did::Failed { .. }));
     let done = all.iter().any(|o| matches!(o.did, Did::Renewed { .. } | Did::Asked { .. } | Did::Would));
     Ok(match (failed, done) {
@@ -225,7 +225,7 @@ fn nobody() -> Failure {
     Failure::usage("nobody is configured who gets requests for certificates").hint("certs.submit in the configuration")
 }
 
-fn tell(all: &[Renewal], json: bool) -> Result<(), Failure> {
+fn print(all: &[Renewal], json: bool) -> Result<(), Failure> {
     with_stdout(|out| {
         if json {
             return show::json(out, &all);

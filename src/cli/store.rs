@@ -84,11 +84,11 @@ pub fn lock(config: &Config) -> Result<Exit, Failure> {
 /// `pinfold status`
 pub fn status(config: &Config, args: Json) -> Result<Exit, Failure> {
     let status = Client::connect(config)?.call(&GetStatus {})?;
-    with_stdout(|out| if args.json { show::json(out, &status) } else { Ok(tell(out, &status)?) })?;
+    with_stdout(|out| if args.json { show::json(out, &status) } else { Ok(print(out, &status)?) })?;
     Ok(Exit::Ok)
 }
 
-fn tell(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let mut line = |name: &str, value: &str| writeln!(out, "{name:<12}{}", visible(value));
     let unknown = || "unknown while locked".to_owned();
     let locked = match (status.locked, status.locked_since) {
@@ -231,7 +231,7 @@ pub fn fsck(config: &Config, args: Fsck) -> Result<Exit, Failure> {
         Some(mut client) => client.call(&asked)?,
         None => offline::fsck(config, take::key_or_proof(&args.key, config)?, asked)?,
     };
-    with_stdout(|out| if args.json { show::json(out, &report) } else { Ok(tell_fsck(out, &report)?) })?;
+    with_stdout(|out| if args.json { show::json(out, &report) } else { Ok(print_fsck(out, &report)?) })?;
     match report.problems.len() {
         0 => Ok(Exit::Ok),
         n => {
@@ -242,7 +242,7 @@ pub fn fsck(config: &Config, args: Fsck) -> Result<Exit, Failure> {
     }
 }
 
-fn tell_fsck(out: &mut dyn Write, report: &FsckReport) -> io::Result<()> {
+fn print_fsck(out: &mut dyn Write, report: &FsckReport) -> io::Result<()> {
     for problem in &report.problems {
         writeln!(out, "{}: {}", visible(&problem.what), visible(&problem.problem))?;
     }
@@ -374,7 +374,7 @@ mod tests {
     fn a_locked_status_says_what_it_does_not_know() {
         let mut out = Vec::new();
         let status = Status { locked: true, store: "/s\n".into(), uptime: 3700, ..Status::default() };
-        tell(&mut out, &status).unwrap();
+        print(&mut out, &status).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("state       locked\n"), "{text}");
         assert!(text.contains("store       /s\\n\n") && text.contains("up 1h 1m 40s"), "{text}");

@@ -17,7 +17,7 @@ pub use peer::Peer;
 pub use session::Replies;
 
 use crate::config::{Config, ConfigError};
-use crate::lock::{Mutex, MutexGuard};
+use crate::lock::Mutex;
 use crate::meter::{Meter, Resource};
 use crate::wire::{CallError, Fault, limit_for, write_error};
 use gate::Gate;
@@ -91,12 +91,6 @@ struct Shared {
     stopping: AtomicBool,
     /// Connections by number, to be shut down at the end. Lock order: after none, before none.
     open: Mutex<HashMap<u64, Arc<UnixStream>>>,
-}
-
-impl Shared {
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<UnixStream>>> {
-        self.open.lock()
-    }
 }
 
 impl Server {
@@ -207,7 +201,7 @@ impl Drop for Server {
         self.shared.stopping.store(true, Ordering::SeqCst);
         // The other end lives in the accepting thread; if that is gone, so is the need to wake it.
         let _ = self.wake.write_all(b"x");
-        for stream in self.shared.open().values() {
+        for stream in self.shared.open.lock().values() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
         if let Some(accepting) = self.accepting.take() {
@@ -239,7 +233,7 @@ fn accept_all(listener: &UnixListener, mut woken: &UnixStream, shared: &Arc<Shar
         }
     }
     let _ = woken.read(&mut [0; 8]);
-    for stream in shared.open().values() {
+    for stream in shared.open.lock().values() {
         let _ = stream.shutdown(std::net::Shutdown::Both);
     }
     for thread in threads {
@@ -271,21 +265,21 @@ fn admit(stream: UnixStream, number: u64, shared: &Arc<Shared>) -> Option<JoinHa
         }
     };
     let stream = Arc::new(stream);
-    shared.open().insert(number, stream.clone());
+    shared.open.lock().insert(number, stream.clone());
     let theirs = shared.clone();
     let started = std::thread::Builder::new().name(format!("control-{number}")).spawn(move || {
         let session = Session { core: &*theirs.core, gate: &theirs.gate, limit: theirs.limit, peer: &peer };
         if let Err(error) = session.serve(&stream) {
             tracing::debug!(uid = peer.actor.uid, pid = peer.actor.pid, %error, "control: connection ended");
         }
-        theirs.open().remove(&number);
+        theirs.open.lock().remove(&number);
         drop(slot);
     });
     match started {
         Ok(thread) => Some(thread),
         Err(error) => {
             tracing::warn!(%error, "control: cannot start a thread");
-            shared.open().remove(&number);
+            shared.open.lock().remove(&number);
             None
         }
     }

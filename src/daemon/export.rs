@@ -65,7 +65,7 @@ impl Exports {
     pub fn stop(&self, vault: &Vault) {
         vault.stop_exports();
         if let Some(cancel) = &self.0 {
-            cancel.tell();
+            cancel.cancel();
         }
     }
 }

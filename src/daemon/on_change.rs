@@ -26,7 +26,7 @@ pub fn start(vault: &Arc<Vault>, allow: Vec<String>) -> std::io::Result<()> {
         return Ok(());
     }
     let (told, changes) = mpsc::channel();
-    vault.tell_units(told);
+    vault.notify_units(told);
     // The vault has the sending end: a strong count here would keep both for ever.
     let vault = Arc::downgrade(vault);
     std::thread::Builder::new().name("on-change".into()).spawn(move || follow(&vault, &changes, &allow)).map(|_| ())
@@ -45,7 +45,7 @@ fn follow(vault: &Weak<Vault>, changes: &Receiver<Touched>, allow: &[String]) {
         }
         let Some(vault) = vault.upgrade() else { return };
         for (unit, verb) in each_once(vault.actions(&touched), allow) {
-            tell(&unit, verb);
+            run(&unit, verb);
         }
     }
 }
@@ -64,7 +64,7 @@ fn each_once(actions: Vec<(String, Action)>, allow: &[String]) -> BTreeMap<Strin
     all
 }
 
-fn tell(unit: &str, verb: Verb) {
+fn run(unit: &str, verb: Verb) {
     let verb = match verb {
         Verb::Reload => "reload",
         // One that does not run is not started by a change of its secret.

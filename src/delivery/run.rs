@@ -144,7 +144,7 @@ mod tests {
             let running = scope.spawn(|| shell(&script, SOON * 10).run(&cancel));
             // It is up: it has opened the other end.
             std::fs::read(up).unwrap();
-            cancel.tell();
+            cancel.cancel();
             assert!(matches!(running.join().unwrap(), Err(DeliveryError::Cancelled)));
         });
         assert!(matches!(shell("true", SOON).run(&cancel), Err(DeliveryError::Cancelled)), "it stays told");

@@ -4,7 +4,7 @@
 //! else holds it too. The last handle takes it along.
 
 use super::{Fs, FsError};
-use crate::lock::{Mutex, MutexGuard};
+use crate::lock::Mutex;
 use crate::meter::{Charge, Payer};
 use crate::model::{Ino, Kind, Name};
 use crate::sys::pages::Pages;
@@ -115,25 +115,21 @@ impl Snapshot {
 impl Directories {
     /// Drops them all.
     pub fn clear(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let next = inner.next;
         *inner = Inner { next, ..Inner::default() };
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock()
-    }
-
     /// The latest snapshot of a directory, if it is of this generation, and the charge of whoever pays for it already.
     fn latest(&self, ino: Ino, generation: u64, payer: Payer) -> Option<(Arc<Snapshot>, Option<Arc<Charge>>)> {
-        let inner = self.lock();
+        let inner = self.0.lock();
         let latest = inner.latest.get(&ino)?;
         let snapshot = latest.snapshot.upgrade().filter(|snapshot| snapshot.generation == generation)?;
         Some((snapshot, latest.paid.get(&payer).and_then(Weak::upgrade)))
     }
 
     fn insert(&self, handle: DirHandle, payer: Payer) -> u64 {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let latest = inner.latest.entry(handle.ino).or_default();
         let kept = latest.snapshot.upgrade();
         // One of a later generation may have come in between: that stays the one which is shared.
@@ -153,7 +149,7 @@ impl Directories {
     }
 
     fn remove(&self, number: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let handle = inner.handles.remove(&number);
         if let Some(handle) = handle {
             let ino = handle.ino;
@@ -202,7 +198,7 @@ impl Fs {
     /// [`FsError`].
     pub fn dir(&self, ino: Ino, number: u64) -> Result<Arc<DirHandle>, FsError> {
         // A number of the daemon before this one may be another directory's here.
-        if let Some(handle) = self.directories.lock().handles.get(&number).filter(|handle| handle.ino == ino) {
+        if let Some(handle) = self.directories.0.lock().handles.get(&number).filter(|handle| handle.ino == ino) {
             return Ok(Arc::clone(handle));
         }
         let snapshot = Arc::new(Snapshot::of(&self.list(ino)?, 0));

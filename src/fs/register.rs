@@ -9,7 +9,7 @@
 //! number than the first, or has pages of: node, blob, flags.
 
 use super::nodes::Node;
-use crate::lock::{Mutex, MutexGuard};
+use crate::lock::Mutex;
 use crate::model::{Ino, VersionNo};
 use crate::store::BlobKey;
 use crate::sys::table::Table;
@@ -127,10 +127,10 @@ impl Register {
     fn over(table: Table) -> Self {
         let register = Register { table, free: Mutex::default(), noted: Mutex::default() };
         let at = |at: &usize| Node::of(register.spread_at(*at)[0].load(Ordering::Relaxed)).ino;
-        *register.noted() = (0..SPREADS).map(|i| (at(&i), i)).filter(|(ino, _)| *ino != Ino(0)).collect();
+        *register.noted.lock() = (0..SPREADS).map(|i| (at(&i), i)).filter(|(ino, _)| *ino != Ino(0)).collect();
         let free = |slot: &u16| register.slot(*slot)[0].load(Ordering::Relaxed) == 0;
         let slots = (0..SLOTS as u16).rev().filter(free).collect();
-        *register.free() = slots;
+        *register.free.lock() = slots;
         register
     }
 
@@ -164,7 +164,7 @@ impl Register {
     pub fn add(&self, entry: Entry, writes: bool) -> u64 {
         let count = self.table.words()[1].fetch_add(1, Ordering::Relaxed) & COUNTER_MASK;
         let kind = if writes { WRITER } else { 0 };
-        let Some(slot) = self.free().pop() else { return kind | count << SLOT_BITS | NO_SLOT };
+        let Some(slot) = self.free.lock().pop() else { return kind | count << SLOT_BITS | NO_SLOT };
         let number = kind | count << SLOT_BITS | u64::from(slot);
         let words = self.slot(slot);
         let blob = entry.blob.map_or((0, 0), |b| (b.ino.0, b.version.0));
@@ -214,7 +214,7 @@ impl Register {
 
     /// Notes by which number a secret is known, and whether the kernel has pages under it.
     pub fn spread(&self, spread: Spread) {
-        let mut noted = self.noted();
+        let mut noted = self.noted.lock();
         let highest = &self.table.words()[3];
         let counter = u64::from(spread.last);
         if load(highest) & !OVERFLOWED < counter {
@@ -264,7 +264,7 @@ impl Register {
         let Some(words) = self.slot_of(number) else { return };
         // Whoever comes second does not free a slot that may be another's by then.
         if words[0].compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            self.free().push((number & NO_SLOT) as u16);
+            self.free.lock().push((number & NO_SLOT) as u16);
         }
     }
 
@@ -321,14 +321,6 @@ impl Register {
 
     fn spread_at(&self, at: usize) -> &[AtomicU64] {
         &self.table.words()[SPREADS_AT + SPREAD_WORDS * at..][..SPREAD_WORDS]
-    }
-
-    fn noted(&self) -> MutexGuard<'_, HashMap<Ino, usize>> {
-        self.noted.lock()
-    }
-
-    fn free(&self) -> MutexGuard<'_, Vec<u16>> {
-        self.free.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns the queue and the threads that work it off: whoever waits is served in turn with all who wait. How many each may have under way, and how many
 //! may wait, the [`meter`](crate::meter) says.
 
-use crate::lock::{Condvar, Mutex, MutexGuard};
+use crate::lock::{Condvar, Mutex};
 use crate::meter::{Charge, Meter, Payer, Resource};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,7 +75,7 @@ impl Turns {
             (Err(_), Refusable::Yes) => return job(false),
         };
         let waiting = Waiting { job, charge };
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.stop {
             drop(queue);
             return (waiting.job)(true);
@@ -94,16 +94,12 @@ impl Turns {
 
     /// Does at once what waits, and what comes from now on; then the threads end.
     pub fn hurry(&self) {
-        self.queue().stop = true;
+        self.queue.lock().stop = true;
         self.changed.notify_all();
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-
     fn run(&self) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         loop {
             queue.come(Instant::now());
             if let Some((waiting, under_way)) = queue.next(&self.meter) {
@@ -113,7 +109,7 @@ impl Turns {
                 // A handler that fails inside has answered, or its reply was dropped.
                 let _ = catch_unwind(AssertUnwindSafe(|| job(true)));
                 drop(under_way);
-                queue = self.queue();
+                queue = self.queue.lock();
                 // Another of the same payer may go on now.
                 if !queue.ready.is_empty() {
                     self.changed.notify_one();

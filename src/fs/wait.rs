@@ -3,7 +3,7 @@
 //! How many the [`meter`](crate::meter) says; the deadline is counted from when the store was locked, not from the call, so
 //! that a machine without its key does not keep anybody for longer than it is told to.
 
-use crate::lock::{Condvar, Mutex, MutexGuard};
+use crate::lock::{Condvar, Mutex};
 use crate::meter::{Charge, Meter, Payer, Resource};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Waiting {
     pub fn park(&self, uid: u32, since: Instant, patience: Duration, job: Job) {
         let deadline = since + patience;
         let Ok(charge) = self.meter.charge(Resource::Waiters, Payer::Uid(uid), 1) else { return job(WaitEnd::GiveUp) };
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if deadline <= Instant::now() || queue.stop {
             drop((queue, charge));
             return job(WaitEnd::GiveUp);
@@ -70,28 +70,23 @@ impl Waiting {
 
     /// The store was unlocked.
     pub fn unlocked(&self) {
-        self.queue().unlocked = true;
+        self.queue.lock().unlocked = true;
         self.changed.notify_one();
     }
 
     /// How many wait.
     pub fn count(&self) -> u64 {
-        self.queue().waiters.len() as u64
+        self.queue.lock().waiters.len() as u64
     }
 
     /// Gives everybody up and ends the thread.
     pub fn stop(&self) {
-        self.queue().stop = true;
+        self.queue.lock().stop = true;
         self.changed.notify_one();
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        // Innermost: nothing is called while it is held.
-        self.queue.lock()
-    }
-
     fn run(&self) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         loop {
             if queue.unlocked || queue.stop {
                 let outcome = if queue.stop { WaitEnd::GiveUp } else { WaitEnd::Unlocked };
@@ -103,7 +98,7 @@ impl Waiting {
                 if stop {
                     return;
                 }
-                queue = self.queue();
+                queue = self.queue.lock();
                 continue;
             }
             let now = Instant::now();
@@ -113,7 +108,7 @@ impl Waiting {
                 if let Some(late) = late {
                     (late.job)(WaitEnd::GiveUp);
                 }
-                queue = self.queue();
+                queue = self.queue.lock();
                 continue;
             }
             queue = match queue.waiters.iter().map(|w| w.deadline).min() {

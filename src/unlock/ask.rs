@@ -184,7 +184,7 @@ mod tests {
             agent.send_to(part, &socket).unwrap();
         }
         if reply.is_empty() {
-            told.tell();
+            told.cancel();
         }
         let answer = thread.join().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");

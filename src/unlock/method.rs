@@ -94,8 +94,8 @@ impl Stop {
     }
 
     /// Tells it.
-    pub fn tell(&self) {
-        self.told.tell();
+    pub fn cancel(&self) {
+        self.told.cancel();
     }
 
     /// When its time is up.
@@ -144,7 +144,7 @@ mod tests {
         let stop = Stop::new(Instant::now() + Duration::from_secs(60)).unwrap();
         drop(write);
         assert_eq!(stop.wait([read.as_fd()]).unwrap(), [true]);
-        stop.clone().tell();
+        stop.clone().cancel();
         assert!(matches!(stop.wait([read.as_fd()]), Err(MethodError::Stopped)), "being told comes first");
     }
 

@@ -160,7 +160,7 @@ impl Race {
                             wrong_typed += 1;
                             if wrong_typed >= PROMPTS {
                                 verdict = Verdict::Over;
-                                runners.iter().filter(|r| r.kind == Kind::Prompt).for_each(|r| r.stop.tell());
+                                runners.iter().filter(|r| r.kind == Kind::Prompt).for_each(|r| r.stop.cancel());
                             }
                         }
                         Verdict::Wrong => verdict = Verdict::Over,
@@ -174,7 +174,7 @@ impl Race {
         };
         self.settle();
         for runner in &runners {
-            runner.stop.tell();
+            runner.stop.cancel();
         }
         for runner in runners {
             drop(runner.verdicts);

@@ -250,7 +250,7 @@ impl Vault {
             tree.put(ino, node);
             touched
         })?;
-        self.tell_unit(touched);
+        self.notify_unit(touched);
         writer.touch(ino);
         Ok(())
     }

@@ -11,11 +11,10 @@ use super::{Vault, VaultError};
 use crate::audit;
 use crate::enrol;
 use crate::meter::{Payer, Resource};
-use crate::model::{Name, Timestamp, Uid, VersionNo, Who};
+use crate::model::{CallerInfo, Name, Timestamp, Uid, VersionNo};
 use crate::seal::{self, BlobDigest};
 use crate::store::Batch;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// New content of a secret.
@@ -49,7 +48,12 @@ impl Vault {
     /// [`VaultError::Invalid`] if the content is refused, [`VaultError::TooBig`], [`VaultError::NoSpace`],
     /// [`VaultError::Denied`] if the right to write was taken away since, or the scope's key is gone; the old version is as
     /// it was.
-    pub fn commit(&self, right: &WriteRight, who: &Who, content: Content<'_>) -> Result<Option<VersionNo>, VaultError> {
+    pub fn commit(
+        &self,
+        right: &WriteRight,
+        who: &CallerInfo,
+        content: Content<'_>,
+    ) -> Result<Option<VersionNo>, VaultError> {
         self.commit_as(right, who, content, ModeIs::AsFound)
     }
 
@@ -60,7 +64,7 @@ impl Vault {
     pub fn commit_as(
         &self,
         right: &WriteRight,
-        who: &Who,
+        who: &CallerInfo,
         content: Content<'_>,
         mode: ModeIs,
     ) -> Result<Option<VersionNo>, VaultError> {
@@ -84,7 +88,7 @@ impl Vault {
     fn commit_to(
         &self,
         right: &WriteRight,
-        who: &Who,
+        who: &CallerInfo,
         content: Content<'_>,
         node: &Node,
         mode: ModeIs,
@@ -96,18 +100,15 @@ impl Vault {
         self.meter.spend(Resource::CommitBytes, payer, content.bytes.len() as u64, Instant::now())?;
         let mut beside = Beside::Others;
         loop {
-            // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
-            let keys = self.keys()?;
-            let kek = self.kek(&right.holder).map_err(|state| VaultError::Denied(denial_of(state)))?;
-            let sealed = seal::seal_blob(content.bytes, &kek, &keys.recovery);
-            let writer = match beside {
+            let lock = || match beside {
                 Beside::Others => self.lock_writer_beside(ino),
                 Beside::Nobody => self.lock_writer(),
             };
-            if !Arc::ptr_eq(&self.keys()?, &keys) {
-                continue;
-            }
-            match self.commit_sealed(right, who, content, mode, (writer, sealed), beside)? {
+            let sealed = self.sealed(lock, |keys| {
+                let kek = self.kek(&right.holder).map_err(|state| VaultError::Denied(denial_of(state)))?;
+                Ok(seal::seal_blob(content.bytes, &kek, &keys.recovery))
+            })?;
+            match self.commit_sealed(right, who, content, mode, sealed, beside)? {
                 Commit::Done(number) => return Ok(number),
                 Commit::Alone => beside = Beside::Nobody,
             }
@@ -118,7 +119,7 @@ impl Vault {
     fn commit_sealed(
         &self,
         right: &WriteRight,
-        who: &Who,
+        who: &CallerInfo,
         content: Content<'_>,
         mode: ModeIs,
         (mut writer, sealed): (Writing<'_>, (Vec<u8>, BlobDigest)),

@@ -21,7 +21,7 @@ impl Vault {
         let wanted = wanted(asked)?;
         if !wanted.is_empty() {
             self.transact(|writer| self.change(writer, caller, ino, &wanted))?;
-            self.tell(Change::Node(ino));
+            self.notify(Change::Node(ino));
         }
         Ok(listed(&*self.node(ino)?))
     }

@@ -44,7 +44,7 @@ impl Vault {
     ) -> Result<(), VaultError> {
         let result = self.try_add_scope(caller, scope, write, uid_map);
         let parent = self.recording(audit::Operation::ScopeAdd, &folder(scope), || caller.who(), result)?;
-        self.tell(Change::Entry { parent, name: name_of(scope)? });
+        self.notify(Change::Entry { parent, name: name_of(scope)? });
         Ok(())
     }
 
@@ -119,7 +119,7 @@ impl Vault {
         let result = self.try_remove_scope(caller, scope, purge);
         let (parent, removed) =
             self.recording(audit::Operation::ScopeRemove, &folder(scope), || caller.who(), result)?;
-        self.tell(Change::Entry { parent, name: name_of(scope)? });
+        self.notify(Change::Entry { parent, name: name_of(scope)? });
         Ok(removed)
     }
 

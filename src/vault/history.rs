@@ -60,7 +60,7 @@ impl Vault {
         let changed = Changed { ino, path: text, next, blob: None, takes: None };
         self.install(&mut writer, vec![changed])?;
         drop(writer);
-        self.tell(Change::Node(ino));
+        self.notify(Change::Node(ino));
         Ok(new.number.0)
     }
 
@@ -97,7 +97,7 @@ impl Vault {
         self.put(writer, ino, next)?;
         self.stamp(writer, parent)?;
         self.flush(writer)?;
-        self.tell(Change::Entry { parent, name: name.clone() });
+        self.notify(Change::Entry { parent, name: name.clone() });
         Ok(version)
     }
 }

@@ -101,8 +101,8 @@ impl Vault {
         writer.keep(ino, Record::Instance((*record).clone()));
         let reason = format!("the time of instance {} has run out", record.id.id);
         self.refuse(audit::Operation::Revoke, &folder(&record.id.scope), None, &Daemon.who(), &reason);
-        self.tell(Change::CutOff(ino));
-        self.tell_shown(&record.id.scope, shows_otherwise);
+        self.notify(Change::CutOff(ino));
+        self.notify_shown(&record.id.scope, shows_otherwise);
         if let Err(error) = self.flush(&mut writer) {
             tracing::error!(%error, id = %record.id.id, "an end of time could not be noted; it will be tried again");
         }
@@ -118,8 +118,8 @@ impl Vault {
         let shows_otherwise = self.with_open_mut(|open| {
             open.scopes.put(ino, Instance { record: Arc::new(record), entry: None, expiry_noted: false })
         })?;
-        self.tell(Change::CutOff(ino));
-        self.tell_shown(&instance.record.id.scope, shows_otherwise);
+        self.notify(Change::CutOff(ino));
+        self.notify_shown(&instance.record.id.scope, shows_otherwise);
         self.flush(writer)
     }
 
@@ -130,8 +130,8 @@ impl Vault {
         let Some((ino, scope)) = found else { return Ok(()) };
         let shows_otherwise = self.with_open_mut(|open| open.scopes.take(ino))?;
         writer.touch(ino);
-        self.tell(Change::CutOff(ino));
-        self.tell_shown(&scope, shows_otherwise);
+        self.notify(Change::CutOff(ino));
+        self.notify_shown(&scope, shows_otherwise);
         self.flush(writer)
     }
 

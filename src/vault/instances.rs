@@ -69,7 +69,7 @@ impl Vault {
         }
         let (id, shows_otherwise) = result?;
         self.publish_to_instances();
-        self.tell_shown(attach.scope, shows_otherwise);
+        self.notify_shown(attach.scope, shows_otherwise);
         // Who attaches starts a container next: by then the kernel must have forgotten what the ids showed as.
         if shows_otherwise
             && let Some(observer) = self.observer.get()
@@ -120,7 +120,7 @@ impl Vault {
         });
         if let Err(error) = attached {
             let shows_otherwise = self.with_open_mut(|open| open.scopes.take(ino))?;
-            self.tell_shown(scope, shows_otherwise);
+            self.notify_shown(scope, shows_otherwise);
             if !matches!(error, VaultError::Invalid(_)) {
                 self.registry.detach(&id);
             }
@@ -265,7 +265,7 @@ impl Vault {
     }
 
     /// The kernel is to forget what the scope's ids showed as.
-    pub(super) fn tell_shown(&self, scope: &Scope, shows_otherwise: bool) {
+    pub(super) fn notify_shown(&self, scope: &Scope, shows_otherwise: bool) {
         if !shows_otherwise {
             return;
         }
@@ -273,7 +273,7 @@ impl Vault {
             tree.nodes().filter(|(_, node)| node.scope == *scope).map(|(ino, _)| ino).collect::<Vec<_>>()
         };
         if let Ok(inodes) = self.with_tree(of_scope) {
-            self.tell(Change::Nodes(inodes));
+            self.notify(Change::Nodes(inodes));
         }
     }
 }

@@ -5,7 +5,7 @@ use super::world::SystemWorld;
 use super::{Caller, Vault, VaultError};
 use crate::access::{self, Denial, Grant, Operation, ScopeState};
 use crate::audit::{self, Decision, Event};
-use crate::model::{Ino, Subject, Who};
+use crate::model::{CallerInfo, Ino, Subject};
 use crate::store::AuditAnchor;
 
 impl Vault {
@@ -49,7 +49,7 @@ impl Vault {
         op: audit::Operation,
         path: &str,
         version: Option<u64>,
-        who: &Who,
+        who: &CallerInfo,
         reason: &str,
     ) -> Result<(), VaultError> {
         let event = Event { op, path, version, who, decision: Decision::Allowed, reason, errno: None };
@@ -65,7 +65,7 @@ impl Vault {
         &self,
         op: audit::Operation,
         path: &str,
-        who: impl FnOnce() -> Who,
+        who: impl FnOnce() -> CallerInfo,
         result: Result<R, VaultError>,
     ) -> Result<R, VaultError> {
         if let Err(error) = &result
@@ -77,7 +77,14 @@ impl Vault {
     }
 
     /// Writes down what is refused. Never blocks.
-    pub(super) fn refuse(&self, op: audit::Operation, path: &str, version: Option<u64>, who: &Who, reason: &str) {
+    pub(super) fn refuse(
+        &self,
+        op: audit::Operation,
+        path: &str,
+        version: Option<u64>,
+        who: &CallerInfo,
+        reason: &str,
+    ) {
         self.audit.refused(Event { op, path, version, who, decision: Decision::Denied, reason, errno: None });
     }
 
@@ -87,7 +94,7 @@ impl Vault {
     }
 
     /// Records a refusal that another part of pinfold decided: a hard link, a device, a queue that is full.
-    pub fn record_refusal(&self, op: audit::Operation, path: &str, who: &Who, reason: &str) {
+    pub fn record_refusal(&self, op: audit::Operation, path: &str, who: &CallerInfo, reason: &str) {
         self.refuse(op, path, None, who, reason);
     }
 }

@@ -99,7 +99,7 @@ use crate::audit::Log;
 use crate::caller::{Callers, Control, Daemon, Process, Registry};
 use crate::lock::{Mutex, RwLock, rank};
 use crate::meter::{Meter, Payer, Shares};
-use crate::model::{Generation, Ino, Name, Scope, SecretPath, Subject, Timestamp, Who};
+use crate::model::{CallerInfo, Generation, Ino, Name, Scope, SecretPath, Subject, Timestamp};
 use crate::secret::Secret;
 use crate::store::{Batch, Durability, Store};
 use abreast::Abreast;
@@ -139,23 +139,23 @@ pub struct Limits {
 /// Somebody who can be judged and recorded.
 pub trait Caller: Subject {
     /// What the log says of him.
-    fn who(&self) -> Who;
+    fn who(&self) -> CallerInfo;
 }
 
 impl Caller for Process {
-    fn who(&self) -> Who {
+    fn who(&self) -> CallerInfo {
         Process::who(self)
     }
 }
 
 impl Caller for Control {
-    fn who(&self) -> Who {
+    fn who(&self) -> CallerInfo {
         Control::who(self)
     }
 }
 
 impl Caller for Daemon {
-    fn who(&self) -> Who {
+    fn who(&self) -> CallerInfo {
         Daemon::who(self)
     }
 }
@@ -307,8 +307,8 @@ impl Vault {
     }
 
     /// Each commit is told from now on. Never blocks.
-    pub fn tell_generations(&self, told: Box<dyn Fn(Generation) + Send + Sync>) {
-        self.store.tell_generations(told);
+    pub fn on_generation(&self, told: Box<dyn Fn(Generation) + Send + Sync>) {
+        self.store.on_generation(told);
     }
 
     /// The bounds of what callers can use up, and what is used.
@@ -369,7 +369,7 @@ impl Vault {
         self.with_tree(|tree| tree.len()).unwrap_or(0)
     }
 
-    fn tell(&self, change: Change) {
+    fn notify(&self, change: Change) {
         match change {
             Change::Locked => {
                 self.withdraw_all("locked", Duration::ZERO);

@@ -77,11 +77,11 @@ pub(super) fn touched(ino: Ino, old: Option<&Node>, new: &Node) -> Option<Touche
 
 impl Vault {
     /// Where secrets are told whose unit wants to hear of a change. Only the first counts.
-    pub fn tell_units(&self, to: Sender<Touched>) {
+    pub fn notify_units(&self, to: Sender<Touched>) {
         let _ = self.on_change.set(to);
     }
 
-    pub(super) fn tell_unit(&self, touched: Option<Touched>) {
+    pub(super) fn notify_unit(&self, touched: Option<Touched>) {
         if let (Some(touched), Some(to)) = (touched, self.on_change.get()) {
             // Nobody listens any more while the daemon ends.
             let _ = to.send(touched);

@@ -28,7 +28,7 @@ impl Vault {
     pub(super) fn folder_made(&self, caller: &Control, path: &SecretPath) -> Result<Ino, VaultError> {
         let mut changes = Vec::new();
         let made = self.transact(|writer| self.folder_in(writer, true, caller, path, &mut changes))?;
-        changes.into_iter().for_each(|change| self.tell(change));
+        changes.into_iter().for_each(|change| self.notify(change));
         Ok(made)
     }
 
@@ -59,16 +59,14 @@ impl Vault {
         let (folder, name) = put.path.split_last().ok_or(VaultError::IsADirectory)?;
         let (path, bytes) = (put.path.to_string(), put.content.expose());
         self.recording(audit::Operation::Commit, &path, || caller.who(), self.check_named(Some(name), bytes))?;
-        // Sealed without the lock; anew, if the keys changed meanwhile: so they do when a scope comes or goes.
-        let (mut writer, scope, sealed) = loop {
-            let (keys, scope) = (self.keys()?, self.node(self.nearest(&folder)?)?.scope.clone());
-            let kek = keys.kek(&scope).map_err(|state| self.without_key(caller, &path, &scope, state))?;
-            let sealed = seal::seal_blob(bytes, &kek, &keys.recovery);
-            let writer = self.lock_writer();
-            if Arc::ptr_eq(&self.keys()?, &keys) {
-                break (writer, scope, sealed);
-            }
-        };
+        let (mut writer, (scope, sealed)) = self.sealed(
+            || self.lock_writer(),
+            |keys| {
+                let scope = self.node(self.nearest(&folder)?)?.scope.clone();
+                let kek = keys.kek(&scope).map_err(|state| self.without_key(caller, &path, &scope, state))?;
+                Ok((scope, seal::seal_blob(bytes, &kek, &keys.recovery)))
+            },
+        )?;
         let mut changes = Vec::new();
         let done =
             self.transact_with(&mut writer, |writer| self.put_in(writer, (actor, caller), put, sealed, &mut changes));
@@ -77,7 +75,7 @@ impl Vault {
             self.follow_revocation(&Holder::daemon(&scope), denial);
         }
         let version = done?;
-        changes.into_iter().for_each(|change| self.tell(change));
+        changes.into_iter().for_each(|change| self.notify(change));
         Ok(version)
     }
 
@@ -185,7 +183,7 @@ impl Vault {
             }
         }
         removed.nodes += 1;
-        self.tell(Change::Entry { parent, name: name.clone() });
+        self.notify(Change::Entry { parent, name: name.clone() });
         Ok(())
     }
 }

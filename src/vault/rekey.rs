@@ -326,7 +326,7 @@ impl Vault {
             // It took effect or did not: only the disk knows. Whoever unlocks it finds out.
             tracing::error!(%error, "the new keys may be in force or not: the store is locked");
             self.forget(writer);
-            self.tell(super::Change::Locked);
+            self.notify(super::Change::Locked);
             return Err(error.into());
         }
         writer.switched_keys(facts);

@@ -171,7 +171,7 @@ impl Vault {
             }
             touched
         })?;
-        self.tell_unit(touched);
+        self.notify_unit(touched);
         if let Some(displaced) = displaced {
             writer.touch_unless_buried(displaced);
         }

@@ -348,7 +348,7 @@ fn commits_to_different_secrets_wait_for_the_disk_together() {
     let secrets: Vec<Ino> = (0..8).map(|n| make(&vault, Ino::ROOT, &format!("s{n}"), Kind::File).unwrap()).collect();
     let generations: Arc<Mutex<Vec<u64>>> = Arc::default();
     let told = Arc::clone(&generations);
-    vault.tell_generations(Box::new(move |generation| told.lock().push(generation.0)));
+    vault.on_generation(Box::new(move |generation| told.lock().push(generation.0)));
     let rounds = 50;
     std::thread::scope(|threads| {
         for ino in &secrets {

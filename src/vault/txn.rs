@@ -49,25 +49,22 @@ impl Vault {
             }
             crate::enrol::check(name, part.content).map_err(|r| VaultError::Invalid(format!("{}: {r}", part.path)))?;
         }
-        // Sealed without the lock; anew, if the keys or the recovery recipients changed meanwhile.
-        let (mut writer, sealed) = loop {
-            let keys = self.keys()?;
-            let seal = |part: &Part<'_>| -> Result<_, VaultError> {
-                let parent = part.path.split_last().map(|(p, _)| p).unwrap_or_else(SecretPath::root);
-                let parent = self.node(self.find(&parent)?)?;
-                let kek = keys.kek(&parent.scope).map_err(|s| VaultError::Denied(super::open::denial_of(s)))?;
-                Ok(seal::seal_blob(part.content, &kek, &keys.recovery))
-            };
-            let sealed = parts.iter().map(seal).collect::<Result<Vec<_>, _>>()?;
-            let writer = self.lock_writer();
-            if std::sync::Arc::ptr_eq(&self.keys()?, &keys) {
-                break (writer, sealed);
-            }
-        };
+        let (mut writer, sealed) = self.sealed(
+            || self.lock_writer(),
+            |keys| {
+                let seal = |part: &Part<'_>| -> Result<_, VaultError> {
+                    let parent = part.path.split_last().map(|(p, _)| p).unwrap_or_else(SecretPath::root);
+                    let parent = self.node(self.find(&parent)?)?;
+                    let kek = keys.kek(&parent.scope).map_err(|s| VaultError::Denied(super::open::denial_of(s)))?;
+                    Ok(seal::seal_blob(part.content, &kek, &keys.recovery))
+                };
+                parts.iter().map(seal).collect::<Result<Vec<_>, _>>()
+            },
+        )?;
         let (numbers, changes) =
             self.transact_with(&mut writer, |writer| self.together_in(writer, caller, (parts, sealed), gone, event))?;
         drop(writer);
-        changes.into_iter().for_each(|change| self.tell(change));
+        changes.into_iter().for_each(|change| self.notify(change));
         Ok(numbers)
     }
 

@@ -97,8 +97,8 @@ impl Vault {
                 if let Some(keeper) = self.keeper.get() {
                     keeper.keep(&identity.text()?);
                 }
-                self.tell(Change::Unlocked);
-                self.tell_containers();
+                self.notify(Change::Unlocked);
+                self.notify_containers();
             }
             Err(VaultError::NothingToDo(_)) => {}
             Err(error) => {
@@ -146,13 +146,13 @@ impl Vault {
 
     /// Which instances there are, and through which map owners show, may be another matter than before: the kernel is to
     /// ask anew.
-    fn tell_containers(&self) {
+    fn notify_containers(&self) {
         let inside =
             |tree: &Tree| tree.nodes().filter(|(_, n)| n.scope != Scope::Host).map(|(ino, _)| ino).collect::<Vec<_>>();
         if let Ok(inodes) = self.with_tree(inside)
             && !inodes.is_empty()
         {
-            self.tell(Change::Nodes(inodes));
+            self.notify(Change::Nodes(inodes));
         }
     }
 
@@ -171,7 +171,7 @@ impl Vault {
             self.sync_and_note()?;
             self.forget(&mut writer);
         }
-        self.tell(Change::Locked);
+        self.notify(Change::Locked);
         self.audit.sum_up();
         self.record(audit::Operation::Lock, "", None, &caller.who(), "locked").map_err(|error| match error {
             VaultError::NotRecorded(why) => VaultError::LockedUnrecorded(why),

@@ -3,15 +3,18 @@
 //! Whoever changes content comes here: a commit, several at once, a put, a rollback. What is to be written is made beside the tree; the tree
 //! has it once it is journalled.
 
+use super::abreast::Writing;
 use super::node::{Node, Record, Version};
 use super::on_change;
 use super::tree::{InheritedHistory, Recount};
+use super::unlock::Keys;
 use super::writer::Writer;
 use super::{Vault, VaultError};
 use crate::model::{Ino, Timestamp, Uid, VersionNo};
 use crate::seal::BlobDigest;
 use crate::store::{Batch, BlobKey};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A secret on its way to the disk.
 pub(super) struct Changed {
@@ -33,6 +36,26 @@ impl Changed {
 }
 
 impl Vault {
+    /// What `seal` makes without the writer's lock, and that lock, had by `lock`. It is sealed anew if the keys or the recovery recipients
+    /// changed meanwhile, as they do when a scope comes or goes.
+    ///
+    /// # Errors
+    /// Those of `seal`; [`VaultError::Locked`].
+    pub(super) fn sealed<'v, S>(
+        &'v self,
+        lock: impl Fn() -> Writing<'v>,
+        seal: impl Fn(&Keys) -> Result<S, VaultError>,
+    ) -> Result<(Writing<'v>, S), VaultError> {
+        loop {
+            let keys = self.keys()?;
+            let sealed = seal(&keys)?;
+            let writer = lock();
+            if Arc::ptr_eq(&self.keys()?, &keys) {
+                return Ok((writer, sealed));
+            }
+        }
+    }
+
     /// Makes `next`, which is in the tree or will be, have sealed content of so many bytes as its next version, written by `uid`. What was
     /// kept under its path is its history from now on, and what an admin said of that path holds.
     ///
@@ -113,7 +136,7 @@ impl Vault {
             };
             changed.into_iter().map(show).collect::<Vec<_>>()
         })?;
-        touched.into_iter().for_each(|one| self.tell_unit(one));
+        touched.into_iter().for_each(|one| self.notify_unit(one));
         Ok(())
     }
 }

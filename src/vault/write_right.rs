@@ -8,7 +8,7 @@ use super::{Caller, Vault, VaultError};
 use crate::access::{Denial, Grant, Operation, ScopeState};
 use crate::audit;
 use crate::caller::Known;
-use crate::model::{Ino, Kind, Who};
+use crate::model::{CallerInfo, Ino, Kind};
 use crate::secret::Secret;
 
 /// That somebody may change a secret's content, and by whose entry it opens. What is true of the secret changes while he
@@ -109,7 +109,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Denied`]; it is on record, with `who`.
-    pub fn still_may_write(&self, right: &WriteRight, who: &Who, mode: ModeIs) -> Result<(), VaultError> {
+    pub fn still_may_write(&self, right: &WriteRight, who: &CallerInfo, mode: ModeIs) -> Result<(), VaultError> {
         let (node, path) = match self.node_and_path(right.ino()) {
             Err(VaultError::NotFound) => return Ok(()),
             found => found?,

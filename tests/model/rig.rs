@@ -5,7 +5,7 @@ use pinfold::caller::{Callers, Daemon};
 use pinfold::fs::register::Register;
 use pinfold::fs::{Fs, FsError};
 use pinfold::meter::Whose;
-use pinfold::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
+use pinfold::model::{CallerInfo, Doubt, FileId, Gid, InstanceId, Label, Subject, Uid};
 use pinfold::seal::Protection;
 use pinfold::secret::Secret;
 use pinfold::store::Store;
@@ -65,8 +65,8 @@ impl Subject for Person {
 }
 
 impl Caller for Person {
-    fn who(&self) -> Who {
-        Who { uid: self.uid, gid: self.gid, pid: self.tid, ..Who::default() }
+    fn who(&self) -> CallerInfo {
+        CallerInfo { uid: self.uid, gid: self.gid, pid: self.tid, ..CallerInfo::default() }
     }
 }
 

@@ -37,4 +37,4 @@ pub use publication::{
 };
 pub use reserved::{AUTHORIZED_KEYS, CONTAINERS, Reserved};
 pub use timestamp::Timestamp;
-pub use who::{Doubt, FileId, InstanceId, Subject, Who};
+pub use who::{CallerInfo, Doubt, FileId, InstanceId, Subject};

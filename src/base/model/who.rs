@@ -95,7 +95,7 @@ pub trait Subject {
 
 /// What the audit log says of a caller. Absent fields could not be read, or do not apply.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Who {
+pub struct CallerInfo {
     /// User id, in the initial namespace.
     pub uid: u32,
     /// Group id, in the initial namespace.

@@ -39,7 +39,7 @@ impl Cancel {
     }
 
     /// Tells all of them, for good.
-    pub fn tell(&self) {
+    pub fn cancel(&self) {
         // It overflows after 2^64 times.
         let _ = self.0.write(1);
     }

@@ -44,7 +44,7 @@ fn called_off(script: &str, program: Program<'_>) -> Ended {
         scope.spawn(|| {
             // Ends once somebody has opened the other end.
             std::fs::read(&up).unwrap();
-            cancel.tell();
+            cancel.cancel();
         });
         let ended = program.run().unwrap();
         // If it did not: nobody waits for it any more.
@@ -238,7 +238,7 @@ fn who_is_told_to_stop_stops_and_stays_told() {
     let program = shell("", Manner::ALONE, SOON * 10);
     assert!(matches!(called_off(": >$UP; exec sleep 1000", program).end, End::Cancelled));
     let cancel = Cancel::new().unwrap();
-    cancel.tell();
+    cancel.cancel();
     let again = Program { cancel: Some(&cancel), ..shell("true", Manner::ALONE, SOON) };
     assert!(matches!(again.run().unwrap().end, End::Cancelled));
 }

@@ -192,7 +192,7 @@ pub fn explain(error: &clap::Error) -> Exit {
             let text = error.render().to_string();
             let first = text.split("\n\n").next().unwrap_or_default();
             let line = first.split_whitespace().collect::<Vec<_>>().join(" ");
-            super::failure::Failure::usage(line.trim_start_matches("error: ")).hint("pinfold help").tell()
+            super::failure::Failure::usage(line.trim_start_matches("error: ")).hint("pinfold help").print()
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `cert ca`: the own authority.
 
 use super::args::{Ca, CaAction};
-use super::{public_file, tell, to_file_or_stdout};
+use super::{print, public_file, to_file_or_stdout};
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::control::client::Client;
@@ -13,7 +13,7 @@ pub fn ca(config: &Config, args: Ca) -> Result<Exit, Failure> {
     match args.action {
         CaAction::Init { name, subject, key_type, days, json } => {
             let made = Client::connect(config)?.call(&CaInit { name, subject, key_type, days })?;
-            tell(&made, json)
+            print(&made, json)
         }
         CaAction::Sign { name, file, days, out } => {
             let request = public_file(&file)?;

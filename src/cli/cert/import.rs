@@ -105,7 +105,7 @@ pub fn import(config: &Config, args: Import) -> Result<Exit, Failure> {
             chain: chain.state.as_str().into(),
         });
     }
-    tell(&report, args.json, args.pretend)?;
+    print(&report, args.json, args.pretend)?;
     Ok(if report.stored.is_empty() { Exit::NothingToDo } else { Exit::Ok })
 }
 
@@ -211,7 +211,7 @@ fn pairs(found: &Found, report: &mut Report) -> BTreeMap<HostName, (usize, usize
     pairs
 }
 
-fn tell(report: &Report, json: bool, pretend: bool) -> Result<(), Failure> {
+fn print(report: &Report, json: bool, pretend: bool) -> Result<(), Failure> {
     with_stdout(|out| {
         if json {
             return show::json(out, report);

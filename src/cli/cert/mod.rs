@@ -69,7 +69,7 @@ fn request(config: &Config, args: Request) -> Result<Exit, Failure> {
 fn accept(config: &Config, args: Accept) -> Result<Exit, Failure> {
     let content = public_file(&args.file)?;
     let stored = Client::connect(config)?.call(&CertAccept { content, host: args.host, whole: None })?;
-    tell(&stored, args.json)
+    print(&stored, args.json)
 }
 
 fn selfsign(config: &Config, args: Selfsign) -> Result<Exit, Failure> {
@@ -82,7 +82,7 @@ fn selfsign(config: &Config, args: Selfsign) -> Result<Exit, Failure> {
         replace: Some(args.replace),
     };
     let stored = Client::connect(config)?.call(&asked)?;
-    tell(&stored, args.json)
+    print(&stored, args.json)
 }
 
 fn show(config: &Config, args: Show) -> Result<Exit, Failure> {
@@ -139,7 +139,7 @@ pub fn listing(client: &mut Client, list: &CertList) -> Result<CertListing, Fail
 }
 
 /// Says what was stored, and what of it may surprise.
-pub(super) fn tell(stored: &CertStored, json: bool) -> Result<Exit, Failure> {
+pub(super) fn print(stored: &CertStored, json: bool) -> Result<Exit, Failure> {
     with_stdout(|out| {
         if json {
             return show::json(out, stored);

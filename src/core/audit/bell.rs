@@ -1,6 +1,6 @@
 //! What wakes a thread that has something to do now and then, and ends it.
 
-use crate::lock::{Condvar, Mutex, MutexGuard};
+use crate::lock::{Condvar, Mutex};
 
 /// See the module.
 #[derive(Default)]
@@ -12,30 +12,26 @@ pub(super) struct Bell {
 
 impl Bell {
     pub fn wake(&self) {
-        self.lock().0 = true;
+        self.state.lock().0 = true;
         self.rung.notify_one();
     }
 
     /// Waits until it rings; `false` once it has ended.
     pub fn wait(&self) -> bool {
         let wait = |state: &mut (bool, bool)| !state.0 && !state.1;
-        let mut state = self.rung.wait_while(self.lock(), wait);
+        let mut state = self.rung.wait_while(self.state.lock(), wait);
         state.0 = false;
         !state.1
     }
 
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
-        self.lock().1
+        self.state.lock().1
     }
 
     /// Ends it.
     pub fn end(&self) {
-        self.lock().1 = true;
+        self.state.lock().1 = true;
         self.rung.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (bool, bool)> {
-        self.state.lock()
     }
 }

@@ -1,6 +1,6 @@
 //! What can be recorded: the operation, the decision, and the event that joins them to somebody.
 
-use crate::model::Who;
+use crate::model::CallerInfo;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -169,7 +169,7 @@ pub struct Event<'a> {
     /// The version that was opened or made.
     pub version: Option<u64>,
     /// Who asked.
-    pub who: &'a Who,
+    pub who: &'a CallerInfo,
     /// What was decided.
     pub decision: Decision,
     /// By which rule.

@@ -388,11 +388,17 @@ pub(super) fn push_escaped(out: &mut Vec<u8>, text: &str) {
 mod tests {
     use super::*;
     use crate::audit::Operation;
-    use crate::model::Who;
+    use crate::model::CallerInfo;
 
     fn line(path: &str, reason: &str) -> Vec<u8> {
-        let who =
-            Who { uid: 33, gid: 33, pid: 4711, start: Some(9), exe: Some("/usr/bin/\"x\"".into()), ..Who::default() };
+        let who = CallerInfo {
+            uid: 33,
+            gid: 33,
+            pid: 4711,
+            start: Some(9),
+            exe: Some("/usr/bin/\"x\"".into()),
+            ..CallerInfo::default()
+        };
         let (mut body, mut out) = (vec![], vec![]);
         push_event(
             &mut body,

@@ -304,7 +304,7 @@ fn push_unlisted(out: &mut Batch, uid: Option<u32>, unlisted: &Unlisted) {
 mod tests {
     use super::*;
     use crate::audit::{Decision, Operation, Record};
-    use crate::model::Who;
+    use crate::model::CallerInfo;
 
     struct Bench {
         refusals: Refusals,
@@ -316,7 +316,7 @@ mod tests {
             Bench { refusals: Refusals::default(), now: Instant::now() }
         }
         fn add(&mut self, uid: u32, path: &str) {
-            let who = Who { uid, ..Who::default() };
+            let who = CallerInfo { uid, ..CallerInfo::default() };
             let event = Event {
                 op: Operation::Open,
                 path,

@@ -3,7 +3,7 @@
 use super::rotated::Rotated;
 use super::tests::{FullDisk, allow, event, from_eight_threads, open, problems, records, settings, wait_until};
 use super::*;
-use crate::model::Who;
+use crate::model::CallerInfo;
 use crate::wire::LogProblemKind::*;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -248,7 +248,7 @@ fn the_first_of_repeated_opens_has_a_line_before_the_answer_and_the_sum_follows(
     assert_eq!(problems(&dir, Some(log.head())), []);
     // Other work is never summed up.
     for _ in 0..3 {
-        let who = Who { uid: 33, ..Who::default() };
+        let who = CallerInfo { uid: 33, ..CallerInfo::default() };
         log.allowed(&Event { op: Operation::Commit, ..event(&who, "svc/other", Decision::Allowed) }).unwrap();
     }
     assert_eq!(log.recent("svc/other", 10).unwrap().len(), 3);

@@ -3,7 +3,7 @@
 //! Owns the look into the user and group databases (getgrouplist(3)). It is no process, so conditions on a process (its
 //! unit, its program, its label) are a doubt. It decides nothing.
 
-use crate::model::{Doubt, FileId, Gid, IdMaps, InstanceId, Label, Recipient, Subject, Uid, Who};
+use crate::model::{CallerInfo, Doubt, FileId, Gid, IdMaps, InstanceId, Label, Recipient, Subject, Uid};
 use nix::unistd::{self, Group, User};
 use std::ffi::CString;
 
@@ -71,9 +71,9 @@ impl Account {
     }
 
     /// What the audit log says of it: no process.
-    pub fn who(&self) -> Who {
+    pub fn who(&self) -> CallerInfo {
         let container = self.instance.as_ref().map(|i| i.id.as_str().into());
-        Who { uid: self.uid.0, gid: self.gid.0, container, ..Who::default() }
+        CallerInfo { uid: self.uid.0, gid: self.gid.0, container, ..CallerInfo::default() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Callers that do not come through the mount: peers of the control socket, and the daemon itself.
 
 use super::{Callers, Process};
-use crate::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
+use crate::model::{CallerInfo, Doubt, FileId, Gid, InstanceId, Label, Subject, Uid};
 
 /// The other end of a connection to the control socket, by SO_PEERCRED: what it was when it connected.
 pub struct Control {
@@ -20,7 +20,7 @@ impl Control {
     }
 
     /// What the audit log says of it.
-    pub fn who(&self) -> Who {
+    pub fn who(&self) -> CallerInfo {
         self.process.who()
     }
 }
@@ -71,8 +71,8 @@ pub struct Daemon;
 
 impl Daemon {
     /// What the audit log says of it: uid 0, no process.
-    pub fn who(&self) -> Who {
-        Who::default()
+    pub fn who(&self) -> CallerInfo {
+        CallerInfo::default()
     }
 }
 

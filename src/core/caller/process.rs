@@ -4,7 +4,7 @@ use super::cache::{Cgroup, PidNs, Seen};
 use super::handle::{Handle, field};
 use super::place::is_below;
 use super::{NsId, Shared, Whereabouts, unit};
-use crate::model::{Doubt, FileId, Gid, InstanceId, Label, Subject, Uid, Who};
+use crate::model::{CallerInfo, Doubt, FileId, Gid, InstanceId, Label, Subject, Uid};
 use crate::sys::mount;
 use std::borrow::Cow;
 use std::fs::File;
@@ -79,16 +79,16 @@ impl Process {
     }
 
     /// The same, with somebody who speaks for it, for the audit log.
-    pub fn through(mut self, helper: &Who) -> Self {
+    pub fn through(mut self, helper: &CallerInfo) -> Self {
         let exe = helper.exe.as_deref().unwrap_or("?");
         self.through = Some(format!("pid {} uid {} {exe}", helper.pid, helper.uid).into());
         self
     }
 
     /// Everything the audit log wants to know, as far as it can be read. About 4 µs for a process that was seen before.
-    pub fn who(&self) -> Who {
+    pub fn who(&self) -> CallerInfo {
         let (uid, gid, through) = (self.uid.0, self.gid.0, self.through.clone());
-        let mut who = Who { uid, gid, pid: self.tid, through, ..Who::default() };
+        let mut who = CallerInfo { uid, gid, pid: self.tid, through, ..CallerInfo::default() };
         let Ok(handle) = self.handle() else { return who };
         who.pid = handle.tgid().unwrap_or(self.tid);
         let inode = handle.inode();

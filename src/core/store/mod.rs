@@ -144,7 +144,7 @@ impl Store {
     }
 
     /// Each commit is told from now on, and what is found when the store is verified. Never blocks. The first who asks is told.
-    pub fn tell_generations(&self, told: Box<dyn Fn(Generation) + Send + Sync>) {
+    pub fn on_generation(&self, told: Box<dyn Fn(Generation) + Send + Sync>) {
         let _ = self.told.set(told);
     }
 

@@ -10,7 +10,7 @@ mod writing;
 use super::FsError;
 use super::quota::{Charge, Payer};
 use crate::lock::{Mutex, MutexGuard, rank};
-use crate::model::{Ino, Timestamp, Uid, Who};
+use crate::model::{CallerInfo, Ino, Timestamp, Uid};
 use crate::secret::Secret;
 use crate::vault::{ModeIs, WriteRight};
 use std::collections::{HashMap, HashSet};
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 struct Writer {
     right: WriteRight,
     /// Who opened it: at FLUSH and RELEASE nobody may be asked.
-    who: Who,
+    who: CallerInfo,
     /// What it was called then: a lock forgets all names.
     path: String,
     tid: u32,
@@ -139,7 +139,7 @@ impl Dirties {
     }
 
     /// Forgets all: how many handles there were, whose writing was lost by it, and the path.
-    pub fn clear(&self) -> (usize, Vec<(Who, String)>) {
+    pub fn clear(&self) -> (usize, Vec<(CallerInfo, String)>) {
         let writers = std::mem::take(&mut *self.writers.lock());
         self.copies.lock().clear();
         let lost = |(number, writer): (&u64, &Arc<Writer>)| {

@@ -9,7 +9,7 @@ use crate::fs::quota::Payer;
 use crate::fs::{Fs, FsError, Opened};
 use crate::lock::Mutex;
 use crate::meter::Resource;
-use crate::model::{Ino, Timestamp, VersionNo, Who};
+use crate::model::{CallerInfo, Ino, Timestamp, VersionNo};
 use crate::secret::Secret;
 use crate::vault::{Caller, Content, VaultError, WriteRight};
 use std::sync::Arc;
@@ -168,7 +168,7 @@ impl Fs {
         &self,
         op: audit::Operation,
         ino: Ino,
-        who: impl FnOnce() -> Who,
+        who: impl FnOnce() -> CallerInfo,
         result: Result<R, FsError>,
     ) -> Result<R, FsError> {
         if let Err(FsError::Vault(error)) = &result

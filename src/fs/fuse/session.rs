@@ -88,7 +88,7 @@ impl Mounted {
         let (store, generation) = vault.store_standing().map_err(io::Error::other)?;
         fs.register().stands(Standing { store, generation: generation.0 });
         let noting = Arc::downgrade(&fs);
-        vault.tell_generations(Box::new(move |generation| {
+        vault.on_generation(Box::new(move |generation| {
             noting.upgrade().inspect(|fs| fs.register().committed(generation.0));
         }));
         let offered = Arc::new(OnceLock::new());

@@ -14,7 +14,7 @@ mod spread;
 mod tests;
 
 use super::register::{Entry, Register, Spread as Row};
-use crate::lock::{Mutex, MutexGuard};
+use crate::lock::Mutex;
 use crate::model::Ino;
 use crate::store::BlobKey;
 use spread::{FIRST, Held, LAST, Spread};
@@ -156,7 +156,7 @@ impl Nodes {
 
     /// The number that whoever looks the name up is given. A thread that was sent elsewhere is given that.
     pub fn named(&self, ino: Ino, tid: u32) -> Node {
-        let inner = self.lock();
+        let inner = self.0.lock();
         let sent = inner.sent.get(&(tid, ino)).filter(|sent| sent.when.elapsed() < MEMORY).map(|sent| sent.to);
         let current = || inner.secrets.get(&ino).map_or(inner.base, |spread| spread.current);
         Node { ino, counter: if ino < Ino::FIRST { 0 } else { sent.unwrap_or_else(current) } }
@@ -169,7 +169,7 @@ impl Nodes {
 
     /// Every number that the kernel may have of it.
     pub fn all(&self, ino: Ino) -> Vec<Node> {
-        let inner = self.lock();
+        let inner = self.0.lock();
         let mut all = vec![0, inner.base];
         if let Some(spread) = inner.secrets.get(&ino) {
             all.extend((0..FIRST).filter(|counter| *counter <= spread.last));
@@ -183,12 +183,12 @@ impl Nodes {
 
     /// Whether the kernel may have more than one number of it.
     pub fn is_spread(&self, ino: Ino) -> bool {
-        self.lock().secrets.get(&ino).is_some_and(|spread| spread.last > 0)
+        self.0.lock().secrets.get(&ino).is_some_and(|spread| spread.last > 0)
     }
 
     /// Lets an open in under the number it came by, or sends this thread elsewhere.
     pub fn place(&self, register: &Register, asked: Node, tid: u32, want: Want) -> Result<Admitted, Elsewhere> {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let sent = inner.sent.remove(&(tid, asked.ino)).filter(|sent| sent.when.elapsed() < MEMORY);
         let spread = inner.spread(asked.ino);
         let held = spread.at(asked.counter);
@@ -226,31 +226,31 @@ impl Nodes {
 
     /// It came to nothing.
     pub fn take_back(&self, place: Admitted) {
-        self.lock().leave(place);
+        self.0.lock().leave(place);
     }
 
     /// It has this number from now on.
     pub fn keep(&self, number: u64, place: Admitted, instance: Option<Ino>) {
         if place.counted {
-            self.lock().open.insert(number, Open { place, instance, filled: false });
+            self.0.lock().open.insert(number, Open { place, instance, filled: false });
         }
     }
 
     /// Whether nothing may be mapped through this handle.
     pub fn is_plain(&self, number: u64) -> bool {
-        self.lock().open.get(&number).is_some_and(|open| open.place.plain)
+        self.0.lock().open.get(&number).is_some_and(|open| open.place.plain)
     }
 
     /// It was decided anew, for somebody inside that instance.
     pub fn decided(&self, number: u64, instance: Option<Ino>) {
-        if let Some(open) = self.lock().open.get_mut(&number) {
+        if let Some(open) = self.0.lock().open.get_mut(&number) {
             open.instance = instance;
         }
     }
 
     /// The kernel is about to be given pages of what is open under this number; whether it may.
     pub fn fill(&self, register: &Register, number: u64) -> bool {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let Some(open) = inner.open.get(&number).copied() else { return false };
         let node = open.place.node;
         let Some(spread) = inner.secrets.get_mut(&node.ino) else { return false };
@@ -274,7 +274,7 @@ impl Nodes {
 
     /// It was released. Its number, if the kernel was given pages through it.
     pub fn release(&self, number: u64) -> Option<Node> {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let open = inner.open.remove(&number)?;
         inner.leave(open.place);
         open.filled.then_some(open.place.node)
@@ -282,16 +282,12 @@ impl Nodes {
 
     /// The numbers that the kernel has pages of, through handles that are open.
     pub fn filled(&self, of: impl Fn(Option<Ino>) -> bool) -> Vec<Node> {
-        let inner = self.lock();
+        let inner = self.0.lock();
         let mut all: Vec<_> =
             inner.open.values().filter(|o| o.filled && of(o.instance)).map(|o| o.place.node).collect();
         all.sort_unstable();
         all.dedup();
         all
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock()
     }
 }
 

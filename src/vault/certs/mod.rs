@@ -328,7 +328,7 @@ impl Vault {
                     let mode = if last { mode } else { 0o755 };
                     let new = NewNode { parent: at, name, kind: Kind::Directory, mode, umask: 0, target: None };
                     let made = self.create(caller, new)?.ino;
-                    self.tell(Change::Entry { parent: at, name: name.clone() });
+                    self.notify(Change::Entry { parent: at, name: name.clone() });
                     made
                 }
             };

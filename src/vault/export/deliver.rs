@@ -45,7 +45,7 @@ impl Vault {
     pub fn next_errand(&self, within: Duration) -> Option<Errand> {
         let until = Instant::now() + within;
         loop {
-            let mut board = self.exporter.board();
+            let mut board = self.exporter.board.lock();
             let (host, is_ack) = loop {
                 let now = Instant::now();
                 if board.stop || now >= until {
@@ -64,7 +64,7 @@ impl Vault {
             match self.errand(&host, is_ack) {
                 Some(errand) => return Some(errand),
                 None => {
-                    let mut board = self.exporter.board();
+                    let mut board = self.exporter.board.lock();
                     let live = board.live(&host);
                     live.busy = false;
                     if is_ack { live.ack_at = None } else { live.deliver_at = None }
@@ -80,13 +80,13 @@ impl Vault {
 
     /// Whether the daemon ends.
     pub fn exports_ended(&self) -> bool {
-        self.exporter.board().stop
+        self.exporter.board.lock().stop
     }
 
     fn errand(&self, name: &HostName, is_ack: bool) -> Option<Errand> {
         let record = self.host_record(name).ok()?;
         let (host, tries) = {
-            let mut board = self.exporter.board();
+            let mut board = self.exporter.board.lock();
             let live = board.live(name);
             (live.host.clone()?, if is_ack { live.ack_tries } else { live.tries })
         };
@@ -115,7 +115,7 @@ impl Vault {
         };
         let newest = self.host_record(host).map(|record| record.serial);
         {
-            let mut board = self.exporter.board();
+            let mut board = self.exporter.board.lock();
             let live = board.live(host);
             live.busy = false;
             match &outcome {
@@ -172,7 +172,7 @@ impl Vault {
         let outcome = found.and_then(|bytes| bytes.map(|bytes| self.take_ack(host, &bytes)).transpose());
         let record = self.host_record(name);
         let open = record.is_ok_and(|record| record.acked < record.delivered);
-        let mut board = self.exporter.board();
+        let mut board = self.exporter.board.lock();
         let live = board.live(name);
         live.busy = false;
         match outcome {

@@ -13,7 +13,7 @@ impl Vault {
     /// the admins of all hosts then. `None` at the end.
     pub fn wait_for_admins(&self, within: Duration) -> Option<Vec<String>> {
         let until = Instant::now() + within;
-        let mut board = self.exporter.board();
+        let mut board = self.exporter.board.lock();
         loop {
             if board.stop {
                 return None;
@@ -25,7 +25,7 @@ impl Vault {
             board = self.exporter.due.wait_timeout(board, left).0;
         }
         drop(board);
-        let plan = self.exporter.plan();
+        let plan = self.exporter.plan.lock();
         let Some(plan) = plan.as_ref() else { return Some(Vec::new()) };
         let policy = plan.policy();
         let admins: BTreeSet<&str> =
@@ -37,7 +37,7 @@ impl Vault {
     /// known of them stays.
     pub fn set_home_keys(&self, users: &[String], keys: HashMap<String, Vec<String>>) {
         let changed = {
-            let mut board = self.exporter.board();
+            let mut board = self.exporter.board.lock();
             let before = board.home_keys.clone();
             board.home_keys.retain(|user, _| users.contains(user));
             board.home_keys.extend(keys.into_iter().filter(|(user, _)| users.contains(user)));
@@ -56,7 +56,7 @@ impl Vault {
         if !self.exporter.settings().is_ok_and(|settings| settings.export.home_keys) {
             return Ok(());
         }
-        let mut board = self.exporter.board();
+        let mut board = self.exporter.board.lock();
         for admin in &mut list.admins {
             match board.home_keys.get(&admin.user) {
                 Some(keys) => admin.home_keys = keys.clone(),

@@ -92,7 +92,7 @@ impl Vault {
         again: Again,
         signing: Option<&Signing>,
     ) -> Result<Vec<ExportedHost>, VaultError> {
-        let _alone = self.exporter.making();
+        let _alone = self.exporter.making.lock();
         let mut names = OwnerNames::default();
         let mut all = Vec::new();
         for some in hosts.chunks(AT_ONCE) {
@@ -113,7 +113,7 @@ impl Vault {
         signing: Option<&Signing>,
         names: &mut OwnerNames,
     ) -> Result<(Vec<Job>, Vec<ExportedHost>), VaultError> {
-        let guard = self.exporter.plan();
+        let guard = self.exporter.plan.lock();
         let Some(plan) = guard.as_ref() else { return Ok(Default::default()) };
         let signer = self.signer_current()?.ok_or_else(|| VaultError::Invalid("there is no signing key".into()))?;
         // Whom the policy has no more by now gets nothing.
@@ -133,7 +133,7 @@ impl Vault {
             };
             let newest = (record.serial > 0).then_some(record.serial);
             if let Err(error) = known {
-                self.exporter.board().failed(&host.name, &error, None);
+                self.exporter.board.lock().failed(&host.name, &error, None);
                 done.push(outcome(ExportState::Failed, newest, Some(error)));
                 continue;
             }
@@ -141,7 +141,7 @@ impl Vault {
                 Ok(recipient) => recipient,
                 Err(error) => {
                     let error = format!("line {} of the policy: its recipient: {error}", host.because.line);
-                    self.exporter.board().failed(&host.name, &error, None);
+                    self.exporter.board.lock().failed(&host.name, &error, None);
                     done.push(outcome(ExportState::Failed, newest, Some(error)));
                     continue;
                 }
@@ -151,12 +151,12 @@ impl Vault {
             let is_there = record.serial <= record.delivered
                 || Outbox::of(&self.exporter.settings()?.outbox, &host.name).has(record.serial);
             if again == Again::IfChanged && digest == record.digest && is_there {
-                self.exporter.board().unchanged(&host.name);
+                self.exporter.board.lock().unchanged(&host.name);
                 done.push(outcome(ExportState::Unchanged, newest, None));
                 continue;
             }
             if signing.is_none() {
-                self.exporter.board().unsigned(&host.name);
+                self.exporter.board.lock().unsigned(&host.name);
                 done.push(outcome(ExportState::Unsigned, newest, None));
                 continue;
             }
@@ -259,7 +259,7 @@ impl Vault {
     }
 
     fn made(&self, job: &Job, notes: Vec<String>) -> ExportedHost {
-        self.exporter.board().made(&job.host, notes, DeliverWhen::now(&job.host));
+        self.exporter.board.lock().made(&job.host, notes, DeliverWhen::now(&job.host));
         self.tidy_outbox(&job.host.name);
         job.became(ExportState::Made, None)
     }
@@ -268,7 +268,7 @@ impl Vault {
         let name = &job.host.name;
         if !self.is_ended() {
             tracing::error!(host = %name, serial = job.serial, %error, "no bundle could be made");
-            self.exporter.board().failed(name, error, Some(job.serial));
+            self.exporter.board.lock().failed(name, error, Some(job.serial));
             // Its number is spent, and what it stood for was never there.
             let forget = |record: &mut HostRecord| {
                 if record.serial == job.serial {

@@ -32,7 +32,7 @@ pub use touched::ExportTouched;
 
 use super::{State, Vault, VaultError};
 use crate::config::Config;
-use crate::lock::{Condvar, Mutex, MutexGuard, rank};
+use crate::lock::{Condvar, Mutex, rank};
 use crate::model::{ConsoleName, HostName};
 use board::Board;
 use plan::Plan;
@@ -107,48 +107,28 @@ impl Exporter {
     /// These may be other than what hosts have by now. Never blocks for long: it is called under the vault's locks.
     pub fn touch(&self, touched: ExportTouched) {
         if !touched.is_empty() && self.settings.get().is_some() {
-            self.inbox().touched.extend(touched);
+            self.inbox.lock().touched.extend(touched);
             self.news.notify_one();
         }
     }
 
     /// All of them may.
     pub fn touch_all(&self) {
-        self.inbox().touched = ExportTouched { all: true, ..ExportTouched::default() };
+        self.inbox.lock().touched = ExportTouched { all: true, ..ExportTouched::default() };
         self.news.notify_one();
         self.due.notify_all();
     }
 
     /// Ends the threads, soon.
     pub fn stop(&self) {
-        self.inbox().stop = true;
-        self.board().stop = true;
+        self.inbox.lock().stop = true;
+        self.board.lock().stop = true;
         self.news.notify_all();
         self.due.notify_all();
     }
 
     fn settings(&self) -> Result<&ExportSettings, VaultError> {
         self.settings.get().ok_or_else(|| VaultError::Failed("nothing is exported here".into()))
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock()
-    }
-
-    fn making(&self) -> MutexGuard<'_, (), { rank::ALONE }> {
-        self.making.lock()
-    }
-
-    fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
-        self.plan.lock()
-    }
-
-    fn stamp(&self) -> MutexGuard<'_, Option<watch::Stamp>> {
-        self.stamp.lock()
-    }
-
-    fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock()
     }
 }
 

@@ -15,7 +15,7 @@ impl Vault {
             return Err(VaultError::Locked);
         }
         self.bring_up_to_date()?;
-        let guard = self.exporter.plan();
+        let guard = self.exporter.plan.lock();
         let plan = guard.as_ref().ok_or_else(|| self.no_plan())?;
         let mut names = OwnerNames::default();
         let numbers = Self::chosen(plan, hosts)?;

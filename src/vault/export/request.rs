@@ -56,7 +56,7 @@ impl Vault {
         }
         self.bring_up_to_date()?;
         let (chosen, order) = {
-            let guard = self.exporter.plan();
+            let guard = self.exporter.plan.lock();
             let plan = guard.as_ref().ok_or_else(|| self.no_plan())?;
             let policy = Arc::clone(plan.policy());
             let names: Vec<HostName> =
@@ -69,7 +69,7 @@ impl Vault {
             if let Ok(name) = HostName::parse(&host.host) {
                 let behind = self.host_record(&name).is_ok_and(|record| record.serial > record.delivered);
                 if behind {
-                    self.exporter.board().deliver_at_once(&name);
+                    self.exporter.board.lock().deliver_at_once(&name);
                 }
             }
         }
@@ -77,7 +77,7 @@ impl Vault {
         let place: HashMap<&str, usize> = order.hosts().iter().enumerate().map(|(i, h)| (h.name.as_str(), i)).collect();
         made.sort_by_key(|host| place.get(host.host.as_str()).copied());
         if hosts.is_none() && made.iter().all(|host: &ExportedHost| host.state != ExportState::Failed) {
-            self.exporter.board().signer_error = None;
+            self.exporter.board.lock().signer_error = None;
         }
         Ok(Exported { hosts: made })
     }
@@ -90,7 +90,7 @@ impl Vault {
         }
         // It stays in the inbox: for other hosts than these the thread makes bundles by it.
         let touched = {
-            let inbox = self.exporter.inbox();
+            let inbox = self.exporter.inbox.lock();
             ExportTouched {
                 nodes: inbox.touched.nodes.clone(),
                 moved: inbox.touched.moved.clone(),
@@ -122,7 +122,7 @@ impl Vault {
         if self.locked_since().is_some() {
             return VaultError::Locked;
         }
-        match &self.exporter.board().policy_error {
+        match &self.exporter.board.lock().policy_error {
             Some(error) => VaultError::Invalid(error.clone()),
             None => VaultError::Failed("the policy is just being read; try again".into()),
         }
@@ -135,7 +135,7 @@ impl Vault {
             self.exporter.touch_all();
         }
         let policy = {
-            let guard = self.exporter.plan();
+            let guard = self.exporter.plan.lock();
             Arc::clone(guard.as_ref().ok_or_else(|| self.no_plan())?.policy())
         };
         let current = self.signer_current()?.map(|current| current.fingerprint);
@@ -146,7 +146,7 @@ impl Vault {
     fn host_info(&self, host: &Host, signer: Option<&str>, outbox: &std::path::Path) -> Result<HostInfo, Fault> {
         let record = self.host_record(&host.name)?;
         let (standing, general) = {
-            let board = self.exporter.board();
+            let board = self.exporter.board.lock();
             (board.standing(&host.name), board.signer_error.clone())
         };
         let number = |serial: u64| (serial > 0).then_some(serial);
@@ -174,11 +174,11 @@ impl Vault {
 
     /// For the status and the metrics: hosts, and how many of them wait for a delivery or have something wrong.
     pub fn export_counts(&self) -> (u64, u64, u64) {
-        let Some(policy) = self.exporter.plan().as_ref().map(|plan| Arc::clone(plan.policy())) else {
+        let Some(policy) = self.exporter.plan.lock().as_ref().map(|plan| Arc::clone(plan.policy())) else {
             return (0, 0, 0);
         };
         let (mut waiting, mut wrong) = (0, 0);
-        let board = self.exporter.board();
+        let board = self.exporter.board.lock();
         let general = board.signer_error.is_some();
         for host in policy.hosts() {
             let standing = board.standing(&host.name);

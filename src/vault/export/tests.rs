@@ -176,7 +176,7 @@ fn made(done: Vec<crate::wire::ExportedHost>) -> Vec<String> {
 
 /// The hosts that the changes since the last time touch, as the thread finds them, and for which it makes bundles.
 fn follow(vault: &Vault) -> (Vec<String>, Vec<String>) {
-    let touched = std::mem::take(&mut vault.exporter.inbox().touched);
+    let touched = std::mem::take(&mut vault.exporter.inbox.lock().touched);
     let hosts = vault.follow(&touched);
     let names = hosts.iter().map(ToString::to_string).collect();
     let signing = vault.signing(None).unwrap();
@@ -229,7 +229,7 @@ fn a_change_touches_exactly_the_hosts_that_have_it_and_no_change_makes_no_bundle
     let rig = Rig::new();
     let vault = filled(&rig);
     export(&vault);
-    std::mem::take(&mut vault.exporter.inbox().touched);
+    std::mem::take(&mut vault.exporter.inbox.lock().touched);
     let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
     let touches = |expected: &[&str], what: &str| {
         let (_, made) = follow(&vault);
@@ -295,7 +295,7 @@ fn a_new_policy_makes_bundles_for_those_it_changes_something_for() {
     let error = vault.serve(&root(), Export::default()).unwrap_err().to_string();
     assert!(error.contains("policy:1"), "{error}");
     put(&vault, "all/x/ca", "changed");
-    assert!(vault.exporter.plan().is_none(), "with a wrong policy nobody gets anything");
+    assert!(vault.exporter.plan.lock().is_none(), "with a wrong policy nobody gets anything");
     rig.policy("share h2 : web/** all/**\nshare h3 : nut/pin\n");
     assert_eq!(export(&vault), ["h2"]);
 }
@@ -738,7 +738,7 @@ fn a_view_goes_along_composed_and_follows_its_sources() {
     };
     vault.serve(&root(), asked.clone()).unwrap();
     assert_eq!(export(&vault), ["h1", "h2", "h3"]);
-    std::mem::take(&mut vault.exporter.inbox().touched);
+    std::mem::take(&mut vault.exporter.inbox.lock().touched);
     let view = |text: &str| ("nut/view".to_owned(), text.to_owned());
     assert_eq!(rig.content(&vault, "h1")[1..], [view("one\ntwo\n")]);
     let entry = rig.open("h1", &trust(&vault, "h1")).unwrap().index().entries[1].clone();

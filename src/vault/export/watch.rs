@@ -67,7 +67,7 @@ impl Vault {
 
     /// The policy's file is to be read again, now.
     pub fn reload_policy(&self) {
-        self.exporter.inbox().reload = true;
+        self.exporter.inbox.lock().reload = true;
         self.exporter.news.notify_one();
     }
 
@@ -80,9 +80,9 @@ impl Vault {
             let Some(mut touched) = self.wait_for_changes(settings) else { return };
             if self.locked_since().is_some() {
                 // The unlock will say that everything is to be looked at.
-                *self.exporter.plan() = None;
-                self.exporter.board().pause();
-                *self.exporter.stamp() = None;
+                *self.exporter.plan.lock() = None;
+                self.exporter.board.lock().pause();
+                *self.exporter.stamp.lock() = None;
                 left = Default::default();
                 continue;
             }
@@ -122,7 +122,7 @@ impl Vault {
             waited.0
         };
         let begun = Instant::now();
-        let mut inbox = self.exporter.inbox();
+        let mut inbox = self.exporter.inbox.lock();
         while !inbox.stop && !inbox.reload && inbox.touched.is_empty() && begun.elapsed() < LOOK {
             inbox = wait(inbox, LOOK.saturating_sub(begun.elapsed()));
         }
@@ -150,7 +150,7 @@ impl Vault {
 
     /// Reads the policy if it is another one than was read, and applies it to the tree. Whether there is a new one.
     pub(super) fn read_policy(&self, settings: &ExportSettings) -> bool {
-        let mut stamp = self.exporter.stamp();
+        let mut stamp = self.exporter.stamp.lock();
         let now = Stamp::of(&settings.policy);
         if *stamp == Some(now) {
             return false;
@@ -162,8 +162,8 @@ impl Vault {
             Err(error) => {
                 // Who is to get what is in doubt: nobody gets anything new.
                 tracing::error!(%error, "the policy cannot be read: no bundles are made");
-                *self.exporter.plan() = None;
-                self.exporter.board().policy_error = Some(error.to_string());
+                *self.exporter.plan.lock() = None;
+                self.exporter.board.lock().policy_error = Some(error.to_string());
                 let reason = format!("the policy cannot be read: {error}");
                 self.refuse(audit::Operation::Policy, "", None, &Daemon.who(), &reason);
                 return false;
@@ -171,7 +171,7 @@ impl Vault {
             Ok(policy) => policy,
         };
         let hosts = policy.hosts().len();
-        let known = self.exporter.plan().as_ref().map(|plan| plan.policy().hosts().len());
+        let known = self.exporter.plan.lock().as_ref().map(|plan| plan.policy().hosts().len());
         let mut plan = Plan::new(Arc::new(policy));
         let looked = self.with_tree(|tree| plan.look_at_all(tree));
         if looked.is_err() {
@@ -186,8 +186,8 @@ impl Vault {
                 return false;
             }
         }
-        let mut held = self.exporter.plan();
-        let mut board = self.exporter.board();
+        let mut held = self.exporter.plan.lock();
+        let mut board = self.exporter.board.lock();
         board.policy_error = None;
         // Before anybody asks: until then there are no bundles.
         board.home_keys_wanted = settings.export.home_keys;
@@ -200,7 +200,7 @@ impl Vault {
 
     /// Brings the plan up to date. The hosts that are touched.
     pub(super) fn follow(&self, touched: &ExportTouched) -> BTreeSet<HostName> {
-        let mut plan = self.exporter.plan();
+        let mut plan = self.exporter.plan.lock();
         let Some(plan) = plan.as_mut() else { return BTreeSet::new() };
         let hosts = self.with_tree(|tree| plan.follow(tree, touched)).unwrap_or_default();
         hosts.into_iter().map(|no| plan.host(no).name.clone()).collect()
@@ -209,7 +209,7 @@ impl Vault {
     /// Goes on where a daemon before this one stopped: bundles that were made and not delivered, drafts that were not
     /// finished.
     pub(super) fn take_up_exports(&self) {
-        let hosts = match self.exporter.plan().as_ref() {
+        let hosts = match self.exporter.plan.lock().as_ref() {
             Some(plan) => Arc::clone(plan.policy()),
             None => return,
         };
@@ -217,17 +217,17 @@ impl Vault {
         for host in hosts.hosts() {
             let Ok(record) = self.host_record(&host.name) else { return };
             let outbox = Outbox::of(&settings.outbox, &host.name);
-            let alone = self.exporter.making();
+            let alone = self.exporter.making.lock();
             let cleared = outbox.clear_drafts();
             drop(alone);
             if let Err(error) = cleared {
                 tracing::warn!(host = %host.name, %error, "the outbox cannot be cleared of what was not finished");
             }
             if record.serial > record.delivered && outbox.has(record.serial) {
-                self.exporter.board().deliver_now(&host.name);
+                self.exporter.board.lock().deliver_now(&host.name);
             }
             if record.delivered > record.acked {
-                self.exporter.board().ack_now(&host.name);
+                self.exporter.board.lock().ack_now(&host.name);
             }
         }
         self.exporter.due.notify_all();
@@ -235,7 +235,7 @@ impl Vault {
 
     /// Bundles that nobody has taken are made anew when half of their time is over.
     fn forget_ageing(&self) {
-        let Some(policy) = self.exporter.plan().as_ref().map(|plan| Arc::clone(plan.policy())) else { return };
+        let Some(policy) = self.exporter.plan.lock().as_ref().map(|plan| Arc::clone(plan.policy())) else { return };
         let Ok(settings) = self.exporter.settings() else { return };
         let now = Timestamp::now();
         for host in policy.hosts() {
@@ -246,14 +246,14 @@ impl Vault {
             let taken = if host.ack.is_some() && host.ack_from().is_some() { record.acked } else { record.delivered };
             if old && taken < record.serial {
                 tracing::info!(host = %host.name, serial = record.serial, "nobody took the bundle; it is made anew");
-                self.exporter.board().remake_now(&host.name);
+                self.exporter.board.lock().remake_now(&host.name);
             }
         }
     }
 
     /// Hosts whose bundles are to be made in any case, since the last try failed.
     fn remakes(&self) -> Vec<HostName> {
-        let names = self.exporter.board().take_remakes(Instant::now());
+        let names = self.exporter.board.lock().take_remakes(Instant::now());
         // What it stood for is not what the host has.
         let forget = |name: &HostName| self.change_host(name, |record| record.digest = [0; 32]).is_ok();
         names.into_iter().filter(forget).collect()
@@ -270,7 +270,7 @@ impl Vault {
             let signing = if manual { None } else { Some(self.signing(None)?) };
             self.make(&hosts, Again::IfChanged, signing.as_ref())
         });
-        let mut board = self.exporter.board();
+        let mut board = self.exporter.board.lock();
         match made {
             Ok(_) => {
                 board.signer_error = None;

@@ -211,7 +211,7 @@ impl Vault {
             std::mem::replace(&mut open.tree, tree)
         })?;
         drop((writer, before));
-        changes.into_iter().for_each(|change| self.tell(change));
+        changes.into_iter().for_each(|change| self.notify(change));
         let _ = std::fs::remove_file(self.store.dir().join(super::ACKS).join(ack_file(&record.host, &console)));
         Ok(left)
     }

@@ -206,8 +206,8 @@ impl Vault {
         drop(writer);
         drop(before);
         fault::at(fault::Point::Shown)?;
-        touched.into_iter().for_each(|touched| self.tell_unit(Some(touched)));
-        changes.into_iter().for_each(|change| self.tell(change));
+        touched.into_iter().for_each(|touched| self.notify_unit(Some(touched)));
+        changes.into_iter().for_each(|change| self.notify(change));
         Ok(report(arrived, outcome, plan))
     }
 

@@ -735,7 +735,7 @@ fn units_and_published_keys_hear_of_what_came() {
     let host = Host::new();
     let vault = host.vault_with(Settings { on_change: true, ..Settings::default() });
     let (told, changes) = std::sync::mpsc::channel();
-    vault.tell_units(told);
+    vault.notify_units(told);
     let mut console = Console::join(&vault, "hq", None);
     let mut tree = of(&[("a", "1"), ("b", "1")]);
     tree.file("a", "1").xattrs = vec![("user.pinfold.on-change".into(), b"reload:x.service".to_vec())];

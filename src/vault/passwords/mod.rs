@@ -144,7 +144,7 @@ impl Vault {
                 Some(ino) => ino,
                 None => {
                     let ino = self.make_hidden(caller, parent, folder, Kind::Directory)?;
-                    self.tell(Change::Entry { parent, name: folder.clone() });
+                    self.notify(Change::Entry { parent, name: folder.clone() });
                     ino
                 }
             };
@@ -163,7 +163,7 @@ impl Vault {
         let right = self.open_write(caller, ino)?;
         let content = Content { bytes: content, mtime: Some(Timestamp::now()) };
         let version = self.commit(&right, &caller.who(), content)?.ok_or(VaultError::NotFound)?;
-        self.tell(if made { Change::Entry { parent, name: name.clone() } } else { Change::Node(ino) });
+        self.notify(if made { Change::Entry { parent, name: name.clone() } } else { Change::Node(ino) });
         Ok(version.0)
     }
 
@@ -189,7 +189,7 @@ impl Vault {
         let (directory, name) = path.split_last().ok_or(VaultError::NotFound)?;
         let parent = self.found(&directory)?.ok_or(VaultError::NotFound)?;
         self.transact(|writer| self.unlink_locked(writer, caller, parent, name, event))?;
-        self.tell(Change::Entry { parent, name: name.clone() });
+        self.notify(Change::Entry { parent, name: name.clone() });
         Ok(())
     }
 }
@@ -257,7 +257,7 @@ impl Serve<PasswordRemove> for Vault {
                 Err(VaultError::NotEmpty | VaultError::NotFound) => break,
                 Err(error) => return Err(error.into()),
             }
-            self.tell(Change::Entry { parent, name: name.clone() });
+            self.notify(Change::Entry { parent, name: name.clone() });
             folder = above;
         }
         self.sync()?;

@@ -9,7 +9,7 @@ use crate::audit;
 use crate::caller::Account;
 use crate::keyring::publish::{KeyringOwner, Order, PublishError, PublishedKey};
 use crate::model::{
-    DescribedBy, Ino, InstanceId, Kind, PUBLISH_XATTR, Publication, Recipient, Scope, Subject, Timestamp, Who,
+    CallerInfo, DescribedBy, Ino, InstanceId, Kind, PUBLISH_XATTR, Publication, Recipient, Scope, Subject, Timestamp,
     parse_publications,
 };
 use crate::secret::Kek;
@@ -40,7 +40,7 @@ pub(super) struct Slot {
     pub instance: Option<InstanceId>,
     pub path: String,
     pub scope: Scope,
-    pub who: Who,
+    pub who: CallerInfo,
     /// The uid on this machine, once it is known.
     pub uid: Option<u32>,
     pub description: Option<String>,
@@ -57,7 +57,7 @@ pub(super) struct Slot {
 }
 
 impl Caller for Account {
-    fn who(&self) -> Who {
+    fn who(&self) -> CallerInfo {
         Account::who(self)
     }
 }
@@ -86,7 +86,7 @@ impl Slot {
             instance,
             path: String::new(),
             scope: Scope::Host,
-            who: Who::default(),
+            who: CallerInfo::default(),
             uid: None,
             description: None,
             key: None,
@@ -353,7 +353,7 @@ impl Vault {
             record("key")?;
             let order = Order { place: &place, description: &description, group, timeout };
             let key = PublishedKey::publish(&grant, &order, &content).map_err(|e| Why::failed(e.to_string()))?;
-            self.publisher.live().insert(key.serial(), key.clone());
+            self.publisher.live.lock().insert(key.serial(), key.clone());
             slot.key = Some(key);
         }
         // Locked or ended between the decision and now: whoever took all back did not see this one.
@@ -375,7 +375,7 @@ impl Vault {
 
     /// Withdraws a key that no slot has any more.
     pub(super) fn forget_key(&self, key: PublishedKey) {
-        self.publisher.live().remove(&key.serial());
+        self.publisher.live.lock().remove(&key.serial());
         key.withdraw();
     }
 

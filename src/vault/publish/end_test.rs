@@ -18,8 +18,8 @@ fn what_the_thread_was_about_to_bring_at_the_end_is_not_brought() {
     let publication = parse_publications(format!("to={uid}").as_bytes()).unwrap();
     vault.set_xattr(&Daemon, pin, PUBLISH_XATTR, &write_publications(&publication), XattrMode::Set).unwrap();
     let brought = || {
-        vault.reconcile(&mut vault.publisher.board(), pin);
-        (vault.publications().remove(0).state, vault.publisher.live().len())
+        vault.reconcile(&mut vault.publisher.board.lock(), pin);
+        (vault.publications().remove(0).state, vault.publisher.live.lock().len())
     };
     assert_eq!(brought(), (PublicationState::Published, 1));
     vault.shutdown();

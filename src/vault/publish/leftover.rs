@@ -24,7 +24,7 @@ impl Vault {
         }
         // Only the first call for a vault counts.
         let _ = self.publisher.out.set(file);
-        self.note_out(&mut self.publisher.board());
+        self.note_out(&mut self.publisher.board.lock());
     }
 
     /// Notes which keys are out.

@@ -21,7 +21,7 @@ use super::{Caller, Vault, VaultError, XattrMode};
 use crate::access::ScopeState;
 use crate::caller::{Account, Control};
 use crate::keyring::publish::PublishedKey;
-use crate::lock::{Condvar, Mutex, MutexGuard, rank};
+use crate::lock::{Condvar, Mutex, rank};
 use crate::model::{
     Described, Ino, PUBLISH_XATTR, Preset, Publication, Recipient, Scope, Timestamp, parse_publications,
     write_publications,
@@ -68,7 +68,7 @@ impl Publisher {
     /// These may be other than their keys by now. Never blocks for long: it is called under the vault's locks.
     pub fn touch(&self, inos: BTreeSet<Ino>, succeeded: Vec<(Ino, Ino)>) {
         if !inos.is_empty() {
-            let mut inbox = self.inbox();
+            let mut inbox = self.inbox.lock();
             inbox.touched.extend(inos);
             inbox.succeeded.extend(succeeded);
             self.news.notify_one();
@@ -77,31 +77,19 @@ impl Publisher {
 
     /// All of them may.
     pub fn touch_all(&self) {
-        self.inbox().all = true;
+        self.inbox.lock().all = true;
         self.news.notify_one();
     }
 
     /// Ends the thread, soon. From here on nothing is published.
     pub fn stop(&self) {
-        self.inbox().stop = true;
+        self.inbox.lock().stop = true;
         self.news.notify_all();
     }
 
     /// Whether the daemon ends.
     pub fn stopped(&self) -> bool {
-        self.inbox().stop
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock()
-    }
-
-    fn live(&self) -> MutexGuard<'_, BTreeMap<i32, PublishedKey>> {
-        self.live.lock()
-    }
-
-    fn board(&self) -> MutexGuard<'_, Board, { rank::BOARD }> {
-        self.board.lock()
+        self.inbox.lock().stop
     }
 }
 
@@ -140,7 +128,7 @@ impl Vault {
             }
         };
         self.write(caller, ino, &all)?;
-        let mut board = self.publisher.board();
+        let mut board = self.publisher.board.lock();
         self.reconcile(&mut board, ino);
         let slots = board.slots.get(&ino).map(Vec::as_slice).unwrap_or_default();
         let keys: Vec<PublicationInfo> =
@@ -153,7 +141,7 @@ impl Vault {
             if is_new {
                 all.retain(|p| !p.same_key(&publication));
                 self.write(caller, ino, &all)?;
-                self.reconcile(&mut self.publisher.board(), ino);
+                self.reconcile(&mut self.publisher.board.lock(), ino);
             }
             return Err(if failed.state == PublicationState::Refused {
                 Fault::Refused(reason)
@@ -183,13 +171,13 @@ impl Vault {
             return Err(Fault::NothingToDo("no publication fits".into()));
         }
         self.write(caller, ino, &kept)?;
-        self.reconcile(&mut self.publisher.board(), ino);
+        self.reconcile(&mut self.publisher.board.lock(), ino);
         Ok((all.len() - kept.len()) as u64)
     }
 
     /// All publications, as they are.
     pub(super) fn publications(&self) -> Vec<PublicationInfo> {
-        let board = self.publisher.board();
+        let board = self.publisher.board.lock();
         let mut all: Vec<PublicationInfo> = board.each().map(|(_, slot)| slot.info()).collect();
         all.sort_by(|a, b| a.path.cmp(&b.path));
         all
@@ -197,7 +185,7 @@ impl Vault {
 
     /// All keys that pinfold has in the kernel.
     pub(super) fn held_keys(&self) -> Result<Vec<HeldKey>, VaultError> {
-        let board = self.publisher.board();
+        let board = self.publisher.board.lock();
         let keys = self.keys()?;
         let described = |serial: i32| match keyctl::describe(keyctl::KeyId(serial)) {
             Ok(about) => String::from_utf8_lossy(&about.description).into_owned(),
@@ -251,7 +239,7 @@ impl Vault {
 
     /// Brings what is published to containers into those that are attached now: before what runs in them looks for it.
     pub(super) fn publish_to_instances(&self) {
-        let mut board = self.publisher.board();
+        let mut board = self.publisher.board.lock();
         let to_containers = |slot: &board::Slot| slot.publication.container.is_some() || slot.scope != Scope::Host;
         let inos: BTreeSet<Ino> = board.each().filter(|(_, s)| to_containers(s)).map(|(ino, _)| ino).collect();
         for ino in inos {
@@ -261,7 +249,7 @@ impl Vault {
 
     /// Takes every key back: at a lock, and at the end. Nobody can read them once this is called; the board is waited for as long as given.
     pub(super) fn withdraw_all(&self, why: &str, patience: Duration) {
-        for key in self.publisher.live().values() {
+        for key in self.publisher.live.lock().values() {
             key.revoke();
         }
         let begun = Instant::now();
@@ -293,7 +281,7 @@ impl Vault {
         } else {
             self.set_xattr(caller, ino, PUBLISH_XATTR, &write_publications(all), XattrMode::Set)?;
         }
-        self.tell(super::Change::Node(ino));
+        self.notify(super::Change::Node(ino));
         self.sync()
     }
 }

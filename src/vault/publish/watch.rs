@@ -46,7 +46,7 @@ impl Vault {
     fn keep_published(&self) {
         let (mut looked, mut judged) = (Instant::now(), Instant::now());
         loop {
-            let mut inbox = self.publisher.inbox();
+            let mut inbox = self.publisher.inbox.lock();
             while !inbox.stop && !inbox.all && inbox.touched.is_empty() && looked.elapsed() < LOOK {
                 let left = LOOK.saturating_sub(looked.elapsed());
                 (inbox, _) = self.publisher.news.wait_timeout(inbox, left);
@@ -62,19 +62,19 @@ impl Vault {
                 self.follow_all();
             } else {
                 for ino in touched {
-                    self.reconcile(&mut self.publisher.board(), ino);
+                    self.reconcile(&mut self.publisher.board.lock(), ino);
                 }
             }
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
-                self.look(&mut self.publisher.board());
+                self.look(&mut self.publisher.board.lock());
             }
         }
     }
 
     /// A key that is out stays the same one when another file takes the place of its secret.
     pub(super) fn follow_successors(&self, board: &mut Board) {
-        for (old, new) in std::mem::take(&mut self.publisher.inbox().succeeded) {
+        for (old, new) in std::mem::take(&mut self.publisher.inbox.lock().succeeded) {
             if let Some(slots) = board.slots.remove(&old) {
                 board.slots.entry(new).or_default().extend(slots);
             }
@@ -84,9 +84,9 @@ impl Vault {
     /// Every publication is judged anew.
     pub(super) fn follow_all(&self) {
         let mut all = self.with_tree(|tree| tree.all_published()).unwrap_or_default();
-        all.extend(self.publisher.board().slots.keys());
+        all.extend(self.publisher.board.lock().slots.keys());
         for ino in all {
-            self.reconcile(&mut self.publisher.board(), ino);
+            self.reconcile(&mut self.publisher.board.lock(), ino);
         }
     }
 

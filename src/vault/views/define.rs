@@ -98,7 +98,7 @@ impl Vault {
         drop(writer);
         self.refresh_if_stale(ino);
         self.sync()?;
-        self.tell(Change::Entry { parent, name: name.clone() });
+        self.notify(Change::Entry { parent, name: name.clone() });
         Ok(ViewAdded { view, readers, made: true })
     }
 
@@ -188,7 +188,7 @@ impl Vault {
             Kind::File | Kind::Symlink => drop(self.unlink(caller, parent, name)?),
         }
         self.sync()?;
-        self.tell(Change::Entry { parent, name: name.clone() });
+        self.notify(Change::Entry { parent, name: name.clone() });
         Ok(())
     }
 

@@ -74,7 +74,7 @@ impl Vault {
                     if !same_access(&is.meta, &meta) {
                         let times = Meta { btime: is.meta.btime, ..meta.clone() };
                         self.put(writer, ino, Node { meta: times, ..(*is).clone() })?;
-                        self.tell(Change::Node(ino));
+                        self.notify(Change::Node(ino));
                     }
                 }
                 // Another certificate has the name: another inode, so that nobody who has the old one open is confused.
@@ -112,9 +112,9 @@ impl Vault {
             tree.views().take_touched();
         })?;
         for name in changed {
-            self.tell(Change::Entry { parent: directory, name });
+            self.notify(Change::Entry { parent: directory, name });
         }
-        self.tell(Change::Node(directory));
+        self.notify(Change::Node(directory));
         Ok(())
     }
 }

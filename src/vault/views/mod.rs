@@ -67,8 +67,8 @@ impl Vault {
             directories |= view.is_directory;
             if !view.is_directory {
                 // The kernel and whoever watches the file hear of it, as of any change that is not made through the mount.
-                self.tell(Change::Node(view.ino));
-                self.tell_unit(view.has_unit.then(|| Touched::anew(view.ino)));
+                self.notify(Change::Node(view.ino));
+                self.notify_unit(view.has_unit.then(|| Touched::anew(view.ino)));
             }
         }
         if directories {

@@ -108,7 +108,7 @@ fn the_last_events_of_a_path_newest_first_over_files() {
     let dir = TempDir::new().unwrap();
     let log = open(&dir);
     for i in 0..30 {
-        let who = Who::default();
+        let who = CallerInfo::default();
         let path = if i % 3 == 0 { "svc/pin" } else { "svc/pin2" };
         log.allowed(&Event { version: Some(i), ..event(&who, path, Decision::Allowed) }).unwrap();
         if i == 15 {

@@ -5,7 +5,7 @@ mod files;
 mod load;
 
 use super::*;
-use crate::model::Who;
+use crate::model::CallerInfo;
 use crate::wire::LogProblemKind::{self as ProblemKind, *};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
@@ -23,16 +23,16 @@ pub(super) fn open(dir: &TempDir) -> Arc<Log> {
     Log::open(settings(dir.path()), None).unwrap()
 }
 
-pub(super) fn event<'a>(who: &'a Who, path: &'a str, decision: Decision) -> Event<'a> {
+pub(super) fn event<'a>(who: &'a CallerInfo, path: &'a str, decision: Decision) -> Event<'a> {
     Event { op: Operation::Open, path, version: Some(1), who, decision, reason: "owner", errno: None }
 }
 
 pub(super) fn allow(log: &Log, path: &str) -> Result<(), AuditError> {
-    log.allowed(&event(&Who { uid: 33, ..Who::default() }, path, Decision::Allowed))
+    log.allowed(&event(&CallerInfo { uid: 33, ..CallerInfo::default() }, path, Decision::Allowed))
 }
 
 fn refuse(log: &Log, uid: u32, path: &str) {
-    let who = Who { uid, ..Who::default() };
+    let who = CallerInfo { uid, ..CallerInfo::default() };
     log.refused(Event { errno: Some("EACCES"), ..event(&who, path, Decision::Denied) });
 }
 

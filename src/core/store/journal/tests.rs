@@ -252,7 +252,7 @@ fn begin(store: &Store, ino: u64, content: &[u8]) -> Journalled {
 fn told(store: &Store) -> Arc<Mutex<Vec<u64>>> {
     let told = Arc::new(Mutex::new(Vec::new()));
     let own = Arc::clone(&told);
-    store.tell_generations(Box::new(move |generation| own.lock().push(generation.0)));
+    store.on_generation(Box::new(move |generation| own.lock().push(generation.0)));
     told
 }
 
