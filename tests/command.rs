@@ -279,7 +279,8 @@ impl Serve<Rekey> for Fake {
     }
 }
 
-pinfold::serves!(Fake: one GetStatus, one Unlock, one Lock, parts List, one Put, secret Reveal, one Remove, one GetHistory, one Rollback, one Who, one LogAnchor, one LogRotate, one RecoveryAdd, one RecoveryRemove, one RecoveryList, one RecoveryEscrow, one Fsck, one Extract, one ScopeAdd, one ScopeList, one ScopeRemove, one Attach, one Detach, one IdentityAdd, one IdentityRemove, one IdentityList, one Rekey);
+pinfold::serves!(
+    Fake: stream Prove, stream Backup, one GetStatus, one Unlock, one Lock, parts List, one Put, secret Reveal, one Remove, one GetHistory, one Rollback, one Who, one LogAnchor, one LogRotate, one RecoveryAdd, one RecoveryRemove, one RecoveryList, one RecoveryEscrow, one Fsck, one Extract, one ScopeAdd, one ScopeList, one ScopeRemove, one Attach, one Detach, one IdentityAdd, one IdentityRemove, one IdentityList, one Rekey);
 
 struct Rig {
     fake: Arc<Fake>,

@@ -4,11 +4,10 @@
 //! the right that the table of the interface names; what has no row there is no method.
 
 use super::gate::Gate;
-use super::log;
 use super::session::{Replies, Standing};
 use crate::wire::{
-    Actor, Admin, Backup, BackupPart, Call, CallError, CertListing, Done, Fault, HostListing, Listing, LogRead,
-    LogVerify, Method, Previews, Prove, Serve, UnlockWith, right_of, service,
+    Actor, Admin, Backup, BackupPart, Call, CallError, CertListing, Done, Fault, HostListing, Listing, Method,
+    Previews, Prove, Serve, UnlockWith, right_of, service,
 };
 use std::io::{self, Write};
 
@@ -49,11 +48,19 @@ impl From<io::Error> for Stop {
 
 /// What requests go to: who is let in, and [`Serve`] for each method that it has.
 pub trait Core: Admin {
-    /// Serves a call of a method that is answered with its reply; `None` if it has no such method.
-    fn answer(&self, actor: &Actor, call: &Call<'_>, out: &mut Replies<'_>) -> Option<Result<(), Stop>>;
+    /// Answers a call; `None` if it has no such method.
+    fn answer(&self, actor: &Actor, call: &Call<'_>, with: &mut Conversation<'_, '_>) -> Option<Result<(), Stop>>;
 }
 
-/// Makes a type a [`Core`], of the methods that are named, each after how it is answered; it has [`Serve`] for each of them.
+/// What a call is answered in.
+pub struct Conversation<'a, 's> {
+    pub(super) gate: &'a Gate,
+    pub(super) standing: &'a mut Standing,
+    pub(super) out: &'a mut Replies<'s>,
+}
+
+/// Makes a type a [`Core`], of the methods that are named, each after how it is answered. It has [`Serve`] for each, but for those that are answered in
+/// a way of their own ([`InOwnWay`]).
 #[macro_export]
 macro_rules! serves {
     ($core:ty: $($answer:ident $method:ty),* $(,)?) => {
@@ -62,10 +69,10 @@ macro_rules! serves {
                 &self,
                 actor: &$crate::wire::Actor,
                 call: &$crate::wire::Call<'_>,
-                out: &mut $crate::control::Replies<'_>,
+                with: &mut $crate::control::Conversation<'_, '_>,
             ) -> Option<Result<(), $crate::control::Stop>> {
                 $(if call.method == <$method as $crate::wire::Method>::NAME {
-                    return $crate::control::answers::$answer::<$method>(self, actor, call, out);
+                    return $crate::control::answers::$answer::<$method>(self, actor, call, with);
                 })*
                 None
             }
@@ -74,14 +81,7 @@ macro_rules! serves {
 }
 
 /// Serves one call, if the caller has the right to it.
-pub fn answer(
-    core: &dyn Core,
-    actor: &Actor,
-    call: &Call<'_>,
-    gate: &Gate,
-    standing: &mut Standing,
-    out: &mut Replies<'_>,
-) -> Result<(), Stop> {
+pub fn answer(core: &dyn Core, actor: &Actor, call: &Call<'_>, with: &mut Conversation<'_, '_>) -> Result<(), Stop> {
     match right_of(&call.method) {
         Some(right) => core.permit(actor, right, &call.method)?,
         // What every Varlink service answers.
@@ -89,33 +89,46 @@ pub fn answer(
         None => return Err(call.unknown().into()),
     }
     match call.method.as_ref() {
-        "org.varlink.service.GetInfo" => out.plain(&service::Info::ours(), false)?,
+        "org.varlink.service.GetInfo" => with.out.plain(&service::Info::ours(), false)?,
         "org.varlink.service.GetInterfaceDescription" => {
             let asked: service::GetInterfaceDescription = call.parameters()?;
             match asked.answer() {
-                Some(description) => out.plain(&description, false)?,
+                Some(description) => with.out.plain(&description, false)?,
                 None => return Err(CallError::InterfaceNotFound(asked.interface.chars().take(128).collect()).into()),
             }
         }
-        Prove::NAME => {
-            let Prove { passphrase, identity, recovery } = call.parameters()?;
-            core.prove(actor, UnlockWith::one_of(passphrase, identity, recovery)?)?;
-            standing.proven = true;
-            out.plain(&Done {}, false)?;
-        }
-        Backup::NAME => {
-            let Backup {} = call.parameters()?;
-            if !call.more {
-                return Err(CallError::ExpectedMore.into());
-            }
-            backup(core, actor, out)?;
-        }
-        LogRead::NAME => log::read(core, actor, call, gate, out)?,
-        LogVerify::NAME => log::verify(core, actor, call, gate, out)?,
-        org if org.starts_with("org.varlink.service.") => return Err(call.unknown().into()),
-        _ => return core.answer(actor, call, out).unwrap_or_else(|| Err(Fault::not_here().into())),
+        other if other.starts_with("org.varlink.service.") => return Err(call.unknown().into()),
+        _ => return core.answer(actor, call, with).unwrap_or_else(|| Err(Fault::not_here().into())),
     }
     Ok(())
+}
+
+/// A method that is answered in a way of its own: in a stream, or by what it does to the connection.
+pub trait InOwnWay: Method {
+    /// Answers a call of it.
+    ///
+    /// # Errors
+    /// Why there is no reply.
+    fn answer(core: &dyn Core, actor: &Actor, call: &Call<'_>, with: &mut Conversation<'_, '_>) -> Result<(), Stop>;
+}
+
+impl InOwnWay for Prove {
+    fn answer(core: &dyn Core, actor: &Actor, call: &Call<'_>, with: &mut Conversation<'_, '_>) -> Result<(), Stop> {
+        let Prove { passphrase, identity, recovery } = call.parameters()?;
+        core.prove(actor, UnlockWith::one_of(passphrase, identity, recovery)?)?;
+        with.standing.proven = true;
+        Ok(with.out.plain(&Done {}, false)?)
+    }
+}
+
+impl InOwnWay for Backup {
+    fn answer(core: &dyn Core, actor: &Actor, call: &Call<'_>, with: &mut Conversation<'_, '_>) -> Result<(), Stop> {
+        let Backup {} = call.parameters()?;
+        if !call.more {
+            return Err(CallError::ExpectedMore.into());
+        }
+        backup(core, actor, with.out)
+    }
 }
 
 /// The ways in which a method is answered, as the table of the interface names them.
@@ -127,9 +140,9 @@ pub mod answers {
         core: &impl Serve<M>,
         actor: &Actor,
         call: &Call<'_>,
-        out: &mut Replies<'_>,
+        with: &mut Conversation<'_, '_>,
     ) -> Option<Result<(), Stop>> {
-        Some(served(core, actor, call).and_then(|reply| Ok(out.plain(&reply, false)?)))
+        Some(served(core, actor, call).and_then(|reply| Ok(with.out.plain(&reply, false)?)))
     }
 
     /// With one that does.
@@ -137,9 +150,9 @@ pub mod answers {
         core: &impl Serve<M>,
         actor: &Actor,
         call: &Call<'_>,
-        out: &mut Replies<'_>,
+        with: &mut Conversation<'_, '_>,
     ) -> Option<Result<(), Stop>> {
-        Some(served(core, actor, call).and_then(|reply| Ok(out.secret(&reply)?)))
+        Some(served(core, actor, call).and_then(|reply| Ok(with.out.secret(&reply)?)))
     }
 
     /// In parts, if the caller takes parts.
@@ -147,20 +160,25 @@ pub mod answers {
         core: &impl Serve<M>,
         actor: &Actor,
         call: &Call<'_>,
-        out: &mut Replies<'_>,
+        with: &mut Conversation<'_, '_>,
     ) -> Option<Result<(), Stop>>
     where
         M::Reply: InParts,
     {
         Some(served(core, actor, call).and_then(|reply| {
-            let last = if call.more { reply.all_but_the_last(&mut |part| out.plain(part, true))? } else { reply };
-            Ok(out.plain(&last, false)?)
+            let last = if call.more { reply.all_but_the_last(&mut |part| with.out.plain(part, true))? } else { reply };
+            Ok(with.out.plain(&last, false)?)
         }))
     }
 
-    /// In a way of its own: not here.
-    pub fn stream<M: Method>(_: &impl Admin, _: &Actor, _: &Call<'_>, _: &mut Replies<'_>) -> Option<Result<(), Stop>> {
-        None
+    /// In a way of its own.
+    pub fn stream<M: InOwnWay>(
+        core: &impl Core,
+        actor: &Actor,
+        call: &Call<'_>,
+        with: &mut Conversation<'_, '_>,
+    ) -> Option<Result<(), Stop>> {
+        Some(M::answer(core, actor, call, with))
     }
 
     fn served<M: Method>(core: &impl Serve<M>, actor: &Actor, call: &Call<'_>) -> Result<M::Reply, Stop> {

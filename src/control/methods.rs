@@ -1,4 +1,5 @@
-//! Every method of the interface, served by the vault: a row of the table that the vault does not serve is not compiled.
+//! Every method of the interface, served by the vault: a row of the table that the vault does not serve, or that is to be answered in a way of its own
+//! and has none, is not compiled.
 
 use crate::vault::Vault;
 use crate::wire::*;

@@ -12,7 +12,7 @@ mod methods;
 mod peer;
 mod session;
 
-pub use dispatch::{Core, Stop, answers};
+pub use dispatch::{Conversation, Core, InOwnWay, InParts, Stop, answers};
 pub use peer::Peer;
 pub use session::Replies;
 

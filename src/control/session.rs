@@ -2,7 +2,7 @@
 //!
 //! Owns the clock of a connection. It knows the envelope; what a method does is `dispatch`'s.
 
-use super::dispatch::{self, Core};
+use super::dispatch::{self, Conversation, Core};
 use super::gate::Gate;
 use super::peer::Peer;
 use crate::wire::{Actor, Call, CallError, Fault, FrameError, FrameReader, FrameWriter, write_error, write_reply};
@@ -82,8 +82,10 @@ impl Session<'_> {
             self.core.denied(actor, reason);
             return replies.error(&Fault::Refused(reason.into()).into());
         }
-        let done =
-            catch_unwind(AssertUnwindSafe(|| dispatch::answer(self.core, actor, call, self.gate, standing, replies)));
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let with = &mut Conversation { gate: self.gate, standing, out: &mut *replies };
+            dispatch::answer(self.core, actor, call, with)
+        }));
         match done {
             Ok(Ok(())) => Ok(()),
             Ok(Err(dispatch::Stop::Answer(error))) => replies.error(&error),

@@ -37,6 +37,7 @@ struct Queue {
 /// The queue and its thread.
 pub(super) struct Waiting {
     meter: Arc<Meter>,
+    /// Innermost: nothing is called while it is held.
     queue: Mutex<Queue>,
     changed: Condvar,
 }

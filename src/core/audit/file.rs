@@ -12,7 +12,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long the lock is waited for: a child that a writer was starting when it was killed has a copy until it runs.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
@@ -106,20 +106,30 @@ pub(super) type Locked = Flock<File>;
 
 /// Opens a file that is there. `None` if it is not. Its mode is brought to 0600.
 pub(super) fn open(path: &Path) -> Result<Option<Locked>, AuditError> {
-    let file = match OpenOptions::new().read(true).append(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(AuditError::open(path, e)),
-    };
-    let meta = file.metadata().map_err(|e| AuditError::open(path, e))?;
-    if !meta.is_file() {
-        return Err(AuditError::NotALog { path: path.into() });
+    let until = Instant::now() + LEFT_BEHIND;
+    loop {
+        let file = match OpenOptions::new().read(true).append(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(AuditError::open(path, e)),
+        };
+        let meta = file.metadata().map_err(|e| AuditError::open(path, e))?;
+        if !meta.is_file() {
+            return Err(AuditError::NotALog { path: path.into() });
+        }
+        let file = lock(file, path, until)?;
+        // Whoever was waited for may have begun another file meanwhile: then that one is the log.
+        if !fs::symlink_metadata(path).is_ok_and(|now| same(&now, &meta)) {
+            if Instant::now() >= until {
+                return Err(AuditError::InUse { path: path.into() });
+            }
+            continue;
+        }
+        if meta.mode() & 0o7777 != 0o600 {
+            file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| AuditError::open(path, e))?;
+        }
+        return Ok(Some(file));
     }
-    let file = lock(file, path)?;
-    if meta.mode() & 0o7777 != 0o600 {
-        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| AuditError::open(path, e))?;
-    }
-    Ok(Some(file))
 }
 
 /// Makes `path` anew with `first` as its content, once `prepare` is content with the file; whatever has that name is replaced. Not yet
@@ -136,7 +146,7 @@ pub(super) fn make(
         _ => {}
     }
     let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
-    let file = lock(file, path)?;
+    let file = lock(file, path, Instant::now())?;
     let made = (&*file).write_all(first).and_then(|()| prepare(&file)).and_then(|()| fs::rename(&fresh, path));
     if let Err(e) = made {
         // What is left is no part of the log; the next attempt removes it too.
@@ -158,10 +168,12 @@ pub(super) fn sync_folder(log: &Path) -> io::Result<()> {
     File::open(folder(log))?.sync_all()
 }
 
-fn lock(file: File, path: &Path) -> Result<Locked, AuditError> {
-    file_lock::exclusive(file, LEFT_BEHIND, |_| true).map_err(|(_, errno)| match errno {
-        nix::Error::EWOULDBLOCK => AuditError::InUse { path: path.into() },
-        other => AuditError::open(path, other.into()),
+fn lock(file: File, path: &Path, until: Instant) -> Result<Locked, AuditError> {
+    file_lock::exclusive(file, until.saturating_duration_since(Instant::now()), |_| true).map_err(|(_, errno)| {
+        match errno {
+            nix::Error::EWOULDBLOCK => AuditError::InUse { path: path.into() },
+            other => AuditError::open(path, other.into()),
+        }
     })
 }
 

@@ -1,6 +1,6 @@
 //! What the control socket wants from the core beside the answers to single calls: who is let in, and what comes in a stream.
 //!
-//! Owns the traits only; `vault` is behind them in the daemon, a fake in tests.
+//! Owns the trait only; `vault` is behind it in the daemon, a fake in tests.
 
 use super::{BackupReport, Fault, LogPlace, LogRead, LogVerified, Right};
 use crate::secret::Secret;
@@ -67,8 +67,7 @@ impl UnlockWith {
 }
 
 /// Who is let in, and what is answered in a stream. Each call was let in by the socket (uid 0, or a member of `operator_group`, with the right that
-/// the method wants); where he really is (namespaces) is for the implementation to ask, through the actor's pid. What a
-/// method of [`Right::Part`] allows to an operator, it asks itself. Each audits itself.
+/// the method wants); where he really is (namespaces) is for the implementation to ask, through the actor's pid. Each audits itself.
 ///
 /// # Errors
 /// A [`Fault`] is what the caller is told; its reason names no content.

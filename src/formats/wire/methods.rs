@@ -135,7 +135,8 @@ pub fn right_of(method: &str) -> Option<Right> {
     METHODS.iter().find(|(name, _)| *name == method).map(|(_, right)| *right)
 }
 
-/// What serves a method: it lets the caller in by the right of the table, and asks itself what that leaves open; does it; replies.
+/// What serves a method: for a caller who has the right of the table, which whoever calls this has asked for ([`Admin::permit`](super::Admin::permit)). It
+/// asks where he really is (namespaces), and what a [`Right::Part`] leaves open; does it, and replies. Each records what it does.
 pub trait Serve<M: Method> {
     /// Serves one call.
     ///

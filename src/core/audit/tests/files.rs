@@ -11,11 +11,19 @@ fn one_writer_at_a_time() {
     assert!(matches!(Log::open(settings(dir.path()), None), Err(AuditError::InUse { .. })));
     let closed = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(20));
+        log.rotate().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
         drop(log);
     });
-    // What a writer that was killed leaves of its lock is gone a moment later.
-    open(&dir);
+    // What a writer that was killed leaves of its lock is gone a moment later. The file that is waited for may not be the log by then.
+    let log = open(&dir);
     closed.join().unwrap();
+    allow(&log, "after it").unwrap();
+    log.shutdown();
+    let path = dir.path().join("audit.log");
+    let report = verify(&path, Some(log.synced())).unwrap();
+    assert_eq!((report.files.len(), report.problems), (3, vec![]));
+    assert!(fs::read_to_string(&path).unwrap().contains("after it"));
 }
 
 #[test]
