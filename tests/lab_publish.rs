@@ -224,7 +224,8 @@ fn the_directory_server_s_drop_in_brings_the_pin_and_takes_it_away() {
     sh("systemctl start pinned@fake; systemctl kill -s KILL pinned@fake").ok();
     has_not(dirsrv, description);
     sh(&format!(
-        "systemctl stop pinned@fake; rm -rf {dir} /run/systemd/system/pinned@.service; systemctl daemon-reload"
+        "systemctl stop pinned@fake; systemctl reset-failed pinned@fake; \
+         rm -rf {dir} /run/systemd/system/pinned@.service; systemctl daemon-reload"
     ))
     .ok();
 }

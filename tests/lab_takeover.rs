@@ -97,7 +97,8 @@ impl Unit {
 impl Drop for Unit {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", sh(&format!("journalctl -n 60 --no-pager -u {}", self.name)).text());
+            let journal = format!("journalctl -o short-precise --no-pager -u {}", self.name);
+            eprintln!("{}", sh(&format!("{journal} | grep -v ': allowed ' | tail -n 1500; {journal} -n 60")).text());
             if let Some(number) = daemon::connection(self.daemon.root()) {
                 let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
             }

@@ -28,9 +28,15 @@ impl Readers {
                 let (mut failed, mut longest) = (Vec::new(), Duration::ZERO);
                 while !stop.load(Ordering::Relaxed) {
                     let begun = Instant::now();
-                    match std::fs::read_to_string(&path) {
+                    let opened = std::fs::File::open(&path);
+                    let was_opened = opened.is_ok();
+                    match opened.and_then(std::io::read_to_string) {
                         Ok(text) if text == content => {}
-                        other => failed.push(format!("{other:?}")),
+                        // When, and which of the two it was: the daemon's log may know the rest.
+                        other => {
+                            let at = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+                            failed.push(format!("{at}, opened: {was_opened}: {other:?}"));
+                        }
                     }
                     longest = longest.max(begun.elapsed());
                     reads.fetch_add(1, Ordering::Relaxed);
