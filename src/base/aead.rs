@@ -13,7 +13,7 @@ pub struct Aead(XChaCha20Poly1305);
 /// What was to be opened was not sealed under this key with this nonce and this associated data, or was altered. What it was
 /// opened in is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotAuthentic;
+pub struct Forged;
 
 impl Aead {
     /// With this key.
@@ -36,9 +36,9 @@ impl Aead {
     /// Decrypts `body` where it lies.
     ///
     /// # Errors
-    /// [`NotAuthentic`].
-    pub fn open(&self, nonce: &[u8; NONCE], aad: &[u8], body: &mut [u8], tag: &[u8; TAG]) -> Result<(), NotAuthentic> {
-        self.0.decrypt_in_place_detached(nonce.into(), aad, body, tag.into()).map_err(|_| NotAuthentic)
+    /// [`Forged`].
+    pub fn open(&self, nonce: &[u8; NONCE], aad: &[u8], body: &mut [u8], tag: &[u8; TAG]) -> Result<(), Forged> {
+        self.0.decrypt_in_place_detached(nonce.into(), aad, body, tag.into()).map_err(|_| Forged)
     }
 }
 
@@ -59,10 +59,10 @@ mod tests {
             key.open(nonce, aad, &mut body, tag).map(|()| body)
         };
         assert_eq!(try_with(&key, &nonce, b"where", &tag), Ok(*b"what is kept"));
-        assert_eq!(try_with(&Aead::new(&[8; 32]), &nonce, b"where", &tag), Err(NotAuthentic));
-        assert_eq!(try_with(&key, &[0; NONCE], b"where", &tag), Err(NotAuthentic));
-        assert_eq!(try_with(&key, &nonce, b"here", &tag), Err(NotAuthentic));
-        assert_eq!(try_with(&key, &nonce, b"where", &[0; TAG]), Err(NotAuthentic));
+        assert_eq!(try_with(&Aead::new(&[8; 32]), &nonce, b"where", &tag), Err(Forged));
+        assert_eq!(try_with(&key, &[0; NONCE], b"where", &tag), Err(Forged));
+        assert_eq!(try_with(&key, &nonce, b"here", &tag), Err(Forged));
+        assert_eq!(try_with(&key, &nonce, b"where", &[0; TAG]), Err(Forged));
         assert_eq!(body, sealed, "what is not opened stays as it is");
     }
 }

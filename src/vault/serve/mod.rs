@@ -9,7 +9,7 @@ mod store;
 mod tree;
 
 pub(super) use scopes::word;
-pub(super) use tree::{check_mode, not_root};
+pub(super) use tree::{check_mode, folder_and_name};
 
 use super::Vault;
 use super::backup::backup_report;

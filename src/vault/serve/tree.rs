@@ -1,7 +1,7 @@
 //! Secrets, by path: listed, put, shown, removed, their versions, who may open them and who did.
 
 use crate::audit;
-use crate::model::{Kind, SecretPath};
+use crate::model::{Kind, Name, SecretPath};
 use crate::vault::listed::{entry, happened};
 use crate::vault::node::Version;
 use crate::vault::open::WhichVersion;
@@ -59,9 +59,8 @@ impl Serve<List> for Vault {
 impl Serve<Put> for Vault {
     fn serve(&self, actor: &Actor, put: Put) -> Result<Committed, Fault> {
         let caller = self.admin(actor)?;
-        not_root(&put.path)?;
+        let (directory, _) = folder_and_name(&put.path)?;
         check_mode(put.mode)?;
-        let directory = put.path.split_last().map(|(directory, _)| directory).unwrap_or_else(SecretPath::root);
         self.may_put(actor, &put.path)?;
         if !put.parents {
             self.folder_there(&directory)?;
@@ -89,9 +88,8 @@ impl Serve<Reveal> for Vault {
 impl Serve<Remove> for Vault {
     fn serve(&self, actor: &Actor, remove: Remove) -> Result<Removed, Fault> {
         let caller = self.admin(actor)?;
-        not_root(&remove.path)?;
+        let (directory, name) = folder_and_name(&remove.path)?;
         self.may_remove(actor, &remove.path, remove.purge)?;
-        let (directory, name) = remove.path.split_last().ok_or(VaultError::IsADirectory)?;
         let Some(ino) = self.with_tree(|t| t.find(&remove.path))? else {
             if !remove.purge {
                 return Err(VaultError::NotFound.into());
@@ -162,7 +160,7 @@ impl Serve<Who> for Vault {
 impl Serve<Condition> for Vault {
     fn serve(&self, actor: &Actor, asked: Condition) -> Result<Conditions, Fault> {
         let caller = self.admin(actor)?;
-        not_root(&asked.path)?;
+        folder_and_name(&asked.path)?;
         if !asked.only_tells() {
             self.only_with_proof(actor, audit::Operation::SetXattr, &asked.path)?;
         }
@@ -170,9 +168,9 @@ impl Serve<Condition> for Vault {
     }
 }
 
-/// The root is there always.
-pub(in crate::vault) fn not_root(path: &SecretPath) -> Result<(), Fault> {
-    if path.is_root() { Err(Fault::Usage("the path is the root of the tree".into())) } else { Ok(()) }
+/// Where a path is, and its name there. The root has neither, and is there always.
+pub(in crate::vault) fn folder_and_name(path: &SecretPath) -> Result<(SecretPath, &Name), Fault> {
+    path.split_last().ok_or_else(|| Fault::Usage("the path is the root of the tree".into()))
 }
 
 /// A mode has permission bits only.

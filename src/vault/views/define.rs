@@ -2,6 +2,7 @@
 
 use super::super::change::{refuse_composed, refuse_undeclared};
 use super::super::node::Node;
+use super::super::serve::{check_mode, folder_and_name};
 use super::super::view::View as Ids;
 use super::super::{Change, Vault, VaultError};
 use super::sources::{self, find};
@@ -19,10 +20,10 @@ const NO_INO: Ino = Ino(0);
 impl Vault {
     /// Defines a view, or only says what it would be.
     pub(in crate::vault) fn add_view(&self, caller: &Control, asked: &ViewAdd) -> Result<ViewAdded, Fault> {
+        let (directory, name) = folder_and_name(&asked.path)?;
+        check_mode(asked.mode)?;
         let definition = Definition::parse(&asked.kind, &asked.args, asked.template.as_deref());
         let definition = Arc::new(definition.map_err(|e| Fault::Usage(e.to_string()))?);
-        let (directory, name) =
-            asked.path.split_last().ok_or_else(|| Fault::Usage("the root is there always".into()))?;
         let parent = match self.with_tree(|tree| tree.find(&directory))? {
             Some(parent) => parent,
             None if asked.pretend && asked.parents => self.nearest(&directory)?,
@@ -176,7 +177,7 @@ impl Vault {
 
     /// Removes a view, a directory with its entries.
     pub(in crate::vault) fn remove_view(&self, caller: &Control, path: &SecretPath) -> Result<(), Fault> {
-        let (directory, name) = path.split_last().ok_or_else(|| Fault::Usage("the root is no view".into()))?;
+        let (directory, name) = folder_and_name(path)?;
         let ino = self.with_tree(|tree| tree.find(path))?.ok_or(VaultError::NotFound)?;
         let node = self.node(ino)?;
         if !node.is_view() {
